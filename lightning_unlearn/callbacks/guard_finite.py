@@ -1,0 +1,61 @@
+"""Stop at the first number that is not finite."""
+
+from typing import cast
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_unlearn.callbacks.weight_edit import EditedStage
+from lightning_unlearn.exceptions import RunError
+
+__all__ = ["GuardFinite"]
+
+
+class GuardFinite(Callback):
+    """Ends the fit at the step whose loss, gradient or weight is not finite, with the last good weights and the batch's name.
+
+    Weights are kept at the beginning of every epoch. The gradient is looked at before the step is taken, so that a bad one
+    never reaches the weights.
+    Runs on `on_train_epoch_start`, `on_before_backward`, `on_before_optimizer_step` and `on_train_epoch_end`.
+    """
+
+    def __init__(self) -> None:
+        self.good: dict[str, Tensor] = {}
+        self.batch_idx = 0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the weights."""
+        state = cast(EditedStage, pl_module).classifier.state_dict()
+        self.good = {name: value.detach().clone() for name, value in state.items()}
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
+        """Remember the batch's number."""
+        self.batch_idx = batch_idx
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        """Look at the loss."""
+        self._check(torch.isfinite(loss).all(), "loss", trainer, pl_module)
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Look at the gradients; with a gradient scaler, which skips bad steps itself, this is left to it."""
+        if getattr(trainer.precision_plugin, "scaler", None) is not None:
+            return
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if gradients:
+            self._check(torch.isfinite(torch.nn.utils.get_total_norm(gradients)), "gradient", trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the weights."""
+        weights = list(cast(EditedStage, pl_module).classifier.parameters())
+        self._check(torch.isfinite(torch.nn.utils.get_total_norm(weights)), "weight", trainer, pl_module)
+
+    def _check(self, finite: Tensor, what: str, trainer: Trainer, stage: LightningModule) -> None:
+        if finite:
+            return
+        cast(EditedStage, stage).classifier.load_state_dict(self.good)
+        raise RunError(
+            f"{type(stage).__name__}: a {what} is not finite at batch {self.batch_idx} of epoch {trainer.current_epoch}. "
+            "The weights of the beginning of this epoch were restored. Lower the learning rate, or look for NaN in the data."
+        )

@@ -1,0 +1,83 @@
+"""Go back to the last good weights when the retained data suffer."""
+
+import logging
+from typing import cast
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from lightning_unlearn.callbacks.weight_edit import EditedStage
+from lightning_unlearn.collect import sum_over_ranks
+from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.data.hashing import order
+from lightning_unlearn.data.loaders import EvaluationLoader
+from lightning_unlearn.exceptions import ConfigError
+
+__all__ = ["StopWhenBroken"]
+
+log = logging.getLogger(__name__)
+
+
+class StopWhenBroken(Callback):
+    """Stops a stage whose retain accuracy fell too far, and restores the weights of the last epoch within the budget.
+
+    The accuracy is that of a fixed random part of the retained samples, in eval mode.
+    Runs on `on_fit_start` and `on_train_epoch_end`.
+
+    Args:
+        max_retain_drop: Points of accuracy that may be lost, in 0 ... 100.
+        samples: Retained samples that are looked at.
+    """
+
+    def __init__(self, max_retain_drop: float = 5.0, samples: int = 500) -> None:
+        if not 0 <= max_retain_drop <= 100 or samples < 1:
+            raise ConfigError(
+                f"StopWhenBroken: max_retain_drop is {max_retain_drop} and samples {samples}; "
+                "needed: 0 to 100 points and at least one sample."
+            )
+        self.max_retain_drop = max_retain_drop
+        self.samples = samples
+        self.start = 0.0
+        self.good: dict[str, Tensor] = {}
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the accuracy before the first step."""
+        self.start = self._accuracy(trainer, pl_module)
+        self._keep(pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the weights, or restore the last good ones and stop."""
+        now = self._accuracy(trainer, pl_module)
+        if self.start - now <= self.max_retain_drop:
+            self._keep(pl_module)
+            return
+        log.warning(
+            "Epoch %d: retain accuracy fell from %.1f to %.1f, more than %.1f points. Weights of the epoch before are "
+            "restored and the stage ends.", trainer.current_epoch, self.start, now, self.max_retain_drop,
+        )  # fmt: skip
+        cast(EditedStage, pl_module).classifier.load_state_dict(self.good)
+        trainer.should_stop = True
+
+    def _keep(self, stage: LightningModule) -> None:
+        state = cast(EditedStage, stage).classifier.state_dict()
+        self.good = {name: value.detach().clone() for name, value in state.items()}
+
+    def _accuracy(self, trainer: Trainer, stage: LightningModule) -> float:
+        data = trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning, absent in its annotations
+        assert isinstance(data, UnlearningDataModule)
+        full = data.evaluation_loader("retain")
+        samples, index = data.part("retain")
+        chosen = index[order(samples.hashes[index], 0, "retain budget")[: self.samples]].sort().values
+        loader = EvaluationLoader(chosen, full.maker, data.eval_batch_size, trainer.global_rank, trainer.world_size)
+        classifier = cast(EditedStage, stage).classifier
+        modes = [(module, module.training) for module in classifier.modules()]
+        classifier.eval()
+        right = torch.zeros((), device=stage.device)
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
+            for batch in loader:
+                batch = trainer.precision_plugin.convert_input(batch)
+                right += (classifier(batch.input).argmax(1) == batch.target).sum()
+        for module, training in modes:
+            module.training = training
+        return 100 * float(sum_over_ranks(right, trainer)) / len(chosen)

@@ -1,0 +1,162 @@
+"""Run a chain of stages: checked before the first step, one fresh Trainer per stage, resumed at the unfinished one."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import nn
+
+from lightning_unlearn.artifacts import Artifacts
+from lightning_unlearn.callbacks.guard_finite import GuardFinite
+from lightning_unlearn.callbacks.seed_each_step import SeedEachStep
+from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.exceptions import ChainError
+from lightning_unlearn.files import write_atomic, write_text_atomic
+from lightning_unlearn.stages.base import UnlearningStage
+from lightning_unlearn.training import quiet
+
+__all__ = ["StageResult", "check_chain", "run_chain"]
+
+# Strategies that lose what a stage leaves behind, or split weights that edits need whole.
+_UNFIT = {
+    "fork": "its processes end with the fit, and what the stage left is lost",
+    "spawn": "its processes end with the fit, and what the stage left is lost",
+    "notebook": "its processes end with the fit, and what the stage left is lost",
+    "fsdp": "it splits weights that edits need whole",
+    "deepspeed": "it splits weights that edits need whole",
+}
+
+TrainerFactory = Callable[..., Trainer]
+
+
+@dataclass
+class StageResult:
+    """What a finished stage took.
+
+    Attributes:
+        name: Its class.
+        seconds: Wall time.
+        work: Image passes: forward 1, backward 2, each by the share of the network that ran.
+        summary: What the stage itself reports.
+    """
+
+    name: str
+    seconds: float
+    work: float
+    summary: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+def check_chain(stages: Sequence[UnlearningStage], strategy: str = "auto") -> None:
+    """Refuse a chain that cannot run, before anything is computed.
+
+    Args:
+        stages: The chain.
+        strategy: Name of the Trainer's strategy.
+
+    Raises:
+        ChainError: There is no stage, something in the list is none, one appears twice, an artifact is missing, or the
+            strategy does not fit.
+    """
+    if not stages:
+        raise ChainError("The chain is empty; needed: at least one stage. Give --stages, or -c method/fine_tune.")
+    there: set[str] = set()
+    seen: set[int] = set()
+    for i, stage in enumerate(stages):
+        if not isinstance(stage, UnlearningStage):
+            raise ChainError(f"stages[{i}] is a {type(stage).__name__}; needed: an UnlearningStage.")
+        if id(stage) in seen:
+            raise ChainError(f"stages[{i}] ({type(stage).__name__}) is in the chain twice; needed: an object of its own.")
+        seen.add(id(stage))
+        missing = [name for name in stage.requires if name not in there]
+        if missing:
+            raise ChainError(
+                f"stages[{i}] ({type(stage).__name__}) needs the artifact {missing[0]!r}, and the stages before it leave "
+                f"{sorted(there) or 'none'}. Put a stage that provides it before it."
+            )
+        there.update(stage.provides)
+    for word, reason in _UNFIT.items():
+        if word in strategy.lower():
+            raise ChainError(f"Strategy {strategy!r} cannot be used: {reason}. Needed: auto, ddp, or one device.")
+
+
+def run_chain(
+    fresh: TrainerFactory,
+    model: nn.Module,
+    data: UnlearningDataModule,
+    stages: Sequence[UnlearningStage],
+    folder: Path | None = None,
+) -> list[StageResult]:
+    """Run all stages on a model, in place.
+
+    Args:
+        fresh: Makes a Trainer for one stage from `max_epochs`, `max_steps` and `callbacks`.
+        model: Gives logits of images.
+        data: The shared data.
+        stages: The chain.
+        folder: Where finished stages are kept until the chain has ended, so that a killed run goes on; None: nowhere.
+
+    Returns:
+        One result per stage.
+    """
+    artifacts = Artifacts()
+    results: list[StageResult] = []
+    done = _finished(folder, len(stages))
+    if folder is not None and done:
+        saved = torch.load(folder / f"stage{done - 1}.ckpt", weights_only=True, map_location="cpu")
+        model.load_state_dict(saved["state_dict"])
+        artifacts = Artifacts(saved["artifacts"])
+        results = [_read_result(folder, i) for i in range(done)]
+    for i, stage in enumerate(stages):
+        if i < done:
+            continue
+        name = type(stage).__name__
+        stage.bind(model, artifacts)
+        before = data.serve(stage.view, stage.batch_size, stage.forget_batch_size, salt=f"{i}/{name}")
+        begin = time.perf_counter()
+        try:
+            epochs, steps = stage.length(data)
+            with quiet():
+                trainer = fresh(max_epochs=epochs, max_steps=steps, callbacks=[SeedEachStep(), GuardFinite()])
+                trainer.fit(stage, datamodule=data)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+        finally:
+            stage.release()
+            data.serving = before
+            detach(model)
+        seconds = time.perf_counter() - begin
+        results.append(StageResult(name, seconds, stage.work.total, {k: dict(v) for k, v in stage.summary().items()}))
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        if folder is not None and trainer.is_global_zero:
+            # The result first: the checkpoint is what says that the stage has ended.
+            write_text_atomic(folder / f"stage{i}.json", json.dumps(asdict(results[-1])))
+            saved = {"state_dict": model.state_dict(), "artifacts": artifacts.state_dict()}
+            write_atomic(folder / f"stage{i}.ckpt", lambda file, saved=saved: torch.save(saved, file))
+    return results
+
+
+def detach(model: nn.Module) -> None:
+    """Let a model forget the Trainer that it was last part of, so that it can be copied and used on.
+
+    Args:
+        model: The model.
+    """
+    for module in model.modules():
+        if isinstance(module, LightningModule):
+            module.trainer = None
+
+
+def _finished(folder: Path | None, stages: int) -> int:
+    """How many stages of the chain have ended."""
+    if folder is None:
+        return 0
+    return max((i + 1 for i in range(stages) if (folder / f"stage{i}.ckpt").is_file()), default=0)
+
+
+def _read_result(folder: Path, i: int) -> StageResult:
+    return StageResult(**json.loads((folder / f"stage{i}.json").read_text()))

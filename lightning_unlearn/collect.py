@@ -1,0 +1,52 @@
+"""One pass over samples, each seen once over all ranks."""
+
+from collections.abc import Callable
+
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from lightning_unlearn.data.batch import Batch
+from lightning_unlearn.data.loaders import EvaluationLoader
+
+__all__ = ["collect", "sum_over_ranks"]
+
+
+def sum_over_ranks(value: Tensor, trainer: Trainer) -> Tensor:
+    """The sum of a tensor over all ranks; the tensor itself where there is one.
+
+    Args:
+        value: Any tensor on the trainer's device.
+        trainer: The trainer.
+
+    Returns:
+        The same shape.
+    """
+    return value if trainer.world_size == 1 else trainer.strategy.reduce(value, reduce_op="sum")  # type: ignore[return-value]
+
+
+def collect(forward: Callable[[Batch], Tensor], loader: EvaluationLoader, index: Tensor, trainer: Trainer) -> Tensor:
+    """Rows of a function of samples, in the order of `index`, complete on every rank.
+
+    Args:
+        forward: Gives one row per sample of a batch, (B, ...).
+        loader: This rank's share of the samples.
+        index: Sample indices, (N,), sorted, int64.
+        trainer: Knows the ranks, the device and the precision.
+
+    Returns:
+        (N, ...) on the trainer's device, detached.
+    """
+    device = trainer.strategy.root_device
+    index = index.to(device)
+    rows: Tensor | None = None
+    with torch.no_grad(), trainer.precision_plugin.forward_context():
+        for batch in loader:
+            values = forward(trainer.precision_plugin.convert_input(batch))
+            if rows is None:
+                # Ranks fill their own rows; zeros elsewhere make the sum over ranks the whole.
+                rows = values.new_zeros((len(index), *values.shape[1:]))
+            rows[torch.searchsorted(index, batch.index)] = values
+    if rows is None:
+        raise ValueError(f"{len(index)} samples over {trainer.world_size} ranks leave a rank without any; use fewer devices.")
+    return sum_over_ranks(rows, trainer)

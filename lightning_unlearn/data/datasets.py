@@ -1,0 +1,193 @@
+"""Well-known data sets: embedded in scikit-learn, or read by torchvision from files that lie on disk."""
+
+import importlib
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from lightning_unlearn.data.arrays import load_npz
+from lightning_unlearn.data.hashing import order
+from lightning_unlearn.data.reading import as_images, channel_statistics, pick, resident_samples, subset
+from lightning_unlearn.data.vision import Samples, VisionData
+from lightning_unlearn.exceptions import DataError
+
+__all__ = ["CIFAR10", "CIFAR100", "MNIST", "SVHN", "Digits", "FashionMNIST"]
+
+_NUMERALS = tuple("0123456789")
+# In the order of the fine labels, which is that of the alphabet; a list would take 100 lines.
+_CIFAR100 = (
+    "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly "
+    "camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup "
+    "dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower "
+    "leopard lion lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid "
+    "otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray "
+    "road rocket rose sea seal shark shrew skunk skyscraper snail snake spider squirrel streetcar "
+    "sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle "
+    "wardrobe whale willow_tree wolf woman worm"
+)
+
+
+class Digits(VisionData):
+    """1,797 handwritten digits of 8x8 pixels that come with scikit-learn; for tests and first steps.
+
+    Args:
+        test_size: Test samples, drawn by a hash of their content.
+        train_size: Training samples that are kept; None: all.
+
+    Raises:
+        DataError: A size is out of range.
+    """
+
+    def __init__(self, test_size: int = 397, train_size: int | None = None) -> None:
+        bunch = importlib.import_module("sklearn.datasets").load_digits()
+        # Stored with levels 0 to 16.
+        pixels = as_images(np.rint(bunch.images * (255 / 16)).astype(np.uint8), "digits")
+        samples = resident_samples(pixels, bunch.target, "digits")
+        if isinstance(test_size, bool) or not 1 <= test_size < len(samples):
+            raise DataError(f"test_size is {test_size}; needed: 1 to {len(samples) - 1}.")
+        shuffled = order(samples.hashes, 0, "digits/test")
+        test, train = shuffled[:test_size].sort().values, shuffled[test_size:].sort().values
+        mean, std = channel_statistics(pixels[train])
+        kept = subset(pick(samples, train), train_size)
+        super().__init__("digits", kept, pick(samples, test), _NUMERALS, mean, std)
+
+
+class _Published(VisionData):
+    """A set that torchvision reads.
+
+    Attributes:
+        short: Name in reports.
+        source: Name of torchvision's class.
+        files: Files or folder below `root`.
+        class_names: Names of the classes.
+        channel_mean: Published mean of the training images.
+        channel_std: Published standard deviation.
+    """
+
+    short: ClassVar[str]
+    source: ClassVar[str]
+    files: ClassVar[str]
+    class_names: ClassVar[Sequence[str]] = _NUMERALS
+    channel_mean: ClassVar[Sequence[float]]
+    channel_std: ClassVar[Sequence[float]]
+
+    def __init__(self, root: str | Path, train_size: int | None = None, download: bool = False) -> None:
+        train, test = (self._read(Path(root).expanduser(), part, download) for part in ("train", "test"))
+        super().__init__(
+            self.short, subset(train, train_size), test, self.class_names, self.channel_mean, self.channel_std
+        )
+
+    def _read(self, root: Path, part: str, download: bool) -> Samples:
+        source = self._torchvision(root, part, download)
+        labels = source.labels if hasattr(source, "labels") else source.targets
+        return resident_samples(source.data, labels, f"{self.short} ({part})")
+
+    def _torchvision(self, root: Path, part: str, download: bool) -> Any:  # noqa: ANN401
+        try:
+            datasets = importlib.import_module("torchvision.datasets")
+        except ImportError as error:
+            raise DataError(
+                f"Reading {self.short} needs torchvision ({error}): pip install torchvision."
+            ) from error
+        which = {"split": part} if self.source == "SVHN" else {"train": part == "train"}
+        # What torchvision and scipy raise where a file is missing, cut short or something else.
+        broken = (
+            RuntimeError,
+            OSError,
+            ValueError,
+            EOFError,
+            AssertionError,
+            KeyError,
+            pickle.UnpicklingError,
+        )
+        try:
+            return getattr(datasets, self.source)(root, download=download, **which)
+        except ImportError as error:
+            raise DataError(f"Reading {self.short} needs another package: {error}.") from error
+        except broken as error:
+            remedy = "Check the network." if download else "`download: true` fetches them."
+            raise DataError(
+                f"{self.short} cannot be read ({error}); its files must lie in {root / self.files}. {remedy}"
+            ) from error
+
+
+class MNIST(_Published):
+    """60,000 and 10,000 handwritten digits of 28x28 pixels (LeCun et al., 1998).
+
+    Args:
+        root: Folder that holds `MNIST/raw` with the four idx files.
+        train_size: Training samples that are kept; None: all.
+        download: Whether torchvision may fetch missing files.
+    """
+
+    short, source, files = "mnist", "MNIST", "MNIST/raw"
+    channel_mean, channel_std = (0.1307,), (0.3081,)
+
+
+class FashionMNIST(_Published):
+    """60,000 and 10,000 pictures of clothes of 28x28 pixels (Xiao et al., 2017).
+
+    Args:
+        root: Folder that holds `FashionMNIST/raw` with the four idx files.
+        train_size: Training samples that are kept; None: all.
+        download: Whether torchvision may fetch missing files.
+    """
+
+    short, source, files = "fashion_mnist", "FashionMNIST", "FashionMNIST/raw"
+    class_names = (
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    )
+    channel_mean, channel_std = (0.2860,), (0.3530,)
+
+
+class SVHN(_Published):
+    """73,257 and 26,032 house numbers of 32x32 pixels (Netzer et al., 2011).
+
+    Args:
+        root: Folder that holds `train_32x32.mat` and `test_32x32.mat`.
+        train_size: Training samples that are kept; None: all.
+        download: Whether torchvision may fetch missing files.
+    """
+
+    short, source, files = "svhn", "SVHN", "{train,test}_32x32.mat"
+    channel_mean, channel_std = (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)
+
+
+class CIFAR10(_Published):
+    """50,000 and 10,000 photographs of 10 classes, 32x32 pixels (Krizhevsky, 2009).
+
+    Args:
+        root: Folder that holds torchvision's `cifar-10-batches-py`; or `train.npz` and `test.npz` with the
+            arrays `images` and `labels`, directly or in `cifar10`.
+        train_size: Training samples that are kept; None: all.
+        download: Whether torchvision may fetch missing files.
+    """
+
+    short, source = "cifar10", "CIFAR10"
+    files = "cifar-10-batches-py (or cifar10/train.npz and cifar10/test.npz)"
+    class_names = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+    channel_mean, channel_std = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+
+    def _read(self, root: Path, part: str, download: bool) -> Samples:
+        for folder in (root / "cifar10", root):
+            if all((folder / f"{name}.npz").is_file() for name in ("train", "test")):
+                return load_npz(folder / f"{part}.npz")
+        return super()._read(root, part, download)
+
+
+class CIFAR100(_Published):
+    """50,000 and 10,000 photographs of 100 classes, 32x32 pixels (Krizhevsky, 2009).
+
+    Args:
+        root: Folder that holds torchvision's `cifar-100-python`.
+        train_size: Training samples that are kept; None: all.
+        download: Whether torchvision may fetch missing files.
+    """
+
+    short, source, files = "cifar100", "CIFAR100", "cifar-100-python"
+    class_names = tuple(_CIFAR100.split())
+    channel_mean, channel_std = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)

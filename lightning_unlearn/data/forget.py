@@ -1,0 +1,313 @@
+"""Rules that choose which samples to forget."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_unlearn.data.hashing import order
+from lightning_unlearn.data.request import SampleNames, nearest, read_entries
+from lightning_unlearn.data.vision import Samples
+from lightning_unlearn.exceptions import DataError
+
+__all__ = [
+    "ByAttribute",
+    "ForgetRule",
+    "ListedSamples",
+    "RandomCount",
+    "RandomFraction",
+    "Selection",
+    "WholeClasses",
+    "class_indices",
+]
+
+
+class Selection(NamedTuple):
+    """What a rule chose.
+
+    Attributes:
+        indices: Samples to forget, (F,), int64, sorted, at least one.
+        never_trained: Keys that the request names although the model was not trained on them: samples of the
+            unseen part, or removed by an earlier request.
+    """
+
+    indices: Tensor
+    never_trained: list[str]
+
+
+class ForgetRule(ABC):
+    """Chooses what to forget. A project's own rule is a subclass that overrides both methods."""
+
+    @abstractmethod
+    def select(
+        self, samples: Samples, candidates: Tensor, seed: int, class_names: Sequence[str]
+    ) -> Selection:
+        """Choose samples.
+
+        Args:
+            samples: The training part of the data.
+            candidates: Indices that the model was trained on and that may be forgotten, (N,), int64, sorted.
+            seed: Seed of the split, for rules that draw.
+            class_names: Names of the classes, in the order of the labels.
+
+        Returns:
+            What to forget, all of it among `candidates`.
+        """
+
+    @abstractmethod
+    def describe(self) -> str:
+        """One plain line for reports, such as `random 4 %`; it names no sample and no person."""
+
+
+class _Random(ForgetRule):
+    """Draws samples by keyed hash: an order that deletions elsewhere do not change."""
+
+    def __init__(self, classes: list[int | str] | None) -> None:
+        self.classes = classes
+
+    def select(
+        self, samples: Samples, candidates: Tensor, seed: int, class_names: Sequence[str]
+    ) -> Selection:
+        """Choose samples; see `ForgetRule.select`."""
+        pool = candidates
+        if self.classes is not None:
+            pool = _of_classes(samples, candidates, self.classes, class_names)
+        if len(pool) == 0:
+            raise DataError("There is no training sample to choose from.")
+        drawn = order(samples.hashes[pool], seed, "forget")[: self._count(len(pool))]
+        return Selection(pool[drawn].sort().values, [])
+
+    @abstractmethod
+    def _count(self, n: int) -> int:
+        """How many of n samples are drawn."""
+
+    def _within(self) -> str:
+        return "" if self.classes is None else " within " + _listed_classes(self.classes)
+
+
+class RandomFraction(_Random):
+    """A random fraction of the samples, exactly: the nearest whole number, at least one.
+
+    Args:
+        fraction: Part of the training samples, in (0, 1].
+        classes: Draw within these classes only, given by label or name; the fraction is of their samples.
+
+    Raises:
+        DataError: `fraction` is out of range.
+    """
+
+    def __init__(self, fraction: float, classes: list[int | str] | None = None) -> None:
+        super().__init__(classes)
+        if isinstance(fraction, bool) or not 0 < fraction <= 1:
+            raise DataError(
+                f"fraction is {fraction}; needed: above 0, at most 1 (0.04 forgets 4 % of the samples)."
+            )
+        self.fraction = fraction
+
+    def _count(self, n: int) -> int:
+        return max(1, round(self.fraction * n))
+
+    def describe(self) -> str:
+        """One plain line."""
+        return f"random {self.fraction * 100:.4g} %{self._within()}"
+
+
+class RandomCount(_Random):
+    """A random choice of a given number of samples.
+
+    Args:
+        count: How many samples, at least 1.
+        classes: Draw within these classes only, given by label or name.
+
+    Raises:
+        DataError: `count` is out of range.
+    """
+
+    def __init__(self, count: int, classes: list[int | str] | None = None) -> None:
+        super().__init__(classes)
+        if isinstance(count, bool) or count < 1:
+            raise DataError(f"count is {count}; needed: at least one sample to forget.")
+        self.count = count
+
+    def _count(self, n: int) -> int:
+        if self.count > n:
+            raise DataError(
+                f"count is {self.count}, but there are only {n} samples to choose from; ask for fewer."
+            )
+        return self.count
+
+    def describe(self) -> str:
+        """One plain line."""
+        return f"{self.count} random samples{self._within()}"
+
+
+class WholeClasses(ForgetRule):
+    """All samples of some classes.
+
+    Args:
+        classes: Labels (counted from 0) or names.
+
+    Raises:
+        DataError: The list is empty.
+    """
+
+    def __init__(self, classes: list[int | str]) -> None:
+        if not classes:
+            raise DataError("The list of classes is empty; needed: at least one label or name.")
+        self.classes = classes
+
+    def select(
+        self, samples: Samples, candidates: Tensor, seed: int, class_names: Sequence[str]
+    ) -> Selection:
+        """Choose samples; see `ForgetRule.select`."""
+        return Selection(_of_classes(samples, candidates, self.classes, class_names), [])
+
+    def describe(self) -> str:
+        """One plain line."""
+        return _listed_classes(self.classes)
+
+
+class ListedSamples(ForgetRule):
+    """The samples that a file lists: a deletion request.
+
+    Args:
+        path: `.txt` with one entry per line, `.csv` with one column or with a header, `.json` with a list or
+            with a list named `forget`, or `.npy`. Entries are sample indices, sample keys, or file names that
+            only one sample has. They count as indices only where all are integers and none is a key.
+        column: Column of a `.csv` file with several.
+    """
+
+    def __init__(self, path: str | Path, column: str | None = None) -> None:
+        self.path = Path(path)
+        self.column = column
+
+    def select(
+        self, samples: Samples, candidates: Tensor, seed: int, class_names: Sequence[str]
+    ) -> Selection:
+        """Choose samples; see `ForgetRule.select`."""
+        entries = read_entries(self.path, self.column)
+        try:
+            wanted = SampleNames(samples.keys).resolve(entries)
+        except DataError as error:
+            raise DataError(f"{self.path}: {error}") from None
+        return _trained_on(samples, candidates, torch.tensor(wanted), f"{self.path} names")
+
+    def describe(self) -> str:
+        """One plain line."""
+        return f"listed in {self.path.name}"
+
+
+class ByAttribute(ForgetRule):
+    """All samples with certain values in a column of the table beside the data: of a person, of a subclass.
+
+    Args:
+        column: Name of the column.
+        values: Values that are to be forgotten.
+
+    Raises:
+        DataError: The list of values is empty.
+    """
+
+    def __init__(self, column: str, values: list[str | int]) -> None:
+        if not values:
+            raise DataError("The list of values is empty; needed: at least one value of the column.")
+        self.column = column
+        self.values = [str(v) for v in values]
+
+    def select(
+        self, samples: Samples, candidates: Tensor, seed: int, class_names: Sequence[str]
+    ) -> Selection:
+        """Choose samples; see `ForgetRule.select`."""
+        if not samples.attributes:
+            raise DataError(
+                f"Attribute {self.column!r} was asked for, but the data set has no table of attributes; "
+                "name one with its `attributes` argument."
+            )
+        if self.column not in samples.attributes:
+            raise DataError(
+                f"There is no attribute {self.column!r}; the data set has {', '.join(samples.attributes)}."
+                f"{nearest(self.column, samples.attributes)}"
+            )
+        column = samples.attributes[self.column]
+        present = set(column)
+        for value in self.values:
+            if value not in present:
+                raise DataError(
+                    f"No sample has the value {value!r} of {self.column!r}.{nearest(value, present)}"
+                )
+        chosen = set(self.values)
+        wanted = torch.tensor([i for i, value in enumerate(column) if value in chosen])
+        return _trained_on(samples, candidates, wanted, f"The chosen values of {self.column!r} name")
+
+    def describe(self) -> str:
+        """One plain line; the values may be names of people and stay out of it."""
+        n = len(self.values)
+        return f"by attribute {self.column} ({n} value{'s' if n > 1 else ''})"
+
+
+def class_indices(classes: Sequence[int | str], class_names: Sequence[str]) -> list[int]:
+    """Labels of classes that are given by label or name.
+
+    Args:
+        classes: Labels (integers) or names (texts).
+        class_names: Names of all classes, in the order of the labels.
+
+    Returns:
+        Labels, in the given order.
+
+    Raises:
+        DataError: A label is out of range, a name unknown, or a class is given twice.
+    """
+    labels: list[int] = []
+    for given in classes:
+        if isinstance(given, bool) or not isinstance(given, int | str):
+            raise DataError(f"{given!r} is no class; needed: labels 0 to {len(class_names) - 1}, or names.")
+        if isinstance(given, int):
+            if not 0 <= given < len(class_names):
+                raise DataError(
+                    f"Class {given} is out of range; needed: 0 to {len(class_names) - 1}, or a name."
+                )
+            label = given
+        elif given in class_names:
+            label = list(class_names).index(given)
+        else:
+            shown = ", ".join(class_names[:10]) + (" ..." if len(class_names) > 10 else "")
+            raise DataError(
+                f"There is no class {given!r}; the classes are {shown}.{nearest(given, class_names)}"
+            )
+        if label in labels:
+            raise DataError(f"Class {given!r} is given twice; name each class once.")
+        labels.append(label)
+    return labels
+
+
+def _of_classes(
+    samples: Samples, candidates: Tensor, classes: Sequence[int | str], class_names: Sequence[str]
+) -> Tensor:
+    targets = samples.targets[candidates]
+    labels = class_indices(classes, class_names)
+    for given, label in zip(classes, labels, strict=True):
+        if not bool((targets == label).any()):
+            raise DataError(
+                f"No training sample is of class {given!r}; there is nothing to forget. Choose another class."
+            )
+    return candidates[torch.isin(targets, torch.tensor(labels))]
+
+
+def _listed_classes(classes: Sequence[int | str]) -> str:
+    return f"class{'es' if len(classes) > 1 else ''} {', '.join(map(str, classes))}"
+
+
+def _trained_on(samples: Samples, candidates: Tensor, wanted: Tensor, who: str) -> Selection:
+    """Parts what a request names into what can be forgotten and what the model never saw."""
+    known = torch.isin(wanted, candidates)
+    never = [samples.keys[i] for i in wanted[~known].tolist()]
+    if not bool(known.any()):
+        raise DataError(
+            f"{who} {len(never)} samples, but the model was never trained on any of them: they are unseen, "
+            "or an earlier request removed them. There is nothing to forget."
+        )
+    return Selection(wanted[known], never)

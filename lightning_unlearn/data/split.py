@@ -1,0 +1,185 @@
+"""The split of a training set: checked as indices, kept beside the checkpoint as keys."""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterable
+from dataclasses import InitVar, asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lightning_unlearn.data.vision import Samples
+from lightning_unlearn.exceptions import CheckpointError, DataError
+from lightning_unlearn.files import write_text_atomic
+
+__all__ = ["ForgetSplit", "SavedSplit", "copies_left", "positions"]
+
+# Images that are read one at a time are searched for copies up to this count: seconds, not minutes.
+_READ_AT_MOST = 5000
+
+
+@dataclass(frozen=True)
+class ForgetSplit:
+    """What is forgotten and what is retained: disjoint, never empty, together all candidates.
+
+    Attributes:
+        forget: Sample indices, (F,), int64.
+        retain: Sample indices, (R,), int64.
+        candidates: What both have to make up, (F + R,), int64; checked and not kept.
+
+    Raises:
+        DataError: The parts overlap, leave something out, reach outside, or one of them is empty.
+    """
+
+    forget: Tensor
+    retain: Tensor
+    candidates: InitVar[Tensor]
+
+    def __post_init__(self, candidates: Tensor) -> None:
+        for name, part in (("forget", self.forget), ("retain", self.retain)):
+            if part.dtype != torch.int64 or part.dim() != 1:
+                raise DataError(
+                    f"The {name} part is {part.dtype} of shape {tuple(part.shape)}; "
+                    "needed: int64 indices, (N,)."
+                )
+        if len(self.forget) == 0:
+            raise DataError("There is nothing to forget; needed: at least one sample.")
+        if len(self.retain) == 0:
+            raise DataError(
+                f"All {len(self.forget)} samples are to be forgotten and none is retained; "
+                "an untrained model is then the answer. Forget fewer."
+            )
+        together = torch.cat([self.forget, self.retain]).sort().values
+        twice = together[1:][together[1:] == together[:-1]]
+        if len(twice):
+            raise DataError(
+                f"{len(twice)} samples stand twice in the split, sample {int(twice[0])} among them."
+            )
+        if not torch.equal(together, candidates.sort().values):
+            outside = together[~torch.isin(together, candidates)]
+            missing = candidates[~torch.isin(candidates, together)]
+            raise DataError(
+                f"The split leaves {len(missing)} training samples out and holds {len(outside)} others; "
+                "needed: each training sample in exactly one part."
+            )
+
+
+@dataclass(frozen=True)
+class SavedSplit:
+    """The split of a trained model by keys, so that it holds after files were deleted.
+
+    Attributes:
+        forget: Keys of what is forgotten.
+        retain: Keys of what is retained.
+        unseen: Keys of what the model never trained on.
+        removed: Keys of what earlier requests removed.
+    """
+
+    forget: list[str]
+    retain: list[str]
+    unseen: list[str]
+    removed: list[str]
+
+    def save(self, path: str | Path) -> None:
+        """Write to a file; at any moment it holds either the old or the new split, whole.
+
+        Args:
+            path: A `.json` file.
+        """
+        write_text_atomic(path, json.dumps(asdict(self), indent=0))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "SavedSplit":
+        """Read what `save` wrote.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The split.
+
+        Raises:
+            CheckpointError: The file is missing or damaged, or names a sample twice.
+        """
+        remedy = "It lies beside the checkpoint that it belongs to; restore both together."
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise CheckpointError(
+                f"{path}: no saved split can be read ({error.strerror or error}). {remedy}"
+            ) from error
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(
+                f"{path} is damaged ({error}); needed: the JSON of a saved split. {remedy}"
+            ) from error
+        names = [f.name for f in fields(cls)]
+        if not isinstance(content, dict) or any(name not in content for name in names):
+            missing = [n for n in names if not isinstance(content, dict) or n not in content]
+            raise CheckpointError(f"{path} is no saved split: {', '.join(missing)} missing. {remedy}")
+        seen: set[str] = set()
+        for name in names:
+            keys = content[name]
+            if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+                raise CheckpointError(f"{path}: {name!r} is not a list of keys. {remedy}")
+            for key in keys:
+                if key in seen:
+                    raise CheckpointError(
+                        f"{path} names the sample {key!r} twice; needed: each one once. {remedy}"
+                    )
+                seen.add(key)
+        return cls(**{name: content[name] for name in names})
+
+
+def positions(keys_wanted: Iterable[str], samples: Samples) -> Tensor:
+    """Where samples lie now; those whose files are gone are left out.
+
+    Args:
+        keys_wanted: Keys.
+        samples: The set as it is now.
+
+    Returns:
+        Indices in `samples`, int64, sorted.
+    """
+    wanted = set(keys_wanted)
+    return torch.tensor([i for i, key in enumerate(samples.keys) if key in wanted], dtype=torch.int64)
+
+
+def copies_left(
+    samples: Samples, forget: Tensor, retain: Tensor, read: bool = False
+) -> list[tuple[str, str]]:
+    """Retained samples with exactly the pixels of a forgotten one: what a deletion request overlooks.
+
+    Args:
+        samples: The training set.
+        forget: Forgotten sample indices, (F,), int64.
+        retain: Retained sample indices, (R,), int64.
+        read: Search also a large set whose images have to be read one at a time. Else such a set is searched
+            up to 5,000 samples; above, a warning says that it was not.
+
+    Returns:
+        Pairs of keys, a forgotten and a retained sample, in the order of the retained ones.
+    """
+    if not isinstance(samples.images, Tensor) and not read and len(forget) + len(retain) > _READ_AT_MOST:
+        warnings.warn(
+            "Exact copies of forgotten samples were not searched for: "
+            f"{len(forget) + len(retain)} images would have to be read. copies_left(..., read=True) does it.",
+            stacklevel=2,
+        )
+        return []
+    forgotten: dict[bytes, list[int]] = {}
+    for i in forget.tolist():
+        forgotten.setdefault(_content(samples, i), []).append(i)
+    return [
+        (samples.keys[i], samples.keys[j])
+        for j in retain.tolist()
+        for i in forgotten.get(_content(samples, j), ())
+    ]
+
+
+def _content(samples: Samples, index: int) -> bytes:
+    image = samples.images[index].contiguous()
+    return hashlib.blake2b(
+        str(tuple(image.shape)).encode() + image.numpy().tobytes(), digest_size=16
+    ).digest()

@@ -1,0 +1,133 @@
+"""Text files beside the images: lists of classes, and tables of attributes (owner, subclass ...)."""
+
+import csv
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from lightning_unlearn.exceptions import DataError
+
+__all__ = ["class_list", "read_attributes"]
+
+_SYNSET = re.compile(r"(n\d{8})\s+(.+)")
+
+
+def class_list(classes: str | Path | Sequence[str]) -> list[tuple[str, str]]:
+    """Classes from a file or a list.
+
+    Args:
+        classes: Names, or a text file with one class per line: its name; or its folder, a tabulator, and how
+            people call it. Lines of ImageNet's lists (`n01443537 goldfish, Carassius auratus`) need no
+            tabulator.
+
+    Returns:
+        Pairs of a folder and a name; both are the same where only one is given.
+
+    Raises:
+        DataError: The file is missing or unreadable, the list is empty, or a class stands there twice.
+    """
+    if isinstance(classes, str | Path):
+        lines = [
+            line.strip() for line in _read(Path(classes), "a list of classes, one per line").splitlines()
+        ]
+        found = [_class_of(line) for line in lines if line]
+    else:
+        found = [(name, name) for name in classes]
+    if not found:
+        raise DataError("The list of classes is empty; needed: one name per class.")
+    seen: set[str] = set()
+    for folder, _ in found:
+        if folder in seen:
+            raise DataError(f"Class {folder!r} stands twice in the list of classes; name each one once.")
+        seen.add(folder)
+    return found
+
+
+def _class_of(line: str) -> tuple[str, str]:
+    if synset := _SYNSET.fullmatch(line):
+        return synset[1], synset[2]
+    folder, _, name = line.partition("\t")
+    return folder.strip(), name.strip() or folder.strip()
+
+
+def _read(path: Path, needed: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; needed: {needed}.") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text (byte {error.start}); needed: {needed}.") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); needed: {needed}.") from error
+
+
+def read_attributes(path: str | Path, keys: Sequence[str], positional: bool = False) -> dict[str, list[str]]:
+    """Columns of a table beside the data.
+
+    Args:
+        path: A `.csv` file with a header. Its column `key` holds keys, or its column `file` file names that
+            only one sample has. Rows of samples that no longer exist are passed over.
+        keys: Keys of the samples.
+        positional: Whether a column `index` with positions, or one row per sample in their order, does as
+            well.
+
+    Returns:
+        For each other column its values, one per sample.
+
+    Raises:
+        DataError: The table is missing, unreadable, names a sample twice, or lacks one.
+    """
+    path = Path(path)
+    try:
+        lines = _read(path, "a table of attributes as .csv with a header").splitlines()
+        table = [[cell.strip() for cell in row] for row in csv.reader(lines)]
+    except csv.Error as error:
+        raise DataError(f"{path} is not a table of comma-separated values ({error}).") from error
+    table = [row for row in table if any(row)]
+    if not table:
+        raise DataError(f"{path} is empty; needed: a header, and a row for each sample.")
+    header, rows = table[0], table[1:]
+    if len(set(header)) < len(header):
+        raise DataError(f"{path} has two columns of one name: {', '.join(header)}. Rename one.")
+    for number, row in enumerate(rows, 2):
+        if len(row) != len(header):
+            raise DataError(
+                f"{path}: row {number} has {len(row)} cells and the header {len(header)}; needed: as many."
+            )
+    names = ("key", "file", "index") if positional else ("key", "file")
+    by = next((name for name in names if name in header), None)
+    if by is None and not (positional and len(rows) == len(keys)):
+        choice = f"or `index`, or {len(keys)} rows in the order of the samples" if positional else "or `file`"
+        raise DataError(
+            f"{path} has {len(rows)} rows and the columns {', '.join(header)}; "
+            f"needed: a column `key` {choice}."
+        )
+    places = _places(by, keys)
+    row_of: dict[int, list[str]] = {}
+    for number, row in enumerate(rows):
+        sample = number if by is None else places.get(row[header.index(by)])
+        if sample is None:
+            continue
+        if sample in row_of:
+            raise DataError(f"{path} has two rows for the sample {keys[sample]!r}; keep one.")
+        row_of[sample] = row
+    lacking = [key for i, key in enumerate(keys) if i not in row_of]
+    if lacking:
+        raise DataError(
+            f"{path} has no row for {len(lacking)} samples, {lacking[0]!r} the first; add them, so that no "
+            "sample of a person or group is overlooked."
+        )
+    return {name: [row_of[i][c] for i in range(len(keys))] for c, name in enumerate(header) if name != by}
+
+
+def _places(by: str | None, keys: Sequence[str]) -> dict[str, int]:
+    """The sample of each entry in the naming column."""
+    if by == "index":
+        return {str(i): i for i in range(len(keys))}
+    places = {key: i for i, key in enumerate(keys)}
+    if by == "file":
+        found: dict[str, list[int]] = {}
+        for i, key in enumerate(keys):
+            found.setdefault(PurePosixPath(key).name, []).append(i)
+        places = {name: same[0] for name, same in found.items() if len(same) == 1} | places
+    return places

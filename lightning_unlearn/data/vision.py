@@ -1,0 +1,128 @@
+"""The form in which every data set reaches this package: images, labels and stable keys."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from lightning_unlearn.exceptions import DataError
+
+__all__ = ["Images", "Samples", "VisionData", "content_keys", "hash_of_key"]
+
+
+class Images(Protocol):
+    """Images that are read one at a time, for sets that are too large to hold."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Tensor:
+        """The image at `index`: (C, H, W), uint8."""
+        ...
+
+
+@dataclass(frozen=True)
+class Samples:
+    """One part (training or test) of a data set.
+
+    Attributes:
+        images: (N, C, H, W), uint8, or an `Images` that reads them one at a time.
+        targets: Labels, (N,), int64, in 0 ... K - 1.
+        keys: One stable name per sample, all different.
+        attributes: Columns of a table beside the data (owner, subclass ...), each with one value per sample.
+        true_targets: Labels before noise was added, where it was; else None.
+    """
+
+    images: Tensor | Images
+    targets: Tensor
+    keys: Sequence[str]
+    attributes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    true_targets: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.images)
+        if self.targets.shape != (n,) or len(self.keys) != n:
+            raise DataError(
+                f"{n} images with labels of shape {tuple(self.targets.shape)} and {len(self.keys)} keys; "
+                "needed: one integer label and one key per image. One-hot labels: pass their argmax."
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @cached_property
+    def hashes(self) -> Tensor:
+        """64 bits of a hash of every key, (N,), int64: what random draws about a sample are seeded with."""
+        return torch.tensor([hash_of_key(k) for k in self.keys], dtype=torch.int64)
+
+
+class VisionData:
+    """A data set for classification. The shipped ones are subclasses that read their files in `__init__`.
+
+    Args:
+        name: Short name, for reports and paths.
+        train: The training part, from which the unseen part is carved.
+        test: The test part; it only ever reports.
+        classes: Names of the classes, in the order of the labels.
+        mean: Per-channel mean of the images in 0 ... 1.
+        std: Per-channel standard deviation of the images in 0 ... 1.
+
+    Raises:
+        DataError: A part is empty, or a label is outside the classes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        train: Samples,
+        test: Samples,
+        classes: Sequence[str],
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> None:
+        self.name = name
+        self.train = train
+        self.test = test
+        self.classes = list(classes)
+        self.mean = tuple(mean)
+        self.std = tuple(std)
+        for part, samples in (("training", train), ("test", test)):
+            if len(samples) == 0:
+                raise DataError(f"The {part} part of {name} holds no sample; needed: at least one.")
+            low, high = int(samples.targets.min()), int(samples.targets.max())
+            if low < 0 or high >= self.num_classes:
+                raise DataError(
+                    f"Labels of the {part} part of {name} run from {low} to {high}; needed: 0 to "
+                    f"{self.num_classes - 1}, one per class name. Remove or relabel the samples outside."
+                )
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.classes)
+
+
+def hash_of_key(key: str) -> int:
+    """A signed 64-bit hash of a key, the same on every machine."""
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little", signed=True)
+
+
+def content_keys(images: Tensor) -> list[str]:
+    """Keys of images by their content: 16 hexadecimal digits, `#2`, `#3` ... behind the second, third ... exact copy.
+
+    Args:
+        images: (N, C, H, W), uint8.
+
+    Returns:
+        N different keys.
+    """
+    seen: dict[str, int] = {}
+    keys = []
+    for image in images.contiguous().numpy():
+        digest = hashlib.blake2b(image.tobytes(), digest_size=8).hexdigest()
+        seen[digest] = seen.get(digest, 0) + 1
+        keys.append(digest if seen[digest] == 1 else f"{digest}#{seen[digest]}")
+    return keys

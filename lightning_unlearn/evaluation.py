@@ -1,0 +1,111 @@
+"""From models to outputs: one pass over every part of the data, and what retain-only fine-tuning brings back."""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
+
+from lightning_unlearn.chain import TrainerFactory, detach, run_chain
+from lightning_unlearn.collect import sum_over_ranks
+from lightning_unlearn.data.batch import Batch
+from lightning_unlearn.data.datamodule import Part, UnlearningDataModule
+from lightning_unlearn.outputs import Outputs, PartOutputs
+from lightning_unlearn.stages.fine_tune import FineTune
+from lightning_unlearn.training import quiet
+
+__all__ = ["collect_outputs", "relearn_forgotten"]
+
+
+class _LogitCollector(LightningModule):
+    """Fills one table of logits per part; ranks fill their own rows."""
+
+    def __init__(self, model: nn.Module, indices: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.model = model
+        self.indices = indices
+        self.tables: list[Tensor | None] = [None] * len(indices)
+
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        logits = self.model(batch.input).float()
+        index = self.indices[dataloader_idx].to(logits.device)
+        table = self.tables[dataloader_idx]
+        if table is None:
+            table = self.tables[dataloader_idx] = logits.new_zeros(len(index), logits.shape[1])
+        table[torch.searchsorted(index, batch.index)] = logits
+
+    def on_predict_end(self) -> None:
+        for i, table in enumerate(self.tables):
+            assert table is not None
+            self.tables[i] = sum_over_ranks(table, self.trainer).cpu()
+
+
+def collect_outputs(
+    fresh: TrainerFactory, model: nn.Module, data: UnlearningDataModule, parts: Sequence[Part] | None = None
+) -> dict[Part, PartOutputs]:
+    """Logits of a model on parts of the data: un-augmented, float32, each sample once on any number of ranks.
+
+    Args:
+        fresh: Makes a Trainer.
+        model: Gives logits of images; runs in eval mode.
+        data: The shared data.
+        parts: Which parts; None: all that hold samples.
+
+    Returns:
+        Outputs by part.
+    """
+    parts = data.present if parts is None else parts
+    samples = [data.part(part) for part in parts]
+    collector = _LogitCollector(model, [index for _, index in samples]).eval()
+    with quiet():
+        trainer = fresh(evaluation=True)
+        data.trainer = trainer
+        trainer.predict(collector, dataloaders=[data.evaluation_loader(p) for p in parts], return_predictions=False)
+    model.cpu()
+    detach(model)
+    outputs: dict[Part, PartOutputs] = {}
+    for part, (source, index), table in zip(parts, samples, collector.tables, strict=True):
+        assert table is not None
+        outputs[part] = PartOutputs(table, source.targets[index], index)
+    return outputs
+
+
+def outputs_of(fresh: TrainerFactory, model: nn.Module, data: UnlearningDataModule) -> Outputs:
+    """Outputs of a model on all parts of the data.
+
+    Args:
+        fresh: Makes a Trainer.
+        model: Gives logits of images.
+        data: The shared data.
+
+    Returns:
+        The outputs; `unseen` is None where there are no unseen samples.
+    """
+    return Outputs(**collect_outputs(fresh, model, data))
+
+
+def _relearning_optimizer(params: list[nn.Parameter]) -> Optimizer:
+    return SGD(params, lr=0.02, momentum=0.9)
+
+
+def relearn_forgotten(
+    fresh: TrainerFactory, model: nn.Module, data: UnlearningDataModule, epochs: int = 3
+) -> PartOutputs:
+    """Outputs on the forgotten samples after a copy of the model was fine-tuned on the retained ones alone.
+
+    Memories that were only covered come back without being shown again.
+
+    Args:
+        fresh: Makes a Trainer.
+        model: Gives logits of images; stays as it is.
+        data: The shared data.
+        epochs: Epochs of fine-tuning, SGD at learning rate 0.02, momentum 0.9.
+
+    Returns:
+        Outputs on the forgotten part.
+    """
+    relearned = copy.deepcopy(model)
+    run_chain(fresh, relearned, data, [FineTune(max_epochs=epochs, optimizer=_relearning_optimizer, cache=False)])
+    return collect_outputs(fresh, relearned, data, ["forget"])["forget"]

@@ -1,0 +1,265 @@
+"""The screen tier: what one unlearned model, and one to three references, can say in seconds."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, get_args
+
+import torch
+
+from lightning_unlearn.attacks.threshold import auc, tpr_at_fpr
+from lightning_unlearn.exceptions import ConfigError
+from lightning_unlearn.metrics.accuracy import forgotten_classes, split_test
+from lightning_unlearn.metrics.change import churn
+from lightning_unlearn.metrics.comparison import Scored, compare, levels, mean_rows, scored
+from lightning_unlearn.metrics.details import Json, class_rows, margin_histograms, roc_points
+from lightning_unlearn.metrics.forget_unseen import (
+    Estimate,
+    forget_against_unseen,
+    rf_jsd,
+    shared_classes,
+    streisand,
+)
+from lightning_unlearn.metrics.gaps import Scores, average_gap, scores, signed_gaps
+from lightning_unlearn.metrics.pairing import (
+    check_same_samples,
+    check_same_split,
+    mean_over_references,
+    reference_level,
+)
+from lightning_unlearn.metrics.relearn import relearn_gap
+from lightning_unlearn.outputs import Outputs
+
+__all__ = ["LABEL", "UNITS", "Goal", "Screen", "levels", "screen"]
+
+Goal = Literal["untrain", "remove-class", "repair"]
+
+LABEL = "screening: not evidence of forgetting"
+
+_UNITS = {
+    "points": (
+        "forget/acc retain/acc test/acc test_forgotten/acc unseen/acc mia/efficacy mia/svc mia/tpr@1fpr "
+        "mia/tpr@1fpr/low mia/tpr@1fpr/high gap/avg gap/ua gap/ra gap/ta gap/mia gap_svc/avg relearn/acc "
+        "relearn/gap churn"
+    ),
+    "nats": "js/forget js/test kl/forget kl/test forget_unseen/rf_jsd",
+    "share": (
+        "mia/auc tow tow_mia forget_unseen/auc forget_unseen/auc/low forget_unseen/auc/high streisand "
+        "streisand/low streisand/high"
+    ),
+}
+
+# Of every metric: percent points 0 ... 100 (differences -100 ... 100), nats, or a share 0 ... 1 (-1 ... 1).
+UNITS: Mapping[str, str] = MappingProxyType(
+    {name: unit for unit, names in _UNITS.items() for name in names.split()}
+)
+
+# Below this the number of forgotten samples carries no claim; the screen then states the standard error.
+ENOUGH_FORGOTTEN = 400
+# One false positive at 1 % needs 100 non-members; five make the rate worth quoting without a remark.
+FEWEST_NON_MEMBERS, ENOUGH_NON_MEMBERS = 100, 500
+
+
+@dataclass(frozen=True)
+class Screen:
+    """Result of `screen`.
+
+    Attributes:
+        metrics: By name, in the units of `UNITS`; what cannot be computed is absent.
+        details: For figures and tables, in plain JSON types: `histograms`, `roc`, `classes`, `gaps`.
+        notes: What a reader must know beside the figures, one sentence each.
+        label: What these figures are not.
+    """
+
+    metrics: dict[str, float]
+    details: dict[str, Json]
+    notes: list[str]
+    label: str = LABEL
+
+
+def screen(
+    unlearned: Outputs,
+    references: Sequence[Outputs],
+    original: Outputs | None = None,
+    *,
+    goal: Goal = "untrain",
+    relearned: Outputs | None = None,
+    references_relearned: Sequence[Outputs] = (),
+    seed: int = 0,
+    svc: bool = False,
+) -> Screen:
+    """Every metric of the screen tier that the given outputs allow.
+
+    Metrics against references are means over references of the metric against one reference. Where whole
+    classes are forgotten, `test` means the test samples of the remaining classes, in every metric.
+
+    Args:
+        unlearned: Of the unlearned model.
+        references: Of models retrained without D_f, on the same split; may be empty.
+        original: Of the model before unlearning.
+        goal: What unlearning was for; `repair` leaves out what compares confidence in labels of D_f.
+        relearned: Of the unlearned model after fine-tuning on D_r alone.
+        references_relearned: Of references after the same fine-tuning.
+        seed: Seed of the draw of members.
+        svc: Whether to run the published SVC attack too (slow, and for each reference again).
+
+    Returns:
+        Metrics, details and notes.
+
+    Raises:
+        ConfigError: The goal is unknown.
+    """
+    if goal not in get_args(Goal):
+        raise ConfigError(f"Goal {goal!r}; needed: one of {', '.join(get_args(Goal))}.")
+    for other in (*references, *([] if original is None else [original])):
+        check_same_split(unlearned, other)
+    metrics: dict[str, float] = {}
+    details: dict[str, Json] = {}
+    notes: list[str] = []
+
+    own = scored(unlearned, seed=seed, svc=svc)
+    _accuracies(own, goal, metrics, notes)
+    if goal == "repair":
+        notes.append(
+            "Goal repair: labels of D_f are taken to be wrong, so confidence in them is not compared with "
+            "test or unseen samples; the target is clean test accuracy."
+        )
+    else:
+        _as_members(unlearned, metrics, details, notes)
+        _against_unseen(unlearned, original, metrics, notes)
+    if references:
+        models = [scored(reference, seed=seed, svc=svc) for reference in references]
+        metrics.update(mean_rows([compare(own, reference) for reference in models]))
+        details["gaps"] = _signed(own, models)
+        if original is not None and len(references) > 1:
+            _void(scores(original, seed=seed), [model.scores for model in models], notes)
+    else:
+        notes.append("No reference: how close this model is to retraining cannot be said.")
+    if len(references) == 1:
+        notes.append(
+            "One reference: the level between references, which gaps are read against, is not known."
+        )
+    if relearned is not None:
+        check_same_samples(unlearned.forget, relearned.forget, "forget")
+        metrics["relearn/acc"] = 100 * relearned.forget.accuracy
+        if references_relearned:
+            metrics["relearn/gap"] = mean_over_references(relearn_gap, relearned, references_relearned)
+    if original is not None:
+        metrics["churn"] = 100 * churn(unlearned, original)
+        if metrics["churn"] == 0:
+            notes.append("No-op: no prediction differs from the original model's.")
+    details["histograms"] = _histograms(unlearned, references)
+    details["classes"] = class_rows(unlearned)
+    return Screen(metrics, details, notes)
+
+
+def _accuracies(own: Scored, goal: Goal, metrics: dict[str, float], notes: list[str]) -> None:
+    unlearned = own.outputs
+    metrics["forget/acc"] = 100 * unlearned.forget.accuracy
+    metrics["retain/acc"] = own.scores.ra
+    metrics["test/acc"] = own.scores.ta
+    _, forgotten_test = split_test(unlearned)
+    if forgotten_test is not None:
+        metrics["test_forgotten/acc"] = 100 * forgotten_test.accuracy
+    if unlearned.unseen is not None:
+        metrics["unseen/acc"] = 100 * unlearned.unseen.accuracy
+    metrics["mia/efficacy"] = own.scores.mia
+    if own.svc is not None:
+        metrics["mia/svc"] = own.svc.mia
+    if goal == "remove-class" and len(forgotten_classes(unlearned)) == 0:
+        notes.append(
+            "Goal remove-class: every class of D_f still has retained samples, so no class was removed."
+        )
+    n = len(unlearned.forget)
+    if n < ENOUGH_FORGOTTEN:
+        # At 0 or n errors the plain formula says 0; half an error is what can still be told from none.
+        share = min(max(unlearned.forget.accuracy, 0.5 / n), 1 - 0.5 / n)
+        error = 100 * math.sqrt(share * (1 - share) / n)
+        notes.append(f"n_f = {n}: standard error of UA {error:.1f} points.")
+
+
+def _as_members(
+    unlearned: Outputs, metrics: dict[str, float], details: dict[str, Json], notes: list[str]
+) -> None:
+    """D_f as members against samples of its classes that no model was trained on."""
+    forget = unlearned.forget.margins
+    curves: dict[str, Json] = {}
+    for name, part in (("test", unlearned.test), ("unseen", unlearned.unseen)):
+        if part is None:
+            continue
+        outsiders = part.margins[torch.isin(part.targets, unlearned.forget.targets)]
+        if len(outsiders) == 0:
+            continue
+        curves[name] = roc_points(forget, outsiders)
+        if name != "test":
+            continue
+        metrics["mia/auc"] = auc(forget, outsiders)
+        if len(outsiders) < FEWEST_NON_MEMBERS:
+            notes.append(f"{len(outsiders)} non-members: a false-positive rate of 1 % cannot be measured.")
+            continue
+        point = tpr_at_fpr(forget, outsiders, 0.01)
+        metrics["mia/tpr@1fpr"] = 100 * point.tpr
+        metrics["mia/tpr@1fpr/low"], metrics["mia/tpr@1fpr/high"] = 100 * point.low, 100 * point.high
+        if len(outsiders) < ENOUGH_NON_MEMBERS:
+            allowed = round(point.fpr * len(outsiders))
+            notes.append(
+                f"mia/tpr@1fpr rests on {allowed} false positives among {len(outsiders)} non-members."
+            )
+    details["roc"] = curves
+
+
+def _against_unseen(
+    unlearned: Outputs, original: Outputs | None, metrics: dict[str, float], notes: list[str]
+) -> None:
+    forget, unseen = unlearned.forget, unlearned.unseen
+    if unseen is None:
+        notes.append("No unseen samples: forgotten samples are not compared with samples never trained on.")
+        return
+    shared = torch.tensor(shared_classes(forget, unseen), dtype=torch.int64)
+    left_out = int((~torch.isin(forget.targets, shared)).sum())
+    if left_out:
+        notes.append(f"{left_out} forgotten samples are of classes without unseen samples and not compared.")
+    rank, difference = forget_against_unseen(forget, unseen), streisand(forget, unseen)
+    _put("forget_unseen/auc", rank, metrics)
+    _put("streisand", difference, metrics)
+    if difference is not None and difference.high < 0:
+        notes.append("D_f is less certain than unseen samples of its classes: forgetting shows (Streisand).")
+    if difference is not None and difference.low > 0:
+        notes.append("D_f is more certain than unseen samples of its classes: as after training.")
+    if original is not None and original.unseen is not None:
+        distance = rf_jsd(forget, original.unseen)
+        if distance is not None:
+            metrics["forget_unseen/rf_jsd"] = distance
+
+
+def _put(name: str, estimate: Estimate | None, metrics: dict[str, float]) -> None:
+    if estimate is None:
+        return
+    metrics[name] = estimate.value
+    if math.isfinite(estimate.low):
+        metrics[f"{name}/low"], metrics[f"{name}/high"] = estimate.low, estimate.high
+
+
+def _signed(own: Scored, references: Sequence[Scored]) -> dict[str, Json]:
+    """Signed gaps: their means by name, and those to each reference."""
+    each = [signed_gaps(own.scores, reference.scores) for reference in references]
+    return {**mean_rows(each), "per_reference": [{**gaps} for gaps in each]}
+
+
+def _void(original: Scores, references: Sequence[Scores], notes: list[str]) -> None:
+    """An evaluation in which even the original passes says nothing about unlearning."""
+    gap = mean_over_references(average_gap, original, references)
+    level = reference_level(average_gap, references)
+    if gap <= level:
+        notes.append(
+            f"Void: the original itself has an average gap of {gap:.2f} points, not above the {level:.2f} "
+            "between references; there is nothing here that these gaps could show to be forgotten."
+        )
+
+
+def _histograms(unlearned: Outputs, references: Sequence[Outputs]) -> dict[str, Json]:
+    margins = {name: part.margins for name, part in unlearned.parts().items() if name != "retain"}
+    for i, reference in enumerate(references):
+        margins[f"reference{i}_forget"] = reference.forget.margins
+    return margin_histograms(margins)

@@ -1,0 +1,232 @@
+"""The model card of an exported model: what was forgotten, the evidence, and what it does not show."""
+
+import math
+import re
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import yaml
+
+from lightning_unlearn.report.labels import METRICS, SCREENING, metric, number, plain, with_spread
+from lightning_unlearn.report.schema import Report, Request, Row
+
+__all__ = ["Exported", "escape", "model_card"]
+
+LIMITS = {
+    "screen": (
+        f"This is the tier *screen*: **{SCREENING}**. It looks at one unlearned model and at most a few "
+        "retrained "
+        "references; attacks that know many models may still tell what was trained on."
+    ),
+    "audit": (
+        'This is the tier *audit*. It says "distinguishable from retraining" or "not distinguished at '
+        'this power"; '
+        "16 models on either side see only large shifts."
+    ),
+    "benchmark": (
+        "This is the tier *benchmark*: about distributions over many models of a method, not about these "
+        "weights."
+    ),
+}
+ALWAYS = (
+    'No figure of a single model shows that it is "certified" or that something is "forgotten". The aim '
+    "for every "
+    "metric is the value of a model retrained without the samples, neither zero nor 50 %."
+)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What the card says about the model itself.
+
+    Attributes:
+        name: Architecture, as users name it.
+        library: `timm` or `pytorch`, for the Hugging Face hub.
+        parameters: Number of weights.
+        classes: Class names, in the order of the logits.
+        mean: Of the normalisation, per channel, for pixels in 0 ... 1.
+        std: The same for the standard deviation.
+        input_size: Channels, height, width.
+        sha256: Of `model.safetensors`.
+        loading: Python that rebuilds `network` inside the folder.
+        note: A sentence before it, in markdown.
+    """
+
+    name: str
+    library: str
+    parameters: int
+    classes: list[str]
+    mean: list[float]
+    std: list[float]
+    input_size: tuple[int, int, int]
+    sha256: str
+    loading: str
+    note: str = ""
+
+
+def escape(text: str) -> str:
+    """Text from outside as one harmless line of markdown.
+
+    Args:
+        text: Any text.
+
+    Returns:
+        The same, so that it shows as written: no markup, HTML, link, mention or table border comes of it.
+    """
+    line = plain(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_{}\[\]()#+.!|~$:@^=-])", r"\\\1", line)
+
+
+def model_card(model: Exported, report: Report | None = None) -> str:
+    """Write the card.
+
+    Args:
+        model: The exported model.
+        report: Evidence; None: the card says that there is none.
+
+    Returns:
+        Markdown with a YAML head, for `README.md`.
+    """
+    tags = ["image-classification", "machine-unlearning", "safetensors"]
+    head = {"library_name": model.library, "pipeline_tag": "image-classification", "tags": tags}
+    sections = [
+        f"---\n{yaml.safe_dump(head, sort_keys=False)}---",
+        f"# {escape(model.name)}, after unlearning" if report else f"# {escape(model.name)}",
+        *_model(model),
+        "## What was forgotten",
+        *(
+            _forgotten(report)
+            if report
+            else ["No report was exported with the weights: this card cannot say."]
+        ),
+        "## Evidence",
+        *(_evidence(report) if report else ["None was exported with the weights."]),
+        "## Limits",
+        *_limits(report),
+        "## How to load",
+        *_loading(model),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _model(model: Exported) -> list[str]:
+    shown = [escape(name) for name in model.classes[:20]]
+    more = f" and {len(model.classes) - 20} more (in `config.json`)" if len(model.classes) > 20 else ""
+    channels, height, width = model.input_size
+    return [
+        "## Model",
+        "\n".join(
+            [
+                f"- Image classifier {escape(model.name)} with {_grouped(model.parameters)} weights.",
+                f"- {len(model.classes)} classes: {', '.join(shown)}{more}.",
+                f"- Input: {channels} channels, {height} x {width} pixels in 0 ... 1, minus the mean "
+                f"{_list(model.mean)}, divided by {_list(model.std)}.",
+                f"- SHA-256 of `model.safetensors`: `{model.sha256}`.",
+            ]
+        ),
+    ]
+
+
+def _forgotten(report: Report) -> list[str]:
+    """Counts, rules and hashes; the samples and their keys are never part of a report."""
+    head = ["request", "rule", "samples", "of", "hash of the sample keys"]
+    table = _table(head, ([r.name, r.rule, str(r.count), str(r.of), r.digest] for r in report.requests))
+    return [f"Goal: {escape(report.goal)}.", table, *_remainders(report.requests)]
+
+
+def _remainders(requests: list[Request]) -> list[str]:
+    lines = []
+    if copies := sum(request.copies_left for request in requests):
+        lines.append(f"{copies} exact copies of forgotten samples stayed in the training data.")
+    if never := sum(request.never_trained for request in requests):
+        lines.append(f"{never} samples that were named had never been trained on; they are not counted.")
+    return lines
+
+
+def _evidence(report: Report) -> list[str]:
+    """A table: metrics downwards; the unlearned, the original and the reference models across."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for role in ("method", "original", "reference"):
+        for row in report.rows:
+            if row.role == role:
+                groups.setdefault((role, row.method), []).append(row)
+    if not groups:
+        return ["The report holds no figures."]
+    present = {name for row in report.rows for name in row.metrics}
+    names = [name for name in METRICS if name in present] + sorted(present - METRICS.keys())
+    levels = {name: _mean(level.get(name) for level in report.levels.values()) for name in names}
+    with_levels = any(math.isfinite(level) for level in levels.values())
+    head = [
+        "metric",
+        *(f"{method} ({_ROLES[role]}, {len(rows)})" for (role, method), rows in groups.items()),
+        *(["between two references"] if with_levels else []),
+    ]
+    body = (
+        [
+            metric(name).label,
+            *(_cell(name, rows) for rows in groups.values()),
+            *([number(name, levels[name])] if with_levels else []),
+        ]
+        for name in names
+    )
+    text = [
+        "The number of models stands in brackets; several are shown as mean ± standard deviation. Measured "
+        f"{escape(report.created)}.",
+        _table(head, body),
+    ]
+    remarks = dict.fromkeys([*report.warnings, *(note for row in report.rows for note in row.notes)])
+    if remarks:
+        text.append("\n".join(f"- {escape(remark)}" for remark in remarks))
+    return text
+
+
+_ROLES = {"method": "unlearned", "original": "before", "reference": "retrained"}
+
+
+def _cell(name: str, rows: list[Row]) -> str:
+    values = [value for row in rows if math.isfinite(value := row.metrics.get(name, math.nan))]
+    if len(values) < 2:
+        return number(name, values[0] if values else None)
+    return with_spread(name, statistics.fmean(values), statistics.stdev(values))
+
+
+def _limits(report: Report | None) -> list[str]:
+    if report is None:
+        return ["Nothing here shows that anything was forgotten.", ALWAYS]
+    lines = [LIMITS.get(report.tier, f"Tier {escape(report.tier)}: {SCREENING}."), ALWAYS]
+    if not any(row.role == "reference" for row in report.rows):
+        lines.append(
+            "There was no retrained reference: how far this model is from one that never saw the samples "
+            "was not "
+            "measured."
+        )
+    return lines
+
+
+def _loading(model: Exported) -> list[str]:
+    code = f"{model.loading.strip()}\nnetwork.eval()"
+    return [
+        *([model.note] if model.note else []),
+        f"Inside this folder:\n\n```python\n{code}\n```",
+        "`network(x)` gives logits for normalised images of shape (B, C, H, W).",
+    ]
+
+
+def _table(head: list[str], body: Iterable[list[str]]) -> str:
+    lines = [[escape(cell) for cell in row] for row in (head, *body)]
+    lines.insert(1, ["---"] * len(head))
+    return "\n".join(f"| {' | '.join(row)} |" for row in lines)
+
+
+def _mean(values: Iterable[float | None]) -> float:
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    return statistics.fmean(known) if known else math.nan
+
+
+def _grouped(count: int) -> str:
+    return f"{count:,}".replace(",", "\u202f")
+
+
+def _list(values: list[float]) -> str:
+    return "(" + ", ".join(f"{value:.6g}" for value in values) + ")"

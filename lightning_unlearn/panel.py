@@ -1,0 +1,206 @@
+"""Judge models on one split: the original and the references, whose outputs are collected once, and every unlearned model."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_unlearn.chain import StageResult, TrainerFactory
+from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.evaluation import outputs_of, relearn_forgotten
+from lightning_unlearn.metrics.change import weight_distance
+from lightning_unlearn.metrics.screen import Goal, Screen, levels, screen
+from lightning_unlearn.outputs import Outputs
+from lightning_unlearn.report.schema import Request, Role, Row, StageRecord
+
+__all__ = ["Panel", "request_of"]
+
+
+@dataclass
+class _Judged:
+    """A model's outputs, before and after retain-only fine-tuning."""
+
+    outputs: Outputs
+    relearned: Outputs | None
+
+
+@dataclass
+class Panel:
+    """What unlearned models of one split are compared with.
+
+    Attributes:
+        fresh: Makes a Trainer.
+        data: The data, split.
+        goal: What unlearning is for.
+        request: What is forgotten.
+        relearn_epochs: Epochs of retain-only fine-tuning; 0: it is left out.
+        retrain_epochs: Epochs of the original's recipe, for the cost as a share of retraining; None: not known.
+        svc: Whether the published SVC attack is run too.
+    """
+
+    fresh: TrainerFactory
+    data: UnlearningDataModule
+    goal: Goal
+    request: Request
+    relearn_epochs: int = 3
+    retrain_epochs: int | None = None
+    svc: bool = False
+    original: Outputs | None = None
+    weights: Mapping[str, Tensor] | None = None
+    references: list[_Judged] = field(default_factory=list)
+
+    def add_original(self, model: nn.Module) -> Row:
+        """Take the model before unlearning.
+
+        Args:
+            model: Gives logits of images.
+
+        Returns:
+            Its row.
+        """
+        self.weights = {name: value.detach().clone().cpu() for name, value in model.state_dict().items()}
+        judged = self._judge(model)
+        self.original = judged.outputs
+        return self._row("original", "original", 0, self._screen(judged, original=False), model)
+
+    def add_references(self, models: Sequence[nn.Module], seeds: Sequence[int]) -> list[Row]:
+        """Take models that were retrained without the forgotten samples.
+
+        Args:
+            models: The references.
+            seeds: Their seeds, or numbers.
+
+        Returns:
+            Their rows, each compared with the others.
+        """
+        self.references = [self._judge(model) for model in models]
+        rows = []
+        for i, (judged, seed, model) in enumerate(zip(self.references, seeds, models, strict=True)):
+            others = self.references[:i] + self.references[i + 1 :]
+            rows.append(self._row("reference", "reference", seed, self._screen(judged, others, original=False), model))
+        return rows
+
+    def score(
+        self, method: str, seed: int, model: nn.Module, results: Sequence[StageResult] = (), settings: str = ""
+    ) -> Row:
+        """Judge an unlearned model.
+
+        Args:
+            method: Its method's name.
+            seed: Seed of the run.
+            model: Gives logits of images.
+            results: What its stages took.
+            settings: Its settings in one line.
+
+        Returns:
+            Its row.
+        """
+        row = self._row(method, "method", seed, self._screen(self._judge(model)), model)
+        row.settings = settings
+        retraining = self.retraining_work
+        for result in results:
+            share = result.work / retraining if retraining else 0.0
+            row.stages.append(
+                StageRecord(result.name, result.seconds, result.work, share, result.summary.get("mask_on", {}))
+            )
+        if results:
+            row.metrics["time/unlearn_s"] = sum(result.seconds for result in results)
+            if retraining:
+                row.metrics["cost/share"] = sum(result.work for result in results) / retraining
+        if self.weights is not None:
+            row.metrics["distance"] = weight_distance(model.state_dict(), self.weights)
+            row.details["layers"] = _layer_changes(model.state_dict(), self.weights)
+        return row
+
+    @property
+    def retraining_work(self) -> float | None:
+        """Image passes of retraining on the retained samples: three per image and epoch."""
+        if self.retrain_epochs is None:
+            return None
+        return 3.0 * self.retrain_epochs * len(self.data.part("retain")[1])
+
+    def levels(self) -> dict[str, float]:
+        """What two references differ by.
+
+        Returns:
+            Metric to level; empty with fewer than two references.
+        """
+        if len(self.references) < 2:
+            return {}
+        relearned = [r.relearned for r in self.references if r.relearned is not None]
+        return levels([r.outputs for r in self.references], relearned, svc=self.svc)
+
+    def _judge(self, model: nn.Module) -> _Judged:
+        outputs = outputs_of(self.fresh, model, self.data)
+        if self.relearn_epochs == 0:
+            return _Judged(outputs, None)
+        again = relearn_forgotten(self.fresh, model, self.data, self.relearn_epochs)
+        return _Judged(outputs, Outputs(again, outputs.retain, outputs.test, outputs.unseen))
+
+    def _screen(self, judged: _Judged, references: Sequence[_Judged] | None = None, original: bool = True) -> Screen:
+        references = self.references if references is None else references
+        return screen(
+            judged.outputs,
+            [r.outputs for r in references],
+            self.original if original else None,
+            goal=self.goal,
+            relearned=judged.relearned,
+            references_relearned=[r.relearned for r in references if r.relearned is not None],
+            svc=self.svc,
+        )
+
+    def _row(self, method: str, role: Role, seed: int, result: Screen, model: nn.Module) -> Row:
+        row = Row(method, role, self.request.name, seed, dict(result.metrics), notes=list(result.notes))
+        details: dict[str, Any] = result.details
+        counts = details["histograms"]["counts"]
+        references = [values for name, values in counts.items() if name.startswith("reference")]
+        row.details["margins"] = {"bins": details["histograms"]["edges"], "forget": counts["forget"], "test": counts["test"]}
+        if "unseen" in counts:
+            row.details["margins"]["unseen"] = counts["unseen"]
+        if references:
+            row.details["margins"]["reference"] = [sum(values) / len(references) for values in zip(*references, strict=True)]
+        curves = details.get("roc") or {}
+        if curves:
+            row.details["roc"] = curves.get("unseen") or curves["test"]
+        row.details["per_class"] = [
+            {"class": name, **{part: entry[f"{part}_acc"] for part in ("forget", "retain", "test")}}
+            for name, entry in zip(self.data.dataset.classes, details["classes"], strict=True)
+        ]
+        return row
+
+
+def _layer_changes(now: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> dict[str, float]:
+    """Relative change of every weight matrix and kernel."""
+    changes = {}
+    for name, value in now.items():
+        if value.dim() > 1 and value.is_floating_point():
+            start = before[name].float()
+            changes[name] = float((value.cpu().float() - start).norm() / start.norm().clamp(min=1e-12))
+    return changes
+
+
+def request_of(data: UnlearningDataModule, name: str | None = None) -> Request:
+    """What is forgotten, in the words of a report: no key of a sample.
+
+    Args:
+        data: The data, with a forget rule.
+        name: Its name; None: the rule's description.
+
+    Returns:
+        The request.
+    """
+    samples, forget = data.part("forget")
+    keys = sorted(samples.keys[i] for i in forget.tolist())
+    rule = "as saved beside the checkpoint" if data.forget_rule is None else data.forget_rule.describe()
+    return Request(
+        name=name or rule,
+        rule=rule,
+        count=len(forget),
+        of=len(forget) + len(data.part("retain")[1]),
+        digest=hashlib.sha256("\n".join(keys).encode()).hexdigest(),
+        copies_left=len(data.copies),
+        never_trained=len(data.never_trained),
+    )

@@ -1,0 +1,160 @@
+"""Names and numbers as a reader sees them."""
+
+import math
+import unicodedata
+from typing import Literal, NamedTuple
+
+__all__ = ["Metric", "metric", "number", "plain", "seconds", "with_spread"]
+
+SCREENING = "screening: not evidence of forgetting"
+TIERS = {"screen": SCREENING, "audit": "audit", "benchmark": "benchmark"}
+GOALS = {
+    "untrain": "undo the influence of the samples: the aim is the value of a retrained model, not zero",
+    "remove-class": "remove a class: the concept must go",
+    "repair": "repair wrong labels: the aim is clean test accuracy",
+}
+
+
+class Metric(NamedTuple):
+    """How a metric is written.
+
+    Attributes:
+        label: In a table of its own.
+        short: In a column head.
+        unit: `points` are shown as they are, `share` 0 ... 1 as per cent.
+        decimals: Shown.
+    """
+
+    label: str
+    short: str
+    unit: Literal["points", "share", "fraction", "seconds", "megabytes", "number"]
+    decimals: int
+
+
+METRICS = {
+    "gap/avg": Metric("Average gap to retraining", "Gap", "points", 2),
+    "gap_svc": Metric("Average gap with the SVC attack", "Gap (SVC)", "points", 2),
+    "gap/svc": Metric("Average gap with the SVC attack", "Gap (SVC)", "points", 2),
+    "forget/acc": Metric("Accuracy on forgotten samples", "Forget acc", "points", 1),
+    "retain/acc": Metric("Accuracy on retained samples", "Retain acc", "points", 1),
+    "test/acc": Metric("Test accuracy", "Test acc", "points", 1),
+    "unseen/acc": Metric("Accuracy on unseen samples", "Unseen acc", "points", 1),
+    "mia/efficacy": Metric("Forgotten samples that an attack calls non-members", "MIA efficacy", "points", 1),
+    "mia/auc": Metric("Attack: area under the ROC curve", "Attack AUC", "fraction", 3),
+    "mia/tpr@1fpr": Metric("Attack: true positives at 1 % false positives", "TPR @ 1 %", "share", 1),
+    "mia/tpr@0.1fpr": Metric("Attack: true positives at 0.1 % false positives", "TPR @ 0.1 %", "share", 2),
+    "js/forget": Metric("Jensen-Shannon divergence, forgotten samples", "JS forget", "fraction", 4),
+    "js/test": Metric("Jensen-Shannon divergence, test samples", "JS test", "fraction", 4),
+    "kl/forget": Metric("KL divergence, forgotten samples", "KL forget", "fraction", 4),
+    "kl/test": Metric("KL divergence, test samples", "KL test", "fraction", 4),
+    "relearn/acc": Metric("Forget accuracy after retain-only fine-tuning", "Relearned acc", "points", 1),
+    "relearn/gap": Metric("Relearn gap: the same, minus the reference's", "Relearn gap", "points", 1),
+    "forget_unseen/auc": Metric("Forgotten against unseen: rank AUC", "Unseen AUC", "fraction", 3),
+    "forget_unseen/auc/low": Metric("Forgotten against unseen: lower end", "AUC low", "fraction", 3),
+    "forget_unseen/auc/high": Metric("Forgotten against unseen: upper end", "AUC high", "fraction", 3),
+    "streisand": Metric("Streisand check: forgotten minus unseen confidence", "Streisand", "fraction", 3),
+    "churn": Metric("Predictions that changed", "Churn", "share", 1),
+    "tow": Metric("Tug of war (ToW)", "ToW", "fraction", 3),
+    "tow_mia": Metric("Tug of war with the attack (ToW-MIA)", "ToW-MIA", "fraction", 3),
+    "zrf": Metric("Zero retrain forgetting (ZRF)", "ZRF", "fraction", 3),
+    "cost/share": Metric("Work, as a share of retraining", "Cost", "share", 1),
+    "time/unlearn_s": Metric("Time of all stages", "Time", "seconds", 1),
+    "memory/peak_mb": Metric("Peak memory", "Memory", "megabytes", 0),
+}
+
+
+def metric(name: str) -> Metric:
+    """How a metric is written; an unknown one keeps its name and is guessed from it."""
+    if name in METRICS:
+        return METRICS[name]
+    first, _, last = name.partition("/")
+    if last == "acc" or first in ("gap", "relearn"):
+        return Metric(name, name, "points", 1)
+    if first == "time":
+        return Metric(name, name, "seconds", 1)
+    if first == "memory":
+        return Metric(name, name, "megabytes", 0)
+    return Metric(name, name, "number", 3)
+
+
+def _scaled(name: str, value: float) -> tuple[float, int, str]:
+    kind = metric(name)
+    scale, unit = {"share": (100.0, " %"), "seconds": (1.0, " s"), "megabytes": (1.0, " MB")}.get(
+        kind.unit, (1.0, "")
+    )
+    decimals = kind.decimals
+    # A method that costs 0.03 % of retraining must not read "0.0 %"; one that takes an hour needs no tenths.
+    if kind.unit == "share" and 0 < abs(value * scale) < 1:
+        decimals = max(decimals, 2)
+    if kind.unit == "seconds":
+        decimals = 2 if abs(value) < 1 else 1 if abs(value) < 100 else 0
+    return scale, decimals, unit
+
+
+def number(name: str, value: float | None, unit: bool = True, sign: bool = False) -> str:
+    """Write a metric's value.
+
+    Args:
+        name: The metric.
+        value: None or non-finite give a dash.
+        unit: Whether to append what is not plain from the label.
+        sign: Whether to write a plus.
+
+    Returns:
+        For instance "93.1", "4.2 %", "+0.3".
+    """
+    if value is None or not math.isfinite(value):
+        return "–"
+    scale, decimals, symbol = _scaled(name, value)
+    text = f"{value * scale:{'+' if sign else ''},.{decimals}f}"
+    if not any(digit in "123456789" for digit in text):
+        text = text.lstrip("+-")  # no "-0.0"
+    return text.replace("-", "\u2212").replace(",", "\u202f") + (symbol if unit else "")
+
+
+def with_spread(name: str, mean: float, sd: float, unit: bool = True) -> str:
+    """Write a mean and its standard deviation, "12.3 ± 0.4"; the mean alone where the deviation is unknown."""
+    if not math.isfinite(mean):
+        return "–"
+    symbol = _scaled(name, mean)[2] if unit else ""
+    if not math.isfinite(sd):
+        return number(name, mean, unit)
+    scale, decimals, _ = _scaled(name, mean)
+    spread = f"{sd * scale:,.{decimals}f}".replace(",", "\u202f")
+    return f"{number(name, mean, unit=False)} ± {spread}{symbol}"
+
+
+def seconds(value: float) -> str:
+    """Write a duration: "0.84 s", "42.0 s", "12 min 3 s", "3 h 20 min"."""
+    if not math.isfinite(value):
+        return "–"
+    if value < 120:
+        return f"{value:.{2 if value < 1 else 1}f} s"
+    whole = round(value)
+    if whole < 7200:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def plain(text: str) -> str:
+    """Make text from outside one harmless line.
+
+    Line ends, control characters, marks that turn the direction of writing, and lone surrogates are written as
+    escapes, so that a name can neither leave its cell nor reorder what stands around it. Right-to-left letters and the
+    joiners that emoji and Persian need stay.
+
+    Args:
+        text: Any text.
+
+    Returns:
+        The same on one line, without characters that are not seen.
+    """
+    return "".join(_visible(character) for character in text)
+
+
+def _visible(character: str) -> str:
+    if character == " " or character in "\u200c\u200d":
+        return character
+    if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"):
+        return character.encode("unicode_escape").decode("ascii")
+    return character

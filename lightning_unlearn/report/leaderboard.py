@@ -1,0 +1,178 @@
+"""Means over draws and seeds, their order, the Pareto front and paired differences: pure arithmetic on rows."""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, stdev
+from typing import Literal
+
+from lightning_unlearn.report.schema import Report, Row
+
+__all__ = [
+    "Estimate",
+    "Line",
+    "estimate",
+    "family",
+    "leaderboard",
+    "paired_difference",
+    "pareto_front",
+    "ranked_by",
+]
+
+DRAW = re.compile(r",\s*draw\s+\d+\s*$")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over cells.
+
+    Attributes:
+        mean: Mean of the finite values; nan without any.
+        sd: Sample standard deviation (divisor n - 1); nan for fewer than two values.
+        n: Finite values.
+    """
+
+    mean: float
+    sd: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the leaderboard.
+
+    Attributes:
+        family: Request family.
+        method: Name of the method; "original", "retrained reference" or "reference to reference" otherwise.
+        role: `level` is the line of what two references differ by.
+        n: Cells (models; for the level, draws).
+        metrics: By name.
+    """
+
+    family: str
+    method: str
+    role: Literal["method", "original", "reference", "level"]
+    n: int
+    metrics: dict[str, Estimate] = field(default_factory=dict)
+
+
+def family(request: str) -> str:
+    """The name of a request without its trailing ", draw N"."""
+    return DRAW.sub("", request)
+
+
+def estimate(values: Iterable[float]) -> Estimate:
+    """Mean and sample standard deviation of the finite values."""
+    finite = [value for value in values if math.isfinite(value)]
+    mean = fmean(finite) if finite else math.nan
+    return Estimate(mean, stdev(finite) if len(finite) > 1 else math.nan, len(finite))
+
+
+def ranked_by(goal: str) -> tuple[str, bool]:
+    """The metric that orders the leaderboard, and whether a larger value is better.
+
+    `repair` aims at clean test accuracy; the other goals at a small average gap to retraining.
+    """
+    return ("test/acc", True) if goal == "repair" else ("gap/avg", False)
+
+
+def leaderboard(report: Report) -> list[Line]:
+    """Aggregate the rows over draws and seeds.
+
+    Args:
+        report: With rows of any number of request families.
+
+    Returns:
+        For each family, in order of first appearance: its methods, best first (those without the metric last, by
+        name), then the retrained references, the original, and what two references differ by.
+    """
+    metric, larger = ranked_by(report.goal)
+
+    def order(line: Line) -> tuple[bool, float, str]:
+        mean = line.metrics[metric].mean if metric in line.metrics else math.nan
+        known = math.isfinite(mean)
+        return (not known, (-mean if larger else mean) if known else 0.0, line.method)
+
+    lines: list[Line] = []
+    for name in dict.fromkeys(family(row.request) for row in report.rows):
+        rows = [row for row in report.rows if family(row.request) == name]
+        methods = dict.fromkeys(row.method for row in rows if row.role == "method")
+        lines += sorted(
+            (
+                _line(name, method, "method", [r for r in rows if (r.role, r.method) == ("method", method)])
+                for method in methods
+            ),
+            key=order,
+        )
+        if references := [row for row in rows if row.role == "reference"]:
+            lines.append(_line(name, "retrained reference", "reference", references))
+        if originals := [row for row in rows if row.role == "original"]:
+            lines.append(_line(name, "original", "original", originals))
+        levels = [values for request, values in report.levels.items() if family(request) == name and values]
+        if levels:
+            metrics = dict.fromkeys(key for values in levels for key in values)
+            means = {key: estimate(values.get(key, math.nan) for values in levels) for key in metrics}
+            lines.append(Line(name, "reference to reference", "level", len(levels), means))
+    return lines
+
+
+def _line(
+    name: str, method: str, role: Literal["method", "original", "reference"], rows: Sequence[Row]
+) -> Line:
+    metrics = dict.fromkeys(key for row in rows for key in row.metrics)
+    means = {key: estimate(row.metrics.get(key, math.nan) for row in rows) for key in metrics}
+    return Line(name, method, role, len(rows), means)
+
+
+def pareto_front(lines: Sequence[Line], cost: str = "cost/share", gap: str = "gap/avg") -> list[Line]:
+    """The methods that no other method beats in both cost and gap.
+
+    Args:
+        lines: Of one request family; lines of other roles and without both metrics are left out.
+        cost: Metric that should be small.
+        gap: Another metric that should be small.
+
+    Returns:
+        Those for which no method is at least as good in both and better in one, cheapest first.
+    """
+    points = [
+        (line.metrics[cost].mean, line.metrics[gap].mean, line)
+        for line in lines
+        if line.role == "method" and cost in line.metrics and gap in line.metrics
+    ]
+    points = [point for point in points if math.isfinite(point[0]) and math.isfinite(point[1])]
+
+    def beaten(x: float, y: float) -> bool:
+        return any(a <= x and b <= y and (a < x or b < y) for a, b, _ in points)
+
+    front = [(x, y, line) for x, y, line in points if not beaten(x, y)]
+    return [line for _, _, line in sorted(front, key=lambda point: (point[0], point[1], point[2].method))]
+
+
+def paired_difference(
+    rows: Sequence[Row], method_a: str, method_b: str, metric: str
+) -> tuple[float, float, int]:
+    """How much two methods differ on the same request and seed.
+
+    The spread between forget sets is common to both methods and drops out, which it would not in a difference of
+    means.
+
+    Args:
+        rows: Of any roles; only methods are looked at.
+        method_a: The first method.
+        method_b: The one that is subtracted.
+        metric: What is compared.
+
+    Returns:
+        Mean of a - b over the pairs, its standard error sqrt(var / n) (nan for fewer than two pairs), and the number
+        of pairs. Cells with several settings of one method enter by their mean.
+    """
+    cells: dict[str, dict[tuple[str, int], list[float]]] = {method_a: {}, method_b: {}}
+    for row in rows:
+        value = row.metrics.get(metric, math.nan)
+        if row.role == "method" and row.method in cells and math.isfinite(value):
+            cells[row.method].setdefault((row.request, row.seed), []).append(value)
+    both = [key for key in cells[method_a] if key in cells[method_b]]
+    found = estimate(fmean(cells[method_a][key]) - fmean(cells[method_b][key]) for key in both)
+    return found.mean, found.sd / math.sqrt(found.n) if found.n else math.nan, found.n

@@ -1,0 +1,286 @@
+"""What a report holds, as plain dataclasses that survive JSON unchanged."""
+
+import csv
+import io
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypedDict
+
+from lightning_unlearn.exceptions import ConfigError
+from lightning_unlearn.files import write_text_atomic
+from lightning_unlearn.report.decode import decode, encode
+
+__all__ = [
+    "ClassAccuracy",
+    "Details",
+    "Kind",
+    "Margins",
+    "Report",
+    "Request",
+    "Roc",
+    "Role",
+    "Row",
+    "StageRecord",
+]
+
+SCHEMA = 1
+Kind = Literal["unlearn", "evaluate", "benchmark"]
+Role = Literal["method", "original", "reference"]
+
+
+@dataclass
+class Request:
+    """One forget request, or one draw of a forget rule. The samples themselves are never part of a report.
+
+    Attributes:
+        name: For instance "random 4 %, draw 0"; the part before ", draw N" is the request's family.
+        rule: The forget rule with its arguments.
+        count: Samples to forget.
+        of: Training samples that they were chosen from.
+        digest: Hash over the sorted keys of the samples.
+        copies_left: Exact copies of forgotten samples that stay in the retain set.
+        never_trained: Samples that the request names and that were never trained on (not in `count`).
+    """
+
+    name: str
+    rule: str
+    count: int
+    of: int
+    digest: str
+    copies_left: int = 0
+    never_trained: int = 0
+
+
+@dataclass
+class StageRecord:
+    """What one stage took.
+
+    Attributes:
+        name: Its class.
+        seconds: Wall time.
+        work: Image passes: forward 1, backward 2.
+        share: `work` as a share of retraining's, 0 ... 1 or more.
+        mask_on: Share of ones in the stage's mask, per layer, 0 ... 1; empty without a mask.
+    """
+
+    name: str
+    seconds: float
+    work: float = 0.0
+    share: float = 0.0
+    mask_on: dict[str, float] = field(default_factory=dict)
+
+
+class Margins(TypedDict, total=False):
+    """Histograms of the margin over shared bins: B + 1 ascending edges, B counts for each part."""
+
+    bins: list[float]
+    forget: list[float]
+    unseen: list[float]
+    test: list[float]
+    reference: list[float]
+
+
+class Roc(TypedDict):
+    """Operating points of the attack, ascending, 0 ... 1."""
+
+    fpr: list[float]
+    tpr: list[float]
+
+
+# "class" is a keyword, which the class syntax refuses.
+ClassAccuracy = TypedDict(
+    "ClassAccuracy", {"class": str, "forget": float | None, "retain": float | None, "test": float | None}
+)
+ClassAccuracy.__doc__ = "Accuracies of one class, in percent points; None where it has no samples."
+
+
+class Details(TypedDict, total=False):
+    """What the figures need beyond the metrics.
+
+    `layers` is the relative change of each layer's weights, |w - w_original| / |w_original|.
+    """
+
+    margins: Margins
+    roc: Roc
+    per_class: list[ClassAccuracy]
+    layers: dict[str, float]
+
+
+@dataclass
+class Row:
+    """One model: unlearned, original, or retrained reference.
+
+    Attributes:
+        method: Name of the method; for the other roles of the model.
+        role: What the model is.
+        request: Name of a `Request` of the same report.
+        seed: Seed of the run.
+        metrics: By name. Accuracies, `mia/efficacy`, `gap/*` and `relearn/*` are in percent points (0 ... 100);
+            AUCs, `mia/tpr@1fpr`, `churn`, `tow` and `cost/share` are fractions (1 is retraining); divergences are in
+            nats, `time/*` in seconds, `memory/*` in MB. nan stands for a value that does not exist, such as a
+            relearn time that was not reached; any may be missing.
+        stages: What each stage took, in order.
+        details: Histograms, curves and tables for the figures.
+        notes: Sentences about this run, shown beside it.
+        settings: The settings that make the run what it is, in one line.
+    """
+
+    method: str
+    role: Role
+    request: str
+    seed: int
+    metrics: dict[str, float]
+    stages: list[StageRecord] = field(default_factory=list)
+    details: Details = field(default_factory=Details)
+    notes: list[str] = field(default_factory=list)
+    settings: str = ""
+
+    def __post_init__(self) -> None:
+        """Check the lengths that the figures rely on."""
+        margins = self.details.get("margins")
+        if margins is not None:
+            edges = margins.get("bins", [])
+            for part, counts in margins.items():
+                if part != "bins" and isinstance(counts, list) and len(counts) != len(edges) - 1:
+                    raise ConfigError(
+                        f"{self.method}: margins.{part} has {len(counts)} counts for {len(edges)} edges; "
+                        "it needs one fewer than edges."
+                    )
+        roc = self.details.get("roc")
+        if roc is not None and len(roc["fpr"]) != len(roc["tpr"]):
+            raise ConfigError(f"{self.method}: roc has {len(roc['fpr'])} fpr for {len(roc['tpr'])} tpr.")
+
+
+@dataclass
+class Report:
+    """A run's or a benchmark's results and all that is needed to show them.
+
+    Attributes:
+        kind: The command that made it.
+        title: Shown on top.
+        created: Time in ISO 8601, given by the caller so that the same seed can give the same report.
+        goal: `untrain`, `remove-class` or `repair`.
+        tier: `screen`, `audit` or `benchmark`.
+        requests: What was to be forgotten.
+        rows: One per model.
+        levels: By request name: metric -> what two references differ by in it. For `gap/avg` and divergences it is
+            the value of one reference against another, for a plain metric the mean absolute difference.
+        config: The exact configuration, YAML.
+        versions: Of the packages that matter.
+        machine: What it ran on, in words.
+        warnings: Shown before the results.
+    """
+
+    kind: Kind
+    title: str
+    created: str
+    goal: str
+    tier: str
+    requests: list[Request] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    levels: dict[str, dict[str, float]] = field(default_factory=dict)
+    config: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+    machine: str = ""
+    warnings: list[str] = field(default_factory=list)
+
+    def to_json(self) -> str:
+        """The report as JSON text, non-finite numbers as null."""
+        plain = {"schema": SCHEMA, **_as_dict(encode(self))}
+        return json.dumps(plain, indent=1, allow_nan=False) + "\n"
+
+    def to_csv(self) -> str:
+        """The rows as CSV text, one per model, a column per metric, stages summed.
+
+        Text that a spreadsheet would run as a formula gets a leading apostrophe; the JSON has the exact text.
+        """
+        metrics = sorted({name for row in self.rows for name in row.metrics})
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        head = ["role", "method", "request", "seed", "settings", "stages_s", "stages_work", "stages_share"]
+        writer.writerow([*head, *(_inert(name) for name in metrics), "notes"])
+        for row in self.rows:
+            text = [_inert(value) for value in (row.role, row.method, row.request)]
+            sums = [
+                sum(getattr(stage, name) for stage in row.stages) for name in ("seconds", "work", "share")
+            ]
+            values = [row.metrics.get(name, math.nan) for name in metrics]
+            numbers = [repr(float(value)) if math.isfinite(value) else "" for value in [*sums, *values]]
+            writer.writerow([*text, row.seed, _inert(row.settings), *numbers, _inert(" | ".join(row.notes))])
+        # A lone surrogate (an undecodable file name) has no UTF-8 form.
+        return out.getvalue().encode("utf-8", "backslashreplace").decode("utf-8")
+
+    def save(self, folder: str | Path) -> None:
+        """Write `report.json`, `report.csv` and `report.html`, each whole or not at all.
+
+        Args:
+            folder: Where; it is made if missing.
+        """
+        from lightning_unlearn.report.html import render
+
+        # JSON first: the others can be rebuilt from it.
+        write_text_atomic(Path(folder) / "report.json", self.to_json())
+        write_text_atomic(Path(folder) / "report.csv", self.to_csv())
+        write_text_atomic(Path(folder) / "report.html", render(self))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Report":
+        """Read a report.
+
+        Args:
+            path: A `report.json`, or the folder that holds it.
+
+        Returns:
+            The report.
+
+        Raises:
+            ConfigError: There is none, it is not JSON, or of another schema.
+        """
+        file = Path(path)
+        file = file / "report.json" if file.is_dir() else file
+        try:
+            plain = json.loads(file.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(
+                f"Cannot read {file}: {error.strerror}. Give a run folder that holds a report.json."
+            ) from error
+        except (ValueError, RecursionError) as error:
+            raise ConfigError(
+                f"{file} is not a report: broken JSON ({error}). Run the command again."
+            ) from error
+        if not isinstance(plain, dict) or plain.get("schema") != SCHEMA:
+            found = plain.get("schema") if isinstance(plain, dict) else None
+            raise ConfigError(f"{file} has schema {found!r}; this version reads schema {SCHEMA}.")
+        del plain["schema"]
+        try:
+            return decode(cls, plain, "report")
+        except ConfigError as error:
+            raise ConfigError(f"{file}: {error}") from error
+
+    @staticmethod
+    def merge(reports: "list[Report]") -> "Report":
+        """Join reports of several runs to one benchmark.
+
+        Args:
+            reports: At least one. A single one is given back as it is.
+
+        Returns:
+            A benchmark with all requests and rows. Of two runs of the same cell, the newer report's counts.
+
+        Raises:
+            ConfigError: There is none, their goals differ, or a request's name stands for two sets of samples.
+        """
+        from lightning_unlearn.report.merging import merge
+
+        return merge(reports)
+
+
+def _as_dict(value: object) -> dict[str, object]:
+    assert isinstance(value, dict)  # noqa: S101  # a dataclass always encodes to one
+    return value
+
+
+def _inert(text: str) -> str:
+    return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text

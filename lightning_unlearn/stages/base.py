@@ -1,0 +1,255 @@
+"""What every stage of unlearning shares."""
+
+from abc import ABC
+from collections.abc import Mapping
+
+import torch
+from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
+
+from lightning_unlearn.artifacts import Artifacts
+from lightning_unlearn.data.batch import Batch
+from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.data.views import View
+from lightning_unlearn.exceptions import ChainError
+from lightning_unlearn.functional.structure import ParameterSelector
+from lightning_unlearn.schedule import Schedule, with_schedule
+from lightning_unlearn.work import Work
+
+__all__ = ["UnlearningStage", "default_stage_optimizer"]
+
+
+def default_stage_optimizer(params: list[nn.Parameter]) -> Optimizer:
+    """SGD with momentum 0.9 and learning rate 0.01, no weight decay."""
+    return SGD(params, lr=0.01, momentum=0.9)
+
+
+class UnlearningStage(LightningModule, ABC):
+    """One step of unlearning: an objective over batches of a view, and a chain of callbacks that edit weights.
+
+    Most stages set `view` and override `objective`. A stage that needs neither gradients nor data sets `view = "none"` and
+    returns its weight edits from `configure_callbacks`.
+
+    Class attributes (an instance may narrow them in its constructor):
+        view: The part of the data that the stage trains on.
+        requires: Artifacts of earlier stages; the chain is checked before any stage runs.
+        provides: Artifacts that it leaves.
+        train_mode: Whether the trained modules run in train mode (BatchNorm uses and updates batch statistics).
+
+    Args:
+        max_epochs: Epochs over the view; 0 for a pure weight edit.
+        max_steps: Steps after which the stage ends even inside an epoch; None: no such limit.
+        batch_size: Samples of a batch over all ranks; None: the DataModule's.
+        forget_batch_size: The same for the forgotten part of two-part views; None: the DataModule's.
+        optimizer: Makes the optimiser from the trained parameters.
+        schedule: Course of the learning rate over all steps.
+        parameters: Which parameters are trained; None: all. The rest is frozen, statistics of BatchNorm included.
+    """
+
+    view: View
+    requires: tuple[str, ...] = ()
+    provides: tuple[str, ...] = ()
+    train_mode: bool = True
+
+    classifier: nn.Module
+    artifacts: Artifacts
+
+    def __init__(
+        self,
+        max_epochs: int = 1,
+        max_steps: int | None = None,
+        batch_size: int | None = None,
+        forget_batch_size: int | None = None,
+        optimizer: OptimizerCallable = default_stage_optimizer,
+        schedule: Schedule = "constant",
+        parameters: ParameterSelector | None = None,
+    ) -> None:
+        super().__init__()
+        if max_epochs < 0 or (max_steps is not None and max_steps < 1):
+            raise ChainError(
+                f"{type(self).__name__}: max_epochs is {max_epochs} and max_steps is {max_steps}; "
+                "needed: 0 or more epochs, and at least 1 step or none given."
+            )
+        self.max_epochs = max_epochs
+        self.max_steps = max_steps
+        self.batch_size = batch_size
+        self.forget_batch_size = forget_batch_size
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.selector = parameters or ParameterSelector()
+        self.selected: list[str] = []
+        self.work = Work()
+        self._was_trainable: dict[str, bool] = {}
+
+    # Before and after the fit; called by the runner.
+
+    def bind(self, classifier: nn.Module, artifacts: Artifacts) -> None:
+        """Attach the trained classifier and freeze what is not trained. DDP needs this before the fit.
+
+        Args:
+            classifier: Gives logits (B, K) of images (B, C, H, W).
+            artifacts: What earlier stages left.
+
+        Raises:
+            ChainError: The selection of parameters fits nothing in this network.
+        """
+        self.classifier = classifier
+        self.artifacts = artifacts
+        try:
+            self.selected = self.selector.names(classifier)
+        except ValueError as error:
+            raise ChainError(f"{type(self).__name__}: {error}") from None
+        self._was_trainable = {name: p.requires_grad for name, p in classifier.named_parameters()}
+        chosen = set(self.selected)
+        for name, parameter in classifier.named_parameters():
+            parameter.requires_grad_(name in chosen)
+        set_modes(classifier, chosen if self.train_mode else set())
+        self._watched = self.work.watch(classifier)
+
+    def length(self, data: UnlearningDataModule) -> tuple[int, int]:
+        """How long the fit is.
+
+        Args:
+            data: The data; a stage may let its length grow with the forget set.
+
+        Returns:
+            Epochs and steps, -1 where only the other one counts.
+        """
+        return self.max_epochs, -1 if self.max_steps is None else self.max_steps
+
+    def release(self) -> None:
+        """Detach the classifier as it was found: trainable where it was, in eval mode, on the CPU."""
+        self._watched.remove()
+        for name, parameter in self.classifier.named_parameters():
+            parameter.requires_grad_(self._was_trainable.get(name, True))
+        self.classifier.eval().cpu()
+        self.zero_grad(set_to_none=True)
+        del self.classifier
+
+    def summary(self) -> Mapping[str, Mapping[str, float]]:
+        """What the report shows of this stage beyond time and work.
+
+        Returns:
+            Named groups of figures, such as the share of ones in the mask per layer.
+        """
+        return {}
+
+    # What a method overrides.
+
+    def objective(self, batch: Batch | dict[str, Batch]) -> Tensor:
+        """The loss of a batch, a scalar; minimised.
+
+        Args:
+            batch: A `Batch`, or a dict of them in two-part views.
+
+        Returns:
+            The mean over this rank's samples. In two-part views take means with `mean`, which weights uneven ranks.
+        """
+        raise NotImplementedError(f"{type(self).__name__} trains, so it must define `objective`.")  # abstract on demand
+
+    def configure_callbacks(self) -> list[Callback]:
+        """The chain of callbacks of this stage, in order.
+
+        Returns:
+            Callbacks.
+        """
+        return []
+
+    # What Lightning calls.
+
+    def training_step(self, batch: Batch | dict[str, Batch], batch_idx: int) -> Tensor:
+        """One step of the objective.
+
+        Args:
+            batch: Batch of the view.
+            batch_idx: Its number in the epoch.
+
+        Returns:
+            The loss.
+        """
+        loss = self.objective(batch)
+        if batch_idx % self.trainer.log_every_n_steps == 0:
+            self.log(f"{type(self).__name__}/loss", loss.detach(), prog_bar=True)
+        if isinstance(batch, Batch):
+            loss = loss * self.rank_weight(batch)
+        return loss
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """The optimiser over the trained parameters, with its schedule.
+
+        Returns:
+            Lightning's configuration.
+        """
+        return with_schedule(self, self.optimizer([p for p in self.parameters() if p.requires_grad]), self.schedule)
+
+    # Helpers.
+
+    @property
+    def data(self) -> UnlearningDataModule:
+        """The DataModule of the running fit."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning, absent in its annotations
+        assert isinstance(data, UnlearningDataModule)
+        return data
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes of the data."""
+        return self.data.num_classes
+
+    def rank_weight(self, batch: Batch) -> float:
+        """This rank's share of a batch, times the number of ranks: 1 but where ranks are uneven.
+
+        Args:
+            batch: One rank's part of a batch.
+
+        Returns:
+            What a mean over this part is multiplied with, so that DDP's average over ranks is the mean over the whole batch.
+        """
+        return len(batch.target) * self.trainer.world_size / (batch.total or len(batch.target))
+
+    def mean(self, values: Tensor, batch: Batch) -> Tensor:
+        """The mean over samples, such that uneven ranks count every sample alike.
+
+        Args:
+            values: One value per sample of `batch`, (B,).
+            batch: The part of the batch that they belong to.
+
+        Returns:
+            A scalar.
+        """
+        return values.mean() * self.rank_weight(batch)
+
+    def one_forward(self, batch: dict[str, Batch]) -> tuple[Tensor, Tensor]:
+        """Logits of the forgotten and of the retained part from *one* forward pass, so that BatchNorm sees one distribution.
+
+        Args:
+            batch: A batch of the view `both`.
+
+        Returns:
+            Logits of the forgotten part (F, K) and of the retained part (R, K).
+        """
+        forget, retain = batch["forget"], batch["retain"]
+        logits = self.classifier(torch.cat([forget.input, retain.input]))
+        return logits[: len(forget.target)], logits[len(forget.target) :]
+
+
+def set_modes(module: nn.Module, trained: set[str], prefix: str = "") -> None:
+    """Train mode for the modules all of whose parameters are trained, eval mode for the others.
+
+    Frozen modules then keep their BatchNorm statistics.
+
+    Args:
+        module: The network.
+        trained: Names of trained parameters, as seen from the outermost module.
+        prefix: Name of `module` in it.
+    """
+    names = [prefix + name for name, _ in module.named_parameters()]
+    if names and all(name in trained for name in names):
+        module.train()
+        return
+    module.eval()
+    for name, child in module.named_children():
+        set_modes(child, trained, f"{prefix}{name}.")

@@ -1,0 +1,113 @@
+"""Training the end of a network on features of its frozen beginning, computed once."""
+
+import torch
+from torch import Tensor, nn
+
+from lightning_unlearn.collect import collect
+from lightning_unlearn.data.batch import Batch
+from lightning_unlearn.data.datamodule import Part
+from lightning_unlearn.exceptions import ChainError
+from lightning_unlearn.functional.cut import Cut, cut
+from lightning_unlearn.stages.base import UnlearningStage
+
+__all__ = ["CachedStage"]
+
+
+class CachedStage(UnlearningStage):
+    """A stage that can run on cached features where everything before the trained parameters is frozen.
+
+    The frozen part runs in eval mode on un-augmented images, so its output for a sample never changes: it is computed once
+    and kept on the device. Objectives call `logits` in place of the classifier.
+
+    Args:
+        cache: True: an error where the conditions do not hold; False: never; None: where they hold.
+        **kwargs: See `UnlearningStage`.
+    """
+
+    def __init__(self, cache: bool | None = None, **kwargs: object) -> None:
+        super().__init__(**kwargs)  # type: ignore[arg-type]  # typed in the base class
+        self.cache = cache
+        self.cached: Cut | None = None
+        self._rows: dict[str, Tensor] = {}
+
+    def cached_parts(self) -> tuple[Part, ...]:
+        """Parts of the data whose features the stage needs.
+
+        Returns:
+            Names of parts; all of the training set.
+        """
+        return {"forget": ("forget",), "retain": ("retain",)}.get(self.view, ("forget", "retain"))  # type: ignore[return-value]
+
+    def on_fit_start(self) -> None:
+        """Compute the features, where the conditions hold."""
+        reason = self._why_not()
+        if reason is None:
+            self._fill()
+        elif self.cache:
+            raise ChainError(f"{type(self).__name__}: features cannot be cached: {reason}. Set cache to null or false.")
+
+    def on_fit_end(self) -> None:
+        """Let the features go."""
+        self.cached = None
+        self._rows = {}
+
+    def logits(self, *batches: Batch) -> Tensor:
+        """Logits of batches in one forward pass, from cached features where there are any.
+
+        Args:
+            *batches: One or more batches.
+
+        Returns:
+            (B, K), the batches one after the other.
+        """
+        if self.cached is None:
+            return self.run(self.classifier, torch.cat([batch.input for batch in batches]))
+        index = torch.cat([batch.index for batch in batches])
+        return self.run(self.cached.tail, self._rows["features"][self._rows["position"][index]])
+
+    def run(self, module: nn.Module, x: Tensor) -> Tensor:
+        """Call the classifier or its end; a stage that changes weights on the way overrides this.
+
+        Args:
+            module: The classifier, or its end.
+            x: Images or features.
+
+        Returns:
+            Logits (B, K).
+        """
+        logits: Tensor = module(x)
+        return logits
+
+    def one_forward(self, batch: dict[str, Batch]) -> tuple[Tensor, Tensor]:
+        """See `UnlearningStage.one_forward`; from cached features where there are any."""
+        logits = self.logits(batch["forget"], batch["retain"])
+        n = len(batch["forget"].target)
+        return logits[:n], logits[n:]
+
+    def _why_not(self) -> str | None:
+        if self.cache is False:
+            return "cache is false"
+        if self.data.augmentation is not None:
+            return "images are augmented"
+        if self.max_epochs == 0:
+            return "the stage takes no step"
+        example = next(iter(self.data.evaluation_loader(self.cached_parts()[0]))).input[:1]
+        self.cached = cut(self.classifier, self.selected, self.trainer.precision_plugin.convert_input(example))
+        if self.cached is None:
+            return "no single tensor leads from a frozen beginning to the trained parameters"
+        return None
+
+    def _fill(self) -> None:
+        assert self.cached is not None
+        prefix, data = self.cached.prefix, self.data
+        watched = [self.work.watch(prefix, 1 - self.cached.share), self.work.watch(self.cached.tail, self.cached.share)]
+        features, indices = [], []
+        for part in self.cached_parts():
+            _, index = data.part(part)
+            features.append(collect(lambda batch: prefix(batch.input), data.evaluation_loader(part), index, self.trainer))
+            indices.append(index)
+        watched[0].remove()
+        position = torch.zeros(len(data.samples), dtype=torch.int64)
+        position[torch.cat(indices)] = torch.arange(sum(map(len, indices)))
+        self._rows = {"features": torch.cat(features), "position": position.to(self.device)}
+        data.skip_images()

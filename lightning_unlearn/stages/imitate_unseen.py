@@ -1,0 +1,75 @@
+"""Teach the network what a model that never saw the forgotten samples would say."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_unlearn.data.batch import Batch
+from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.exceptions import ChainError
+from lightning_unlearn.stages.cached import CachedStage
+
+__all__ = ["ImitateUnseen"]
+
+
+class ImitateUnseen(CachedStage):
+    """The last step of imitating the unseen (this project's own method): teach the targets that `EstimateUnseen` left.
+
+    One forward pass over forgotten and retained samples together, so that BatchNorm sees one distribution; the loss is the
+    mean over all samples of KL(target || p) for the forgotten and cross-entropy for the retained ones. The trained part runs
+    in train mode, as the original was trained.
+
+    Args:
+        passes: Passes over the forgotten samples; the number of steps follows from it, so it grows with their number.
+        max_steps: Number of steps in place of `passes`.
+        **kwargs: See `CachedStage`.
+    """
+
+    view = "both"
+    requires = ("targets",)
+
+    def __init__(self, passes: int = 40, max_steps: int | None = None, **kwargs: object) -> None:
+        if passes < 1:
+            raise ChainError(f"ImitateUnseen: passes is {passes}; needed: at least 1.")
+        super().__init__(max_steps=max_steps, **kwargs)
+        self.passes = passes
+        self._targets = torch.empty(0)
+        self._position = torch.empty(0)
+
+    def length(self, data: UnlearningDataModule) -> tuple[int, int]:
+        """See `UnlearningStage.length`: as many steps as the passes over the forgotten samples take."""
+        steps = self.max_steps or math.ceil(self.passes * len(data.part("forget")[1]) / self._forget_batch(data))
+        return -1, steps
+
+    def on_fit_start(self) -> None:
+        """Put the targets on the device."""
+        super().on_fit_start()
+        targets = self.artifacts["targets"]
+        self._targets = targets["probabilities"].to(self.device)
+        position = torch.zeros(len(self.data.samples), dtype=torch.int64)
+        position[targets["index"]] = torch.arange(len(targets["index"]))
+        self._position = position.to(self.device)
+
+    def objective(self, batch: Batch | dict[str, Batch]) -> Tensor:
+        """Mean over all samples of KL to the target (forgotten) and cross-entropy (retained).
+
+        Args:
+            batch: Forgotten and retained samples.
+
+        Returns:
+            A scalar.
+        """
+        assert isinstance(batch, dict)
+        forget, retain = batch["forget"], batch["retain"]
+        forget_logits, retain_logits = self.one_forward(batch)
+        targets = self._targets[self._position[forget.index]].to(forget_logits.dtype)
+        divergence = F.kl_div(forget_logits.log_softmax(1), targets, reduction="none").sum(1)
+        loss = F.cross_entropy(retain_logits, retain.target, reduction="none")
+        b_f, b_r = forget.total or len(forget.index), retain.total or len(retain.index)
+        return (b_f * self.mean(divergence, forget) + b_r * self.mean(loss, retain)) / (b_f + b_r)
+
+    def _forget_batch(self, data: UnlearningDataModule) -> int:
+        size = self.forget_batch_size or data.serving.forget_batch_size
+        return min(size, len(data.part("forget")[1]))

@@ -1,0 +1,158 @@
+"""Learn which weights the forgotten samples use."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from lightning_unlearn.artifacts import Artifacts
+from lightning_unlearn.data.batch import Batch
+from lightning_unlearn.exceptions import ChainError
+from lightning_unlearn.functional.masks import binary_mask, l1_of_scores, masked_call, share_on
+from lightning_unlearn.functional.structure import ParameterSelector, weight_layers
+from lightning_unlearn.stages.cached import CachedStage
+
+__all__ = ["MaskLearning"]
+
+
+def _adam(params: list[nn.Parameter]) -> Optimizer:
+    """Adam with learning rate 1e-3: Piggyback's 1e-4 would take 50 steps before any bit can turn off."""
+    return Adam(params, lr=1e-3)
+
+
+class MaskLearning(CachedStage):
+    """Learns a binary mask over weights that keeps the forgotten samples classified correctly with as few weights as it can.
+
+    One real score per weight; the forward pass uses `W * 1[score > threshold]`, the gradient goes straight through to the
+    score (Piggyback: Mallya et al. 2018, ECCV), and an L1 penalty turns off what the forgotten samples do not need. What
+    stays on is what they use: the mask of selective destructive forgetting (Murakami, Shibata and Yamauchi). The weights
+    are frozen and the network runs in eval mode, because the mask must describe the network as it answers.
+
+    Artifacts: `mask`, one boolean tensor per masked weight, by parameter name.
+
+    Args:
+        penalty: Weight of the L1 norm of the scores (lambda).
+        threshold: Score above which a weight is on (tau; Piggyback's 5e-3).
+        initial: First score of every weight (Piggyback's 1e-2).
+        exclusive: Learn a second mask on an equally large random part of the retained samples, and keep only what is on for
+            the forgotten and off for the retained ones.
+        max_epochs: Epochs over the forgotten samples.
+        optimizer: Makes the optimiser of the scores.
+        parameters: Where masks are learnt: convolutions' and linear layers' weights among these; None: the last stage.
+        **kwargs: See `CachedStage`.
+    """
+
+    provides = ("mask",)
+    train_mode = False
+
+    def __init__(
+        self,
+        penalty: float = 1e-5,
+        threshold: float = 5e-3,
+        initial: float = 1e-2,
+        exclusive: bool = False,
+        max_epochs: int = 20,
+        optimizer: OptimizerCallable = _adam,
+        parameters: ParameterSelector | None = None,
+        **kwargs: object,
+    ) -> None:
+        if initial <= threshold:
+            raise ChainError(f"MaskLearning: initial is {initial} and threshold {threshold}; needed: initial above it.")
+        parameters = parameters or ParameterSelector(parts=["last_stage"])
+        super().__init__(max_epochs=max_epochs, optimizer=optimizer, parameters=parameters, **kwargs)
+        self.penalty = penalty
+        self.threshold = threshold
+        self.initial = initial
+        self.exclusive = exclusive
+        self.view = "both_equal" if exclusive else "forget"
+        self.layers: dict[str, str] = {}
+        self.course: list[float] = []
+        self._active: Literal["forget", "retain"] = "forget"
+
+    def bind(self, classifier: nn.Module, artifacts: Artifacts) -> None:
+        """See `UnlearningStage.bind`; the selected weights get scores, and nothing else is trained."""
+        super().bind(classifier, artifacts)
+        weights = [f"{layer}.weight" for layer in weight_layers(classifier)]
+        self.selected = [name for name in weights if name in set(self.selected)]
+        if not self.selected:
+            raise ChainError("MaskLearning: the selection holds no weight of a convolution or linear layer. Select some.")
+        for parameter in classifier.parameters():
+            parameter.requires_grad_(False)
+        parameters = dict(classifier.named_parameters())
+        # ParameterDict refuses dots in its keys.
+        self.layers = {name.replace(".", "/"): name for name in self.selected}
+        groups = ("forget", "retain") if self.exclusive else ("forget",)
+        self.scores = nn.ModuleDict(
+            {
+                group: nn.ParameterDict(
+                    {key: nn.Parameter(torch.full_like(parameters[n], self.initial)) for key, n in self.layers.items()}
+                )
+                for group in groups
+            }
+        )
+
+    def objective(self, batch: Batch | dict[str, Batch]) -> Tensor:
+        """Cross-entropy on the correct labels, plus the L1 penalty.
+
+        Args:
+            batch: Forgotten samples; with `exclusive` retained ones beside them.
+
+        Returns:
+            A scalar.
+        """
+        if isinstance(batch, Batch):
+            return self._loss("forget", F.cross_entropy(self.logits(batch), batch.target))
+        losses = []
+        for group in ("forget", "retain"):
+            self._active = group
+            values = F.cross_entropy(self.logits(batch[group]), batch[group].target, reduction="none")
+            losses.append(self._loss(group, self.mean(values, batch[group])))
+        return torch.stack(losses).sum()
+
+    def _loss(self, group: str, loss: Tensor) -> Tensor:
+        return loss + self.penalty * l1_of_scores(self.scores[group].parameters())
+
+    def run(self, module: nn.Module, x: Tensor) -> Tensor:
+        """Logits with masked weights; see `CachedStage.run`."""
+        scores = self.scores[self._active]
+        masks = {name: binary_mask(scores[key], self.threshold) for key, name in self.layers.items()}
+        return masked_call(module, masks, x)
+
+    def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
+        """Record the share of ones."""
+        self.course.append(float(self._share("forget")))
+
+    def on_train_end(self) -> None:
+        """Leave the mask for later stages."""
+        masks = {name: self._mask("forget", key) for key, name in self.layers.items()}
+        if self.exclusive:
+            masks = {name: mask & ~self._mask("retain", name.replace(".", "/")) for name, mask in masks.items()}
+        on = sum(int(mask.sum()) for mask in masks.values()) / sum(mask.numel() for mask in masks.values())
+        if not 0.01 <= on <= 0.99:
+            raise ChainError(
+                f"MaskLearning: {on:.1%} of the mask is on after {self.trainer.global_step} steps; needed: 1 % to 99 %, or "
+                f"it selects nothing. {'Lower' if on < 0.5 else 'Raise'} penalty ({self.penalty}), or change max_epochs."
+            )
+        self._shares = {name: float(mask.float().mean()) for name, mask in masks.items()}
+        self.artifacts["mask"] = masks
+
+    def summary(self) -> Mapping[str, Mapping[str, float]]:
+        """Share of ones per layer, and over the steps (at most 50 of them)."""
+        stride = max(1, len(self.course) // 50)
+        course = {str(step): share for step, share in enumerate(self.course)}
+        return {"mask_on": self._shares, "mask_course": dict(list(course.items())[::stride])}
+
+    def release(self) -> None:
+        """See `UnlearningStage.release`; the scores go too."""
+        super().release()
+        del self.scores
+
+    def _mask(self, group: str, key: str) -> Tensor:
+        return (self.scores[group][key] > self.threshold).detach()
+
+    def _share(self, group: str) -> Tensor:
+        return share_on(self._mask(group, key) for key in self.layers)

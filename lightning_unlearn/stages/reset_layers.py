@@ -1,0 +1,86 @@
+"""Give layers new weights."""
+
+import torch
+from lightning.pytorch import Callback
+from torch import nn
+
+from lightning_unlearn.callbacks.weight_edit import EditedStage, WeightEdit
+from lightning_unlearn.exceptions import ChainError
+from lightning_unlearn.functional.structure import ParameterSelector
+from lightning_unlearn.random import generator
+from lightning_unlearn.stages.base import UnlearningStage
+
+__all__ = ["Reset", "ResetLayers", "reset_modules"]
+
+
+def reset_modules(network: nn.Module, names: set[str], source: torch.Generator) -> int:
+    """Re-initialise, by its own `reset_parameters`, every module that owns one of the named parameters.
+
+    Args:
+        network: The network.
+        names: Names of parameters.
+        source: Where the new weights' seed is drawn.
+
+    Returns:
+        How many modules were reset.
+
+    Raises:
+        ChainError: A module that owns a named parameter has no `reset_parameters`.
+    """
+    seed = int(torch.randint(2**62, (), generator=source))
+    count = 0
+    devices = {p.device for p in network.parameters() if p.device.type == "cuda"}
+    with torch.random.fork_rng(devices=list(devices)):
+        torch.manual_seed(seed)
+        for prefix, module in network.named_modules():
+            own = {f"{prefix}.{name}".lstrip(".") for name, _ in module.named_parameters(recurse=False)}
+            if not own & names:
+                continue
+            reset = getattr(module, "reset_parameters", None)
+            if reset is None:
+                raise ChainError(
+                    f"{prefix or type(network).__name__} ({type(module).__name__}) has no reset_parameters, so its "
+                    f"parameters {sorted(own & names)} cannot be reset. Leave it out of the selection."
+                )
+            # Drawn on the CPU, so that every device gets the same weights.
+            device = next(module.parameters(recurse=False)).device
+            module.cpu()
+            reset()
+            module.to(device)
+            count += 1
+    return count
+
+
+class Reset(WeightEdit):
+    """Re-initialises the selected layers. Runs on `on_fit_start`."""
+
+    def edit(self, stage: EditedStage) -> None:
+        """See `WeightEdit.edit`."""
+        reset_modules(stage.classifier, set(stage.selected), generator("reset layers"))
+
+
+class ResetLayers(UnlearningStage):
+    """Re-initialises the first or last layers, an idea of the NeurIPS 2023 challenge (Triantafillou et al. 2024).
+
+    What was there is lost for retained samples too: fine-tuning has to follow.
+
+    Args:
+        first_blocks: How many blocks at the beginning; the stem is the first.
+        last_blocks: How many blocks at the end; the head is the first of them.
+        parameters: What else is reset.
+    """
+
+    view = "none"
+    train_mode = False
+
+    def __init__(
+        self, first_blocks: int = 0, last_blocks: int = 0, parameters: ParameterSelector | None = None
+    ) -> None:
+        if not (first_blocks or last_blocks or parameters):
+            raise ChainError("ResetLayers: nothing is selected; give first_blocks, last_blocks or parameters.")
+        selector = parameters or ParameterSelector(first_blocks=first_blocks, last_blocks=last_blocks)
+        super().__init__(max_epochs=0, parameters=selector)
+
+    def configure_callbacks(self) -> list[Callback]:
+        """The chain: one weight edit."""
+        return [Reset()]

@@ -1,0 +1,79 @@
+"""Retrain from scratch without the forgotten samples: exact, and the price that unlearning must beat."""
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import Callback
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+
+from lightning_unlearn.callbacks.weight_edit import EditedStage, WeightEdit
+from lightning_unlearn.classifier import Classifier, build_network, default_optimizer
+from lightning_unlearn.data.batch import Batch
+from lightning_unlearn.random import generator
+from lightning_unlearn.schedule import Schedule
+from lightning_unlearn.stages.base import UnlearningStage
+from lightning_unlearn.stages.reset_layers import reset_modules
+
+__all__ = ["Restart", "Retrain"]
+
+
+class Restart(WeightEdit):
+    """Gives the whole network new weights, as its constructor draws them. Runs on `on_fit_start`."""
+
+    def edit(self, stage: EditedStage) -> None:
+        """See `WeightEdit.edit`."""
+        source = generator("retrain")
+        network = stage.classifier
+        if isinstance(network, Classifier) and "network" in network.hparams:
+            hyper = network.hparams
+            # Drawn on the CPU, so that every rank and device gets the same weights.
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(int(torch.randint(2**62, (), generator=source)))
+                arguments = hyper["network_args"] or {}
+                new = build_network(
+                    hyper["network"], hyper["num_classes"], hyper["in_chans"], arguments, hyper["small_image_stem"]
+                )
+            network.network.load_state_dict(new.state_dict())
+            return
+        reset_modules(network, set(stage.selected), source)
+
+
+class Retrain(UnlearningStage):
+    """Trains anew on the retained samples alone: the reference that other methods are compared with, never a competitor.
+
+    Give it the recipe that the original was trained with. A network that was named in its `Classifier` is drawn as its
+    constructor draws it; of any other, each module's `reset_parameters` is called.
+
+    Args:
+        max_epochs: Epochs of the recipe.
+        optimizer: Optimiser of the recipe.
+        schedule: Schedule of the recipe.
+        batch_size: Batch size of the recipe; None: the DataModule's.
+    """
+
+    view = "retain"
+
+    def __init__(
+        self,
+        max_epochs: int = 25,
+        optimizer: OptimizerCallable = default_optimizer,
+        schedule: Schedule = "one_cycle",
+        batch_size: int | None = None,
+    ) -> None:
+        super().__init__(max_epochs=max_epochs, optimizer=optimizer, schedule=schedule, batch_size=batch_size)
+
+    def objective(self, batch: Batch | dict[str, Batch]) -> Tensor:
+        """Mean cross-entropy.
+
+        Args:
+            batch: Retained samples.
+
+        Returns:
+            A scalar.
+        """
+        assert isinstance(batch, Batch)
+        return F.cross_entropy(self.classifier(batch.input), batch.target)
+
+    def configure_callbacks(self) -> list[Callback]:
+        """The chain: new weights before the first step."""
+        return [Restart()]

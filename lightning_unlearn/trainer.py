@@ -1,0 +1,328 @@
+"""The Trainer that also unlearns and evaluates."""
+
+import copy
+import logging
+import platform
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from torch import nn
+
+from lightning_unlearn.chain import check_chain, run_chain
+from lightning_unlearn.checkpoint import AtomicCheckpointIO, load_into, read_weights, save_weights
+from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.exceptions import CheckpointError, ConfigError, DataError
+from lightning_unlearn.files import lock_folder
+from lightning_unlearn.metrics.screen import Goal
+from lightning_unlearn.panel import Panel, request_of
+from lightning_unlearn.report.schema import Kind, Report
+from lightning_unlearn.stages.base import UnlearningStage
+
+__all__ = ["UnlearningTrainer", "machine", "new_report"]
+
+log = logging.getLogger(__name__)
+
+
+class UnlearningTrainer(Trainer):
+    """Lightning's Trainer with two more verbs: `unlearn` and `evaluate`.
+
+    Each stage of unlearning runs in a fresh Trainer built from the same arguments, because it has its own optimiser, loader,
+    length and DDP wrapping.
+
+    Args:
+        *args: See Lightning's Trainer.
+        **kwargs: See Lightning's Trainer.
+    """
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        plugins = kwargs.get("plugins") or []
+        kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins])]
+        if not any(isinstance(plugin, AtomicCheckpointIO) for plugin in kwargs["plugins"]):
+            kwargs["plugins"].append(AtomicCheckpointIO())
+        self._positional, self._keywords = args, dict(kwargs)
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # typed by Lightning's signature
+
+    def fresh(
+        self,
+        max_epochs: int = 0,
+        max_steps: int = -1,
+        callbacks: Sequence[Callback] = (),
+        evaluation: bool = False,
+    ) -> "UnlearningTrainer":
+        """A new Trainer from the same arguments.
+
+        Args:
+            max_epochs: Epochs of its fit.
+            max_steps: Steps of its fit, -1: no limit.
+            callbacks: Callbacks besides copies of the user's.
+            evaluation: For `predict`: without loggers, callbacks and mixed precision, since outputs are float32.
+
+        Returns:
+            The Trainer.
+        """
+        own: list[Callback] = []
+        if not evaluation:
+            given = self._keywords.get("callbacks") or []
+            # Copies: a ModelCheckpoint, for one, would keep the best score of the stage before.
+            own = copy.deepcopy(list(given) if isinstance(given, list) else [given])  # type: ignore[list-item]
+        changes: dict[str, object] = {
+            "max_epochs": max_epochs,
+            "max_steps": max_steps,
+            "min_epochs": None,
+            "callbacks": [*own, *callbacks],
+            "logger": False if evaluation else (self.loggers or False),
+            "limit_val_batches": 0,
+            "enable_checkpointing": None if any("Checkpoint" in type(c).__name__ for c in own) else False,
+            "enable_model_summary": False,
+            # A bar for every one of many short fits would only flicker where nobody looks.
+            "enable_progress_bar": not evaluation
+            and self._keywords.get("enable_progress_bar") is not False
+            and sys.stderr.isatty(),
+            "plugins": [AtomicCheckpointIO()],
+        }
+        if evaluation and "mixed" in str(self._keywords.get("precision") or ""):
+            changes["precision"] = "32-true"
+        return type(self)(*self._positional, **{**self._keywords, **changes})
+
+    def unlearn(
+        self,
+        model: nn.Module,
+        datamodule: UnlearningDataModule,
+        stages: list[UnlearningStage],
+        checkpoint: str | None = None,
+        references: list[str] | None = None,
+        goal: Goal = "untrain",
+        output: str | None = None,
+        name: str | None = None,
+        relearn_epochs: int = 3,
+        retrain_epochs: int | None = None,
+        keep_artifacts: bool = False,
+    ) -> Report:
+        """Make a trained classifier forget, save the result and report on it.
+
+        Args:
+            model: Gives logits of images; is changed in place.
+            datamodule: The data with its forget rule.
+            stages: The method: stages in order.
+            checkpoint: Weights to start from; None: those that the model has.
+            references: Checkpoints of models retrained without the forgotten samples, to compare with.
+            goal: `untrain`, `remove-class` or `repair`; chooses what the report judges by.
+            output: Folder of the result; None: nothing is written.
+            name: Name of the method in the report; None: the names of its stages.
+            relearn_epochs: Epochs of retain-only fine-tuning that show whether memories come back; 0: left out.
+            retrain_epochs: Epochs that retraining would take, for the cost as a share of it.
+            keep_artifacts: Whether masks, Fisher and targets stay in the folder after the run.
+
+        Returns:
+            The report.
+
+        Raises:
+            DataError: There is nothing to forget.
+            ConfigError: The folder holds a finished or another run.
+        """
+        check_chain(stages, str(self._keywords.get("strategy") or "auto"))
+        if datamodule.forget_rule is None:
+            raise DataError(
+                "There is no forget rule, so nothing to forget. Give one: --data.forget RandomFraction "
+                "--data.forget.fraction 0.04, or ListedSamples with a file."
+            )
+        datamodule.use_split_of(checkpoint)
+        self._check_model(model, datamodule, checkpoint)
+        panel = self._panel(datamodule, goal, relearn_epochs, retrain_epochs)
+        others = [self._reference(model, path, datamodule) for path in references or []]
+        folder = None if output is None else Path(output)
+        if folder is None:
+            return self._unlearn(model, datamodule, stages, panel, others, None, name)
+        if (folder / "unlearned.ckpt").exists():
+            raise ConfigError(f"{folder} holds a finished run, and nothing is written over. Choose another output folder.")
+        if not self.is_global_zero:
+            return self._unlearn(model, datamodule, stages, panel, others, folder, name)
+        with lock_folder(folder):
+            report = self._unlearn(model, datamodule, stages, panel, others, folder, name)
+            datamodule.saved_split().save(folder / "split.json")
+            report.save(folder)
+            hyper = dict(model.hparams) if isinstance(model, LightningModule) else {}
+            # Last: a folder with this file is a finished run.
+            save_weights(folder / "unlearned.ckpt", model.state_dict(), hyper)
+            if not keep_artifacts:
+                for path in [*folder.glob("stage*.ckpt"), *folder.glob("stage*.json")]:
+                    path.unlink()
+        return report
+
+    def _unlearn(
+        self,
+        model: nn.Module,
+        data: UnlearningDataModule,
+        stages: list[UnlearningStage],
+        panel: Panel,
+        references: list[nn.Module],
+        folder: Path | None,
+        name: str | None,
+    ) -> Report:
+        report = new_report("unlearn", panel)
+        report.rows += panel.add_references(references, range(len(references)))
+        report.rows.append(panel.add_original(model))
+        results = run_chain(self.fresh, model, data, stages, folder)
+        method = name or " + ".join(type(stage).__name__ for stage in stages)
+        report.rows.append(panel.score(method, 0, model, results))
+        return self._finish(report, panel)
+
+    def evaluate(
+        self,
+        model: nn.Module,
+        datamodule: UnlearningDataModule,
+        checkpoint: str | None = None,
+        original: str | None = None,
+        references: list[str] | None = None,
+        goal: Goal = "untrain",
+        output: str | None = None,
+        relearn_epochs: int = 3,
+        svc: bool = False,
+    ) -> Report:
+        """Judge a model: against retrained references where there are any, and by what can be said without one.
+
+        Args:
+            model: Gives logits of images.
+            datamodule: The data; its forget rule, or the split saved beside the checkpoint, says what was forgotten.
+            checkpoint: Weights of the model; None: those that it has.
+            original: Checkpoint of the model before unlearning.
+            references: Checkpoints of models retrained without the forgotten samples.
+            goal: `untrain`, `remove-class` or `repair`; chooses what the report judges by.
+            output: Folder of the report; None: nothing is written.
+            relearn_epochs: Epochs of retain-only fine-tuning that show whether memories come back; 0: left out.
+            svc: Whether the published SVC attack is run too (slow).
+
+        Returns:
+            The report.
+
+        Raises:
+            DataError: Nothing says what was forgotten.
+        """
+        datamodule.use_split_of(checkpoint, forgotten_is_removed=False)
+        if len(datamodule.part("forget")[1]) == 0:
+            raise DataError(
+                "Nothing says what was forgotten: no forget rule was given and no split.json lies beside the checkpoint. "
+                "Give --data.forget."
+            )
+        self._check_model(model, datamodule, checkpoint)
+        panel = self._panel(datamodule, goal, relearn_epochs, None, svc)
+        report = new_report("evaluate", panel)
+        others = [self._reference(model, path, datamodule) for path in references or []]
+        report.rows += panel.add_references(others, range(len(others)))
+        if original is not None:
+            before = copy.deepcopy(model)
+            load_into(before, read_weights(original)[0], original)
+            report.rows.append(panel.add_original(before))
+        report.rows.append(panel.score(Path(checkpoint).stem if checkpoint else "model", 0, model))
+        self._finish(report, panel)
+        if output is not None and self.is_global_zero:
+            report.save(output)
+        return report
+
+    def _panel(
+        self,
+        data: UnlearningDataModule,
+        goal: Goal,
+        relearn_epochs: int,
+        retrain_epochs: int | None,
+        svc: bool = False,
+    ) -> Panel:
+        return Panel(self.fresh, data, goal, request_of(data), relearn_epochs, retrain_epochs, svc)
+
+    @staticmethod
+    def _finish(report: Report, panel: Panel) -> Report:
+        levels = panel.levels()
+        if levels:
+            report.levels[panel.request.name] = levels
+        return report
+
+    @staticmethod
+    def _check_model(model: nn.Module, data: UnlearningDataModule, checkpoint: str | None) -> None:
+        """Load the weights, and see that the model takes these images and knows these classes."""
+        if checkpoint is not None:
+            load_into(model, read_weights(checkpoint)[0], checkpoint)
+        batch = data.example()
+        model.cpu().eval()
+        dtype = next((p.dtype for p in model.parameters()), torch.float32)
+        try:
+            with torch.no_grad():
+                logits = model(batch.to(dtype))
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise DataError(
+                f"The model cannot read images of {tuple(batch.shape[1:])} (channels, height, width): {error}. "
+                "Grayscale for colour, or another size? Change the data or the model's in_chans."
+            ) from error
+        if logits.dim() != 2 or logits.shape[1] != data.num_classes:
+            raise CheckpointError(
+                f"The model gives outputs of shape {tuple(logits.shape)} and the data have {data.num_classes} classes; "
+                "needed: logits (batch, classes). Give the model num_classes of the data."
+            )
+
+    @staticmethod
+    def _reference(model: nn.Module, path: str, data: UnlearningDataModule) -> nn.Module:
+        """A reference of the same architecture, which must not have seen the forgotten samples."""
+        reference = copy.deepcopy(model)
+        load_into(reference, read_weights(path)[0], path)
+        trained = data.trained_on(path)
+        if trained:
+            raise CheckpointError(
+                f"{path} was trained on {trained} of the forgotten samples, so it is no reference. Retrain it with the same "
+                "forget rule and --data.view retain."
+            )
+        return reference
+
+
+
+def new_report(kind: Kind, panel: Panel, title: str | None = None) -> Report:
+    """A report without rows.
+
+    Args:
+        kind: The command that makes it.
+        panel: What models are judged by.
+        title: Shown on top; None: made from the request.
+
+    Returns:
+        The report.
+    """
+    data = panel.data
+    warnings = []
+    if data.saw_everything:
+        warnings.append(
+            "Nothing is known about which samples the checkpoint never saw: the test set was cut into two disjoint halves, "
+            "one of which stands for unseen samples; test figures are those of the other half."
+        )
+    if data.never_trained:
+        warnings.append(f"{len(data.never_trained)} samples of the request were never trained on and are not counted.")
+    if panel.request.copies_left:
+        warnings.append(
+            f"{panel.request.copies_left} exact copies of forgotten samples stay among the retained ones; "
+            "what they teach is not forgotten."
+        )
+    return Report(
+        kind,
+        title or f"{data.dataset.name}: {panel.request.name}",
+        datetime.now(UTC).isoformat(timespec="seconds"),
+        panel.goal,
+        "screen",
+        requests=[panel.request],
+        versions={name: version(name) for name in ("torch", "lightning", "torchmetrics")},
+        machine=machine(),
+        warnings=warnings,
+    )
+
+
+def machine() -> str:
+    """The machine in words.
+
+    Returns:
+        Accelerator or processor, and the number of threads.
+    """
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"

@@ -1,0 +1,127 @@
+"""Fits that run inside other work: a fresh Trainer, no files, no noise."""
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from torch import nn
+from torch.optim import Optimizer
+
+from lightning_unlearn.callbacks.seed_each_step import SeedEachStep
+from lightning_unlearn.checkpoint import AtomicCheckpointIO
+from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.data.views import View
+
+__all__ = ["describe", "describe_optimizer", "fit_quietly", "quiet"]
+
+TrainerArguments = Mapping[str, object]
+
+# What Lightning says about every Trainer, of which a chain makes many; none of it is news to the user.
+_EXPECTED = (
+    ".*does not have many workers.*",
+    ".*number of training batches.*is smaller than the logging interval.*",
+    ".*`training_step` returned `None`.*",
+    ".*Checkpoint directory.*exists and is not empty.*",
+    ".*You defined a `validation_step` but have no `val_dataloader`.*",
+    ".*`max_epochs` was not set.*",
+    ".*Found .* module.* in eval mode at the start of training.*",
+    ".*you have set wrong precision.*",
+)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Lightning's remarks about every new Trainer from the terminal.
+
+    Yields:
+        Nothing.
+    """
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+        with warnings.catch_warnings():
+            for message in _EXPECTED:
+                warnings.filterwarnings("ignore", message)
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def fit_quietly(
+    model: LightningModule,
+    data: UnlearningDataModule,
+    view: View,
+    max_epochs: int,
+    arguments: TrainerArguments,
+    callbacks: list[Callback] | None = None,
+) -> None:
+    """Fit a model on a view of the data without validation, files or progress bar.
+
+    Args:
+        model: The model.
+        data: The data; its served view is put back afterwards.
+        view: What is served.
+        max_epochs: Epochs.
+        arguments: Further arguments of the Trainer.
+        callbacks: Callbacks of the fit.
+    """
+    silent = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "limit_val_batches": 0,
+    }
+    before = data.serve(view)
+    try:
+        with quiet():
+            build: Callable[..., Trainer] = Trainer
+            trainer = build(
+                **{**arguments, **silent},
+                max_epochs=max_epochs,
+                callbacks=[SeedEachStep(), *(callbacks or [])],
+                plugins=[AtomicCheckpointIO()],
+            )
+            trainer.fit(model, datamodule=data)
+    finally:
+        data.serving = before
+
+
+def describe(model: nn.Module) -> dict[str, object]:
+    """What a model is, in plain values: its class, its hyper-parameters, its optimiser.
+
+    Args:
+        model: The model.
+
+    Returns:
+        JSON-able values.
+    """
+    kind = type(model)
+    description: dict[str, object] = {"class": f"{kind.__module__}.{kind.__qualname__}"}
+    if isinstance(model, LightningModule):
+        description["hyper_parameters"] = {key: repr(value) for key, value in sorted(model.hparams.items())}
+    optimizer = getattr(model, "optimizer", None)
+    if callable(optimizer):
+        description["optimizer"] = describe_optimizer(optimizer)
+    return description
+
+
+def describe_optimizer(factory: Callable[[list[nn.Parameter]], Optimizer]) -> str:
+    """The class and the settings of the optimiser that a factory makes.
+
+    Args:
+        factory: Makes an optimiser from parameters.
+
+    Returns:
+        One line.
+    """
+    import torch
+
+    optimizer = factory([nn.Parameter(torch.zeros(1))])
+    return f"{type(optimizer).__name__} {sorted((k, repr(v)) for k, v in optimizer.defaults.items())}"
