@@ -16,7 +16,8 @@ from lightning_unlearn.checkpoint import read_weights, save_weights
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.views import View
 from lightning_unlearn.exceptions import CheckpointError
-from lightning_unlearn.files import lock_folder, write_text_atomic
+from lightning_unlearn.files import write_text_atomic
+from lightning_unlearn.ranks import barrier, is_first, lock_on_first
 from lightning_unlearn.training import describe, fit_quietly
 
 __all__ = ["Bank", "Recipe", "hash_of_file", "hash_of_weights"]
@@ -76,16 +77,18 @@ class Bank:
         model = recipe.build(seed)
         content = self.content(recipe, model, data, view, seed)
         entry = self.folder / hashlib.sha256(content.encode()).hexdigest()[:24]
-        with lock_folder(entry, wait=True):
+        with lock_on_first(entry, wait=True):
             state = self._verified(entry, content)
             if state is None:
                 log.info("training %s (seed %d) for the bank", "an original" if view == "train" else "a reference", seed)
                 fit_quietly(model, data, view, recipe.max_epochs, recipe.trainer)
                 model.cpu()
-                save_weights(entry / "weights.ckpt", model.state_dict(), dict(model.hparams))
-                # Written last: an entry without it is unfinished and is trained again.
-                record = {"content": json.loads(content), "sha256": hash_of_file(entry / "weights.ckpt")}
-                write_text_atomic(entry / "entry.json", json.dumps(record, indent=1))
+                if is_first():
+                    save_weights(entry / "weights.ckpt", model.state_dict(), dict(model.hparams))
+                    # Written last: an entry without it is unfinished and is trained again.
+                    record = {"content": json.loads(content), "sha256": hash_of_file(entry / "weights.ckpt")}
+                    write_text_atomic(entry / "entry.json", json.dumps(record, indent=1))
+                barrier()
             else:
                 model.load_state_dict(state)
         return model.eval()
@@ -114,7 +117,7 @@ class Bank:
             "model": describe(untrained),
             "weights": hash_of_weights(untrained),
             "max_epochs": recipe.max_epochs,
-            "trainer": dict(recipe.trainer),
+            "precision": str(recipe.trainer.get("precision") or "32-true"),
             "seed": seed,
             "versions": {name: version(name) for name in ("torch", "lightning")},
         }

@@ -1,6 +1,9 @@
 """A classifier for any timm name or `nn.Module`."""
 
+import copy
+import difflib
 import importlib
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeAlias
@@ -14,12 +17,13 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 from torchmetrics.aggregation import MeanMetric
 
+from lightning_unlearn import networks
 from lightning_unlearn.checkpoint import load_into, read_weights
 from lightning_unlearn.data.batch import Batch
 from lightning_unlearn.exceptions import CheckpointError, ConfigError
 from lightning_unlearn.schedule import Schedule, with_schedule
 
-__all__ = ["Classifier", "build_network", "default_optimizer"]
+__all__ = ["Classifier", "build_network", "default_optimizer", "untrained_copy"]
 
 Plain: TypeAlias = str | int | float | bool | list[int] | list[str] | None
 
@@ -35,9 +39,12 @@ class Classifier(LightningModule):
     It is a convenience: any LightningModule (or `nn.Module`) whose `forward(x)` gives logits can be unlearned.
 
     Args:
-        network: Name of a timm architecture, class path of an `nn.Module`, or a module.
+        network: Name of a timm architecture, class path of an `nn.Module` (short for those of `lightning_unlearn.networks`:
+            `ResNet`, `SmallCNN`, `MLP`), or a module.
         num_classes: Number of classes; from the command line it follows the data.
         in_chans: Channels of the images; from the command line it follows the data.
+        image_size: Height and width of the images, for networks of a class path whose constructor takes it; from the command
+            line it follows the data.
         small_image_stem: Give a timm ResNet a 3x3 stem without stride and pooling, as is usual for images of 32 or 64 pixels.
         network_args: Further plain arguments of the architecture.
         optimizer: Makes the optimiser from the parameters.
@@ -50,6 +57,7 @@ class Classifier(LightningModule):
         network: str | nn.Module = "resnet18",
         num_classes: int = 10,
         in_chans: int = 3,
+        image_size: int | None = None,
         small_image_stem: bool = False,
         network_args: dict[str, Plain] | None = None,
         optimizer: OptimizerCallable = default_optimizer,
@@ -60,9 +68,16 @@ class Classifier(LightningModule):
         if isinstance(network, str):
             # Plain values only: the checkpoint must load with `weights_only=True`.
             self.save_hyperparameters(
-                "network", "num_classes", "in_chans", "small_image_stem", "network_args", "schedule", "label_smoothing"
+                "network",
+                "num_classes",
+                "in_chans",
+                "image_size",
+                "small_image_stem",
+                "network_args",
+                "schedule",
+                "label_smoothing",
             )
-            network = build_network(network, num_classes, in_chans, network_args or {}, small_image_stem)
+            network = build_network(network, num_classes, in_chans, network_args or {}, small_image_stem, image_size)
         # Convolutions on the CPU are up to 1.6 times as fast with channels last, and never much slower.
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
         self.num_classes = num_classes
@@ -146,16 +161,22 @@ class Classifier(LightningModule):
 
 
 def build_network(
-    name: str, num_classes: int, in_chans: int, arguments: Mapping[str, Plain], small_image_stem: bool = False
+    name: str,
+    num_classes: int,
+    in_chans: int,
+    arguments: Mapping[str, Plain],
+    small_image_stem: bool = False,
+    image_size: int | None = None,
 ) -> nn.Module:
     """A network by timm name or class path, untrained.
 
     Args:
-        name: `resnet18`, or `package.module.Class` whose constructor takes `num_classes` and `in_chans`.
+        name: `resnet18`, `ResNet`, or `package.module.Class` whose constructor takes `num_classes` and `in_chans`.
         num_classes: Number of classes.
         in_chans: Channels of the images.
         arguments: Further arguments of the architecture.
         small_image_stem: See `Classifier`.
+        image_size: See `Classifier`.
 
     Returns:
         The network.
@@ -163,28 +184,43 @@ def build_network(
     Raises:
         ConfigError: The name is unknown, or the architecture refuses an argument.
     """
-    import timm  # takes seconds; not needed for class paths' users until here
-
-    module, _, attribute = name.rpartition(".")
+    given: dict[str, Plain] = {"num_classes": num_classes, "in_chans": in_chans, **arguments}
+    path = f"{networks.__name__}.{name}" if name in networks.__all__ else name
     try:
-        if module and not timm.is_model(name):
-            network = getattr(importlib.import_module(module), attribute)(
-                num_classes=num_classes, in_chans=in_chans, **arguments
-            )
-        else:
-            network = timm.create_model(name, num_classes=num_classes, in_chans=in_chans, **arguments)
+        network = _from_class(path, given, image_size) if "." in path else None
+        if network is None:
+            import timm  # takes seconds, and class paths do without
+
+            network = timm.create_model(name, **given)
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"No network {name!r}: {error}. Give a timm name or the class path of an nn.Module.") from None
     except RuntimeError as error:
-        import difflib
+        import timm
 
-        near = difflib.get_close_matches(name, timm.list_models(), n=1)
+        near = difflib.get_close_matches(name, [*timm.list_models(), *networks.__all__], n=1)
         hint = f" Nearest: {near[0]!r}." if near else ""
         raise ConfigError(f"timm cannot build {name!r}: {error}.{hint}") from None
     except TypeError as error:
-        raise ConfigError(f"{name} refuses its arguments {dict(arguments)}: {error}.") from None
+        raise ConfigError(f"{name} refuses its arguments {given}: {error}.") from None
     if small_image_stem:
         _shrink_stem(network, name, in_chans)
+    return network
+
+
+def _from_class(path: str, given: dict[str, Plain], image_size: int | None) -> nn.Module | None:
+    """The network of a class path; None where the name is one of timm's, which may hold a dot (`resnet50.a1_in1k`)."""
+    module, _, attribute = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except ImportError:
+        import timm
+
+        if timm.is_model(path):
+            return None
+        raise
+    if image_size is not None and "image_size" in inspect.signature(found).parameters:
+        given = {"image_size": image_size, **given}
+    network: nn.Module = found(**given)
     return network
 
 
@@ -196,3 +232,33 @@ def _shrink_stem(network: nn.Module, name: str, in_chans: int) -> None:
     network.conv1 = nn.Conv2d(in_chans, conv.out_channels, 3, 1, 1, bias=False)
     nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
     network.maxpool = nn.Identity()
+
+
+def untrained_copy(model: nn.Module) -> nn.Module:
+    """A model of the same architecture with weights drawn anew, from torch's global random numbers.
+
+    A `Classifier` whose network was named is built again; of any other, every module's `reset_parameters` is called.
+
+    Args:
+        model: The model; it is not changed.
+
+    Returns:
+        The new model.
+
+    Raises:
+        ConfigError: A module that owns parameters has no `reset_parameters`.
+    """
+    if isinstance(model, Classifier) and "network" in model.hparams:
+        return type(model)(**model.hparams, optimizer=model.optimizer)
+    new = copy.deepcopy(model)
+    for name, module in new.named_modules():
+        if not list(module.parameters(recurse=False)):
+            continue
+        reset = getattr(module, "reset_parameters", None)
+        if reset is None:
+            raise ConfigError(
+                f"{name or type(module).__name__} ({type(module).__name__}) has no reset_parameters, so the model cannot be "
+                "drawn anew. Give it one, or name the network in a Classifier."
+            )
+        reset()
+    return new

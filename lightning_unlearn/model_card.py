@@ -13,6 +13,8 @@ from lightning_unlearn.report.schema import Report, Request, Row
 
 __all__ = ["Exported", "escape", "model_card"]
 
+# Anywhere; bare links and emoji codes; at the start of a line: heads, lists and rules.
+MARKUP = re.compile(r"[\\`*_\[\]|~$@]|(?<=www)\.|:(?=[/a-zA-Z+-])|^[#+=-]|(?<=\d)[.)](?=\s)", re.IGNORECASE)
 LIMITS = {
     "screen": (
         f"This is the tier *screen*: **{SCREENING}**. It looks at one unlearned model and at most a few "
@@ -74,8 +76,9 @@ def escape(text: str) -> str:
     Returns:
         The same, so that it shows as written: no markup, HTML, link, mention or table border comes of it.
     """
-    line = plain(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_{}\[\]()#+.!|~$:@^=-])", r"\\\1", line)
+    # Without the strip, leading spaces would make a code block.
+    line = plain(text).strip().replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return MARKUP.sub(r"\\\g<0>", line)
 
 
 def model_card(model: Exported, report: Report | None = None) -> str:
@@ -116,15 +119,13 @@ def _model(model: Exported) -> list[str]:
     channels, height, width = model.input_size
     return [
         "## Model",
-        "\n".join(
-            [
-                f"- Image classifier {escape(model.name)} with {_grouped(model.parameters)} weights.",
-                f"- {len(model.classes)} classes: {', '.join(shown)}{more}.",
-                f"- Input: {channels} channels, {height} x {width} pixels in 0 ... 1, minus the mean "
-                f"{_list(model.mean)}, divided by {_list(model.std)}.",
-                f"- SHA-256 of `model.safetensors`: `{model.sha256}`.",
-            ]
-        ),
+        "\n".join([
+            f"- Image classifier {escape(model.name)} with {_grouped(model.parameters)} weights.",
+            f"- {len(model.classes)} classes: {', '.join(shown)}{more}.",
+            f"- Input: {channels} channels, {height} x {width} pixels in 0 ... 1, minus the mean "
+            f"{_list(model.mean)}, divided by {_list(model.std)}.",
+            f"- SHA-256 of `model.safetensors`: `{model.sha256}`.",
+        ]),
     ]
 
 

@@ -1,8 +1,11 @@
 """Judge models on one split: the original and the references, whose outputs are collected once, and every unlearned model."""
 
 import hashlib
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -14,9 +17,9 @@ from lightning_unlearn.evaluation import outputs_of, relearn_forgotten
 from lightning_unlearn.metrics.change import weight_distance
 from lightning_unlearn.metrics.screen import Goal, Screen, levels, screen
 from lightning_unlearn.outputs import Outputs
-from lightning_unlearn.report.schema import Request, Role, Row, StageRecord
+from lightning_unlearn.report.schema import Kind, Report, Request, Role, Row, StageRecord
 
-__all__ = ["Panel", "request_of"]
+__all__ = ["Panel", "machine", "new_report", "request_of"]
 
 
 @dataclass
@@ -204,3 +207,52 @@ def request_of(data: UnlearningDataModule, name: str | None = None) -> Request:
         copies_left=len(data.copies),
         never_trained=len(data.never_trained),
     )
+
+
+def new_report(kind: Kind, panel: Panel, title: str | None = None) -> Report:
+    """A report without rows.
+
+    Args:
+        kind: The command that makes it.
+        panel: What models are judged by.
+        title: Shown on top; None: made from the request.
+
+    Returns:
+        The report.
+    """
+    data = panel.data
+    warnings = []
+    if data.saw_everything:
+        warnings.append(
+            "Nothing is known about which samples the checkpoint never saw: the test set was cut into two disjoint halves, "
+            "one of which stands for unseen samples; test figures are those of the other half."
+        )
+    if data.never_trained:
+        warnings.append(f"{len(data.never_trained)} samples of the request were never trained on and are not counted.")
+    if panel.request.copies_left:
+        warnings.append(
+            f"{panel.request.copies_left} exact copies of forgotten samples stay among the retained ones; "
+            "what they teach is not forgotten."
+        )
+    return Report(
+        kind,
+        title or f"{data.dataset.name}: {panel.request.name}",
+        datetime.now(UTC).isoformat(timespec="seconds"),
+        panel.goal,
+        "screen",
+        requests=[panel.request],
+        versions={name: version(name) for name in ("torch", "lightning", "torchmetrics")},
+        machine=machine(),
+        warnings=warnings,
+    )
+
+
+def machine() -> str:
+    """The machine in words.
+
+    Returns:
+        Accelerator or processor, and the number of threads.
+    """
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"

@@ -2,11 +2,8 @@
 
 import copy
 import logging
-import platform
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -17,16 +14,20 @@ from torch import nn
 from lightning_unlearn.chain import check_chain, run_chain
 from lightning_unlearn.checkpoint import AtomicCheckpointIO, load_into, read_weights, save_weights
 from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.data.forget import ForgetRule
 from lightning_unlearn.exceptions import CheckpointError, ConfigError, DataError
-from lightning_unlearn.files import lock_folder
 from lightning_unlearn.metrics.screen import Goal
-from lightning_unlearn.panel import Panel, request_of
-from lightning_unlearn.report.schema import Kind, Report
+from lightning_unlearn.panel import Panel, new_report, request_of
+from lightning_unlearn.ranks import lock_on_first
+from lightning_unlearn.report.schema import Report
 from lightning_unlearn.stages.base import UnlearningStage
 
-__all__ = ["UnlearningTrainer", "machine", "new_report"]
+__all__ = ["UnlearningTrainer"]
 
 log = logging.getLogger(__name__)
+
+# Arguments of the Trainer that originals and references are trained with too.
+_RECIPE = ("accelerator", "devices", "strategy", "precision", "num_nodes", "sync_batchnorm", "deterministic")
 
 
 class UnlearningTrainer(Trainer):
@@ -143,7 +144,7 @@ class UnlearningTrainer(Trainer):
             raise ConfigError(f"{folder} holds a finished run, and nothing is written over. Choose another output folder.")
         if not self.is_global_zero:
             return self._unlearn(model, datamodule, stages, panel, others, folder, name)
-        with lock_folder(folder):
+        with lock_on_first(folder):
             report = self._unlearn(model, datamodule, stages, panel, others, folder, name)
             datamodule.saved_split().save(folder / "split.json")
             report.save(folder)
@@ -225,6 +226,60 @@ class UnlearningTrainer(Trainer):
             report.save(output)
         return report
 
+    def benchmark(
+        self,
+        model: LightningModule,
+        datamodule: UnlearningDataModule,
+        methods: list[str],
+        seeds: list[int] | None = None,
+        draws: list[int] | None = None,
+        rules: list[ForgetRule] | None = None,
+        references: int = 2,
+        goal: Goal = "untrain",
+        output: str = "runs/benchmark",
+        bank: str = "runs/bank",
+        relearn_epochs: int = 3,
+    ) -> Report:
+        """Compare methods on originals and forget sets, beside retrained references; finished cells are not run again.
+
+        Originals and references are trained for the Trainer's `max_epochs`, once, and kept in the bank.
+
+        Args:
+            model: The untrained classifier, with its optimiser and schedule.
+            datamodule: The data; its forget rule counts where `rules` is not given.
+            methods: Names of shipped methods, or paths of YAML files with `stages`.
+            seeds: Seeds of originals; None: 0.
+            draws: Seeds of the rules' draws; None: 0.
+            rules: Forget rules.
+            references: Retrained references per forget set; with fewer than two there is no level to compare with.
+            goal: `untrain`, `remove-class` or `repair`; chooses what the report judges by.
+            output: Folder of cells and report.
+            bank: Folder of trained originals and references.
+            relearn_epochs: Epochs of retain-only fine-tuning that show whether memories come back; 0: left out.
+
+        Returns:
+            The report.
+        """
+        from lightning_unlearn.benchmark import benchmark  # it builds on this class
+
+        recipe = {k: v for k, v in self._keywords.items() if k in _RECIPE and isinstance(v, str | int | float | bool)}
+        return benchmark(
+            self,
+            model,
+            datamodule,
+            methods,
+            self.max_epochs or 0,
+            output,
+            bank,
+            seeds or [0],
+            draws or [0],
+            rules or [],
+            references,
+            goal,
+            relearn_epochs,
+            recipe,
+        )
+
     def _panel(
         self,
         data: UnlearningDataModule,
@@ -276,53 +331,3 @@ class UnlearningTrainer(Trainer):
                 "forget rule and --data.view retain."
             )
         return reference
-
-
-
-def new_report(kind: Kind, panel: Panel, title: str | None = None) -> Report:
-    """A report without rows.
-
-    Args:
-        kind: The command that makes it.
-        panel: What models are judged by.
-        title: Shown on top; None: made from the request.
-
-    Returns:
-        The report.
-    """
-    data = panel.data
-    warnings = []
-    if data.saw_everything:
-        warnings.append(
-            "Nothing is known about which samples the checkpoint never saw: the test set was cut into two disjoint halves, "
-            "one of which stands for unseen samples; test figures are those of the other half."
-        )
-    if data.never_trained:
-        warnings.append(f"{len(data.never_trained)} samples of the request were never trained on and are not counted.")
-    if panel.request.copies_left:
-        warnings.append(
-            f"{panel.request.copies_left} exact copies of forgotten samples stay among the retained ones; "
-            "what they teach is not forgotten."
-        )
-    return Report(
-        kind,
-        title or f"{data.dataset.name}: {panel.request.name}",
-        datetime.now(UTC).isoformat(timespec="seconds"),
-        panel.goal,
-        "screen",
-        requests=[panel.request],
-        versions={name: version(name) for name in ("torch", "lightning", "torchmetrics")},
-        machine=machine(),
-        warnings=warnings,
-    )
-
-
-def machine() -> str:
-    """The machine in words.
-
-    Returns:
-        Accelerator or processor, and the number of threads.
-    """
-    if torch.cuda.is_available():
-        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"

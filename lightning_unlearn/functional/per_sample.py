@@ -181,7 +181,10 @@ class SquaredGradients:
         kept = {name: made[0] for name, made in calls.items() if len(made) == 1 and made[0] is not None}
         if not out.requires_grad:
             return found, vs
-        sources: list[Tensor | GradientEdge] = [*copies.values(), *(call.edge for call in kept.values())]
+        sources = [
+            *(get_gradient_edge(copy) for copy in copies.values()),
+            *(call.edge for call in kept.values()),
+        ]
         together = max(1, _BYTES // max(1, sum(call.bytes for call in kept.values())))
         for start in range(0, len(vs), together):
             grads: list[list[Tensor]] = [[] for _ in sources]
@@ -215,7 +218,7 @@ class SquaredGradients:
         if rule is not None:
             wide = _wide(x)
             if len(grads[0]) != len(x):
-                grads = [g.unflatten(0, x.shape[:2]) for g in grads]
+                grads = [g.reshape(*x.shape[:2], *g.shape[1:]) for g in grads]
             found = rule(module, x.to(wide), [g.to(wide) for g in grads], own)
         else:
             found = _by_vmap(module, {local: self.parameters[full] for local, full in own.items()}, x, grads)
@@ -317,7 +320,7 @@ def _keeper(calls: list[_Call | None], count: int) -> Callable[[nn.Module, tuple
             x = args[0].detach()
             if isinstance(module, (nn.Linear, nn.LayerNorm)) and len(x) % count == 0 and len(x) > count:
                 # Windows of images, flattened into the batch: each sample's are taken to lie together.
-                x = x.unflatten(0, (count, len(x) // count))
+                x = x.reshape(count, -1, *x.shape[1:])
             if len(x) == count and len(output) == len(args[0]):
                 call = _Call(x, get_gradient_edge(output), output.numel() * output.element_size())
         calls.append(call)

@@ -28,11 +28,12 @@ def margin_histograms(margins: Mapping[str, Tensor], bins: int = 40) -> dict[str
     Returns:
         `edges`: bins + 1 numbers; `counts`: by name, bins whole numbers that sum to N.
     """
-    middle = torch.tensor([0.005, 0.995], dtype=torch.float64)
-    ends = torch.stack([values.double().quantile(middle) for values in margins.values()])
-    low, high = float(ends[:, 0].min()), float(ends[:, 1].max())
+    # Without interpolation: among few samples it would reach out to an outlier.
+    sets = [values.double() for values in margins.values()]
+    low = min(float(values.quantile(0.005, interpolation="higher")) for values in sets)
+    high = max(float(values.quantile(0.995, interpolation="lower")) for values in sets)
     if high - low < 1e-9 * max(1.0, abs(low)):
-        low, high = low - 0.5, high + 0.5
+        low, high = min(low, high) - 0.5, max(low, high) + 0.5
     edges = torch.linspace(low, high, bins + 1, dtype=torch.float64)
     counts: dict[str, Json] = {}
     for name, values in margins.items():

@@ -51,9 +51,9 @@ _UNITS = {
 }
 
 # Of every metric: percent points 0 ... 100 (differences -100 ... 100), nats, or a share 0 ... 1 (-1 ... 1).
-UNITS: Mapping[str, str] = MappingProxyType(
-    {name: unit for unit, names in _UNITS.items() for name in names.split()}
-)
+UNITS: Mapping[str, str] = MappingProxyType({
+    name: unit for unit, names in _UNITS.items() for name in names.split()
+})
 
 # Below this the number of forgotten samples carries no claim; the screen then states the standard error.
 ENOUGH_FORGOTTEN = 400

@@ -133,23 +133,30 @@ def to_svg(figure: "Figure", name: str, description: str) -> str:
     figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     text = re.sub(r"<!DOCTYPE.*?>", "", out.getvalue(), flags=re.DOTALL)
     root = ElementTree.fromstring(text)
+    used = set(re.findall(r'#([\w.-]+)[")]', text))
     for parent in list(root.iter()):
+        parent.tail = None
         for child in list(parent):
-            if child.tag.endswith("}metadata"):
+            # Its <style> would hold for the whole page, its metadata holds links.
+            if child.tag.rpartition("}")[2] in ("metadata", "style"):
                 parent.remove(child)
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
-        attributes = {key.rpartition("}")[2]: value for key, value in element.attrib.items()}
-        element.attrib.clear()
-        element.attrib.update({key: _attribute(key, value, name) for key, value in attributes.items()})
         if element.tag == "text":
             _restyle(element)
+        else:
+            element.text = None
+        attributes = {key.rpartition("}")[2]: value for key, value in element.attrib.items()}
+        element.attrib.clear()
+        for key, value in attributes.items():
+            if key == "id" and value not in used or key == "transform" and value.startswith("rotate(-0 "):
+                continue
+            element.set(key, _attribute(key, value, name))
     for size in ("width", "height", "version"):
         root.attrib.pop(size, None)
     root.set("role", "img")
     root.set("aria-label", plain(description))
-    # Colours of <style> elements are in `style` attributes already; the defaults need no element.
-    return ElementTree.tostring(root, encoding="unicode", short_empty_elements=True)
+    return ElementTree.tostring(root, encoding="unicode")
 
 
 def _attribute(key: str, value: str, name: str) -> str:

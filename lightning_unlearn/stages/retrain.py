@@ -7,12 +7,11 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
 from lightning_unlearn.callbacks.weight_edit import EditedStage, WeightEdit
-from lightning_unlearn.classifier import Classifier, build_network, default_optimizer
+from lightning_unlearn.classifier import default_optimizer, untrained_copy
 from lightning_unlearn.data.batch import Batch
 from lightning_unlearn.random import generator
 from lightning_unlearn.schedule import Schedule
 from lightning_unlearn.stages.base import UnlearningStage
-from lightning_unlearn.stages.reset_layers import reset_modules
 
 __all__ = ["Restart", "Retrain"]
 
@@ -22,20 +21,11 @@ class Restart(WeightEdit):
 
     def edit(self, stage: EditedStage) -> None:
         """See `WeightEdit.edit`."""
-        source = generator("retrain")
-        network = stage.classifier
-        if isinstance(network, Classifier) and "network" in network.hparams:
-            hyper = network.hparams
-            # Drawn on the CPU, so that every rank and device gets the same weights.
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(int(torch.randint(2**62, (), generator=source)))
-                arguments = hyper["network_args"] or {}
-                new = build_network(
-                    hyper["network"], hyper["num_classes"], hyper["in_chans"], arguments, hyper["small_image_stem"]
-                )
-            network.network.load_state_dict(new.state_dict())
-            return
-        reset_modules(network, set(stage.selected), source)
+        seed = int(torch.randint(2**62, (), generator=generator("retrain")))
+        # Drawn on the CPU, so that every rank and device gets the same weights.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            stage.classifier.load_state_dict(untrained_copy(stage.classifier).cpu().state_dict())
 
 
 class Retrain(UnlearningStage):

@@ -1,0 +1,218 @@
+"""Compare methods: every cell of methods x seeds x forget sets, over originals and references from the bank."""
+
+import copy
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightning.pytorch import LightningModule, seed_everything
+
+from lightning_unlearn.bank import Bank, Recipe
+from lightning_unlearn.chain import check_chain, run_chain
+from lightning_unlearn.classifier import untrained_copy
+from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.data.forget import ForgetRule
+from lightning_unlearn.exceptions import ConfigError, DataError, UnlearnError
+from lightning_unlearn.files import write_text_atomic
+from lightning_unlearn.methods import Method, load_method
+from lightning_unlearn.metrics.screen import Goal
+from lightning_unlearn.panel import Panel, new_report, request_of
+from lightning_unlearn.ranks import barrier, is_first, lock_on_first
+from lightning_unlearn.report.decode import decode, encode
+from lightning_unlearn.report.schema import Report, Row
+from lightning_unlearn.trainer import UnlearningTrainer
+
+__all__ = ["benchmark"]
+
+log = logging.getLogger(__name__)
+
+# Forget sets are numbered; the references of number i have the seeds 10 i + 1, 10 i + 2 ...
+_SEEDS_PER_SET = 10
+
+
+@dataclass(frozen=True)
+class _ForgetSet:
+    """One forget set: a rule and the seed of its draw."""
+
+    rule: ForgetRule
+    draw: int
+    number: int
+    name: str
+
+
+def benchmark(
+    trainer: UnlearningTrainer,
+    model: LightningModule,
+    data: UnlearningDataModule,
+    methods: Sequence[str],
+    max_epochs: int,
+    folder: str | Path,
+    bank: str | Path,
+    seeds: Sequence[int] = (0,),
+    draws: Sequence[int] = (0,),
+    rules: Sequence[ForgetRule] = (),
+    references: int = 2,
+    goal: Goal = "untrain",
+    relearn_epochs: int = 3,
+    recipe_arguments: Mapping[str, str | int | float | bool | None] | None = None,
+) -> Report:
+    """Run every method on every original and forget set, and compare the results with retrained references.
+
+    Finished cells are read from the folder; originals and references come from the bank or are trained and kept there.
+
+    Args:
+        trainer: Makes the Trainers.
+        model: The untrained classifier, with its optimiser and schedule.
+        data: The data; its own forget rule counts where `rules` is empty.
+        methods: Names of shipped methods, or paths of YAML files with `stages`.
+        max_epochs: Epochs of originals and references.
+        folder: Where cells and the report are written.
+        bank: Folder of the bank.
+        seeds: Seeds of originals.
+        draws: Seeds of the rules' draws.
+        rules: Forget rules.
+        references: Retrained references per forget set; with fewer than two there is no level to compare with.
+        goal: `untrain`, `remove-class` or `repair`.
+        relearn_epochs: Epochs of retain-only fine-tuning that show whether memories come back; 0: left out.
+        recipe_arguments: Further plain arguments of the Trainer that trains originals and references.
+
+    Returns:
+        The report.
+
+    Raises:
+        ConfigError: There is no method, seed, draw or rule, or two methods have one name.
+    """
+    chosen = {Path(name).stem: load_method(name) for name in methods}
+    rules = list(rules) or ([] if data.forget_rule is None else [data.forget_rule])
+    if not chosen or len(chosen) < len(methods) or not seeds or not draws or not rules:
+        raise ConfigError(
+            f"benchmark: {len(methods)} methods ({len(chosen)} different names), {len(seeds)} seeds, {len(draws)} draws and "
+            f"{len(rules)} forget rules; needed: at least one of each, and one name per method."
+        )
+    for build in chosen.values():
+        check_chain(build())
+    recipe = Recipe(lambda: untrained_copy(model), max_epochs, dict(recipe_arguments or {}))
+    sets = _forget_sets(rules, draws)
+    runner = _Runner(trainer, data, recipe, Bank(bank), Path(folder), goal, relearn_epochs, references)
+    report: Report | None = None
+    with lock_on_first(folder):
+        for forget_set in sets:
+            data.draw(forget_set.draw, forget_set.rule)
+            panel = Panel(
+                trainer.fresh, data, goal, request_of(data, forget_set.name), relearn_epochs, retrain_epochs=max_epochs
+            )
+            part = runner.run(forget_set, panel, seeds, chosen)
+            if report is None:
+                report = part
+            else:
+                report.requests += part.requests
+                report.rows += part.rows
+                report.levels.update(part.levels)
+        assert report is not None
+        report.title = f"{data.dataset.name}: {len(chosen)} methods, {len(sets)} forget sets, {len(seeds)} seeds"
+        if is_first():
+            report.save(folder)
+    return report
+
+
+@dataclass
+class _Runner:
+    """Runs the cells of one forget set, or reads them where they are finished."""
+
+    trainer: UnlearningTrainer
+    data: UnlearningDataModule
+    recipe: Recipe
+    bank: Bank
+    folder: Path
+    goal: Goal
+    relearn_epochs: int
+    references: int
+
+    def run(
+        self, forget_set: _ForgetSet, panel: Panel, seeds: Sequence[int], methods: Mapping[str, Method]
+    ) -> Report:
+        report = new_report("benchmark", panel)
+        name = forget_set.name
+        reference_seeds = [_SEEDS_PER_SET * forget_set.number + i + 1 for i in range(self.references)]
+        keys = {
+            (method, seed): self._key(forget_set, seed, method, repr(build.settings))
+            for seed in seeds
+            for method, build in methods.items()
+        }
+        head = self._key(forget_set, list(seeds), "panel", reference_seeds)
+        missing = {cell for cell, key in keys.items() if not self._path(key).is_file()}
+        if missing or not self._path(head).is_file():
+            models = [self.bank.trained(self.recipe, self.data, "retain", seed) for seed in reference_seeds]
+            judges = panel.add_references(models, reference_seeds)
+            for seed in seeds:
+                original = self.bank.trained(self.recipe, self.data, "train", seed)
+                row = panel.add_original(original)
+                row.seed = seed
+                judges.append(row)
+                for method, build in methods.items():
+                    if (method, seed) not in missing:
+                        continue
+                    log.info("%s, seed %d: %s", name, seed, method)
+                    begin = time.perf_counter()
+                    seed_everything(1000 * seed + forget_set.number, verbose=False)
+                    unlearned = copy.deepcopy(original)
+                    try:
+                        results = run_chain(self.trainer.fresh, unlearned, self.data, build())
+                        row = panel.score(method, seed, unlearned, results)
+                    except UnlearnError as error:
+                        # A method that breaks on one forget set is a result: it is listed, and the others go on.
+                        log.warning("%s failed on %s, seed %d: %s", method, name, seed, error)
+                        row = Row(method, "method", name, seed, {}, notes=[f"failed: {error}"])
+                    log.info("%s, seed %d: %s took %.1f s", name, seed, method, time.perf_counter() - begin)
+                    self._write(keys[method, seed], row)
+            self._write_text(head, json.dumps({"rows": encode(judges), "levels": panel.levels()}))
+        barrier()
+        record = json.loads(self._path(head).read_text())
+        report.rows = [decode(Row, plain, "cell") for plain in record["rows"]]
+        report.rows += [decode(Row, json.loads(self._path(key).read_text()), "cell") for key in keys.values()]
+        if record["levels"]:
+            report.levels[name] = record["levels"]
+        return report
+
+    def _key(self, forget_set: _ForgetSet, seed: object, what: str, settings: object) -> str:
+        """A cell is known by everything that it depends on."""
+        content = [
+            self.data.fingerprint("retain", "forget", "unseen"),
+            self.bank.content(self.recipe, self.recipe.build(0), self.data, "retain", 0),
+            forget_set.name,
+            forget_set.number,
+            seed,
+            what,
+            settings,
+            self.goal,
+            self.relearn_epochs,
+            self.references,
+        ]
+        return f"{what}-{hashlib.sha256(json.dumps(content, default=repr).encode()).hexdigest()[:16]}"
+
+    def _path(self, key: str) -> Path:
+        return self.folder / "cells" / f"{key}.json"
+
+    def _write(self, key: str, row: Row) -> None:
+        self._write_text(key, json.dumps(encode(row)))
+
+    def _write_text(self, key: str, text: str) -> None:
+        if not is_first():
+            return
+        self._path(key).parent.mkdir(parents=True, exist_ok=True)
+        write_text_atomic(self._path(key), text)
+
+
+def _forget_sets(rules: Sequence[ForgetRule], draws: Sequence[int]) -> list[_ForgetSet]:
+    sets = []
+    for rule in rules:
+        for draw in draws:
+            name = rule.describe() if len(draws) == 1 else f"{rule.describe()}, draw {draw}"
+            sets.append(_ForgetSet(rule, draw, len(sets), name))
+    if len({s.name for s in sets}) < len(sets):
+        raise DataError("Two forget sets have one name; needed: rules and draws that differ.")
+    return sets

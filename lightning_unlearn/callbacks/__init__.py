@@ -1,0 +1,1 @@
+"""Links of chains: callbacks that edit weights, guard a fit, or seed it."""

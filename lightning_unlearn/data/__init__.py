@@ -1,0 +1,1 @@
+"""Data: keys, forget rules, splits, data sets, views and loaders."""

@@ -1,0 +1,1 @@
+"""Mathematics shared by stages and metrics; imports torch and nothing of ours."""

@@ -1,0 +1,84 @@
+"""Shipped configurations by short name, and methods as lists of fresh stages."""
+
+import difflib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+import lightning_unlearn.stages  # noqa: F401  # short class names are found among imported classes
+from lightning_unlearn.exceptions import ConfigError, UnlearnError
+from lightning_unlearn.shipped import find_config
+from lightning_unlearn.stages.base import UnlearningStage
+
+__all__ = ["Method", "load_method"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method: a file that lists stages.
+
+    Attributes:
+        path: The YAML file; `stages` in it is the list.
+    """
+
+    path: Path
+
+    @cached_property
+    def settings(self) -> Namespace:
+        """The parsed stages, with all defaults filled in."""
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_argument("--stages", type=list[UnlearningStage], required=True)
+        content = yaml.safe_load(self.path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or "stages" not in content:
+            raise ConfigError(f"{self.path} lists no stages; needed: `stages:` with one class_path per stage.")
+        try:
+            return parser.parse_object({"stages": content["stages"]})
+        except ArgumentError as error:
+            raise ConfigError(f"{self.path}: {_first_line(str(error), content['stages'])}") from None
+
+    def __call__(self) -> list[UnlearningStage]:
+        """Fresh stages.
+
+        Returns:
+            The chain.
+
+        Raises:
+            ConfigError: A stage refuses its arguments.
+        """
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_argument("--stages", type=list[UnlearningStage], required=True)
+        try:
+            stages: list[UnlearningStage] = parser.instantiate_classes(self.settings).stages
+        except UnlearnError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{self.path}: {error}") from None
+        return stages
+
+
+def load_method(name: str) -> Method:
+    """A method by the name of a shipped file, or by a path.
+
+    Args:
+        name: `fine_tune`, `method/fine_tune`, or a path.
+
+    Returns:
+        The method; its file is read and checked.
+    """
+    method = Method(find_config(name if "/" in name or name.endswith(".yaml") else f"method/{name}"))
+    _ = method.settings
+    return method
+
+
+def _first_line(message: str, stages: object) -> str:
+    """The error, with the nearest stage where a class is not known."""
+    names = [entry.get("class_path", "") if isinstance(entry, dict) else str(entry) for entry in stages or []]  # type: ignore[attr-defined]
+    known = list(lightning_unlearn.stages.__all__)
+    for name in names:
+        if "." not in name and name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            return f"no stage is called {name!r}." + (f" Nearest: {near[0]!r}." if near else f" Known: {', '.join(known)}.")
+    return " ".join(message.split())[:300]

@@ -1,0 +1,42 @@
+"""What only the first rank may do, and where ranks wait for each other."""
+
+import contextlib
+import os
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import torch.distributed as dist
+
+from lightning_unlearn.files import lock_folder
+
+__all__ = ["barrier", "is_first", "lock_on_first"]
+
+
+def is_first() -> bool:
+    """Whether this process is the first of its group, also before the group was set up.
+
+    Returns:
+        True on the first rank, and where there is only one.
+    """
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank() == 0
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))) == 0
+
+
+def barrier() -> None:
+    """Wait for all ranks."""
+    if dist.is_available() and dist.is_initialized():
+        dist.barrier()
+
+
+def lock_on_first(folder: str | Path, wait: bool = False) -> AbstractContextManager[None]:
+    """`lock_folder` on the first rank, nothing on the others.
+
+    Args:
+        folder: The folder.
+        wait: Whether to wait until another process lets go.
+
+    Returns:
+        A context manager.
+    """
+    return lock_folder(folder, wait) if is_first() else contextlib.nullcontext()

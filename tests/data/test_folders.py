@@ -1,0 +1,180 @@
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from lightning_unlearn.data.folders import ImageFolder, read_image
+from lightning_unlearn.data.split import SavedSplit, positions
+from lightning_unlearn.exceptions import DataError
+
+
+def pixels(*shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+@pytest.fixture
+def root(tmp_path):
+    for part, n in (("train", 4), ("val", 2)):
+        for c, name in enumerate(("ant", "bee", "cat")):
+            folder = tmp_path / part / name
+            folder.mkdir(parents=True)
+            for i in range(n):
+                Image.fromarray(pixels(10, 8, 3, seed=10 * c + i)).save(folder / f"{name}_{i}.png")
+    return tmp_path
+
+
+def folder(root, **kwargs):
+    return ImageFolder(root / "train", root / "val", 8, **kwargs)
+
+
+def test_layout(root):
+    (root / "train" / "ant" / ".hidden.png").write_bytes(b"")
+    (root / "train" / "ant" / "notes.txt").write_text("")
+    (root / "train" / "bee" / "deep").mkdir()
+    Image.fromarray(pixels(8, 8, 3)).save(root / "train" / "bee" / "deep" / "x.PNG")
+    data = folder(root)
+    assert data.classes == ["ant", "bee", "cat"]
+    assert data.name == root.name
+    assert data.train.keys[:2] == ["ant/ant_0.png", "ant/ant_1.png"]
+    assert "bee/deep/x.PNG" in data.train.keys
+    assert data.train.targets.tolist() == [0] * 4 + [1] * 5 + [2] * 4
+    expected = torch.from_numpy(pixels(10, 8, 3, seed=20)).permute(2, 0, 1)[:, 1:9]
+    assert torch.equal(data.train.images[9], expected)
+
+
+def test_workers_read_the_same(root):
+    images = folder(root).train.images
+    again = pickle.loads(pickle.dumps(images))
+    assert torch.equal(again[3], images[3])
+    loader = DataLoader(images, batch_size=None, num_workers=1)
+    assert all(torch.equal(a, images[i]) for i, a in enumerate(loader))
+
+
+def test_deletion_keeps_keys_on_their_samples(root):
+    before = folder(root)
+    split = SavedSplit(before.train.keys[::3], before.train.keys[1::3], before.train.keys[2::3], [])
+    split.save(root / "split.json")
+    gone = ["ant/ant_0.png", "bee/bee_2.png"]
+    for key in gone:
+        (root / "train" / key).unlink()
+    after = folder(root)
+    assert len(after.train) == len(before.train) - 2
+    saved = SavedSplit.load(root / "split.json")
+    for part in (saved.forget, saved.retain, saved.unseen):
+        found = positions(part, after.train)
+        assert [after.train.keys[i] for i in found.tolist()] == sorted(set(part) - set(gone))
+    for key in set(before.train.keys) - set(gone):
+        i, j = before.train.keys.index(key), after.train.keys.index(key)
+        assert torch.equal(after.train.images[j], read_image(root / "train" / key, 8))
+        assert before.train.targets[i] == after.train.targets[j]
+        assert before.train.hashes[i] == after.train.hashes[j]
+
+
+def test_labels_stay_when_a_whole_class_is_deleted(root):
+    before = folder(root)
+    for path in (root / "train" / "bee").iterdir():
+        path.unlink()
+    assert folder(root).train.targets.unique().tolist() == [0, 2]
+    (root / "train" / "bee").rmdir()
+    with pytest.raises(DataError, match=r"folder 'bee' that .*train lacks; .*list all classes"):
+        folder(root)
+    assert folder(root, classes=before.classes).train.targets.unique().tolist() == [0, 2]
+
+
+def test_a_class_list_chooses_orders_and_names(root):
+    (root / "classes.txt").write_text("cat\ttabby, tabby cat\nant\temmet, pismire\n")
+    data = folder(root, classes=root / "classes.txt")
+    assert data.classes == ["tabby", "emmet"]
+    assert [data.train.keys[0], data.train.keys[-1]] == ["cat/cat_0.png", "ant/ant_3.png"]
+    (root / "classes.txt").write_text("cat\tcrane\nant\tcrane\n")
+    assert folder(root, classes=root / "classes.txt").classes == ["cat", "ant"]
+
+
+def test_attributes_follow_their_keys_into_a_subset(root):
+    keys = folder(root).train.keys
+    rows = [f"{key.split('/')[1]},owner of {key}" for key in reversed(keys)]
+    (root / "owners.csv").write_text("file,owner\n" + "\n".join(rows))
+    data = folder(root, attributes=root / "owners.csv", train_size=5)
+    assert data.train.attributes["owner"] == [f"owner of {key}" for key in data.train.keys]
+    assert len(data.train) == len(data.train.images) == 5
+    assert torch.equal(data.train.images[2], read_image(root / "train" / data.train.keys[2], 8))
+
+
+@pytest.mark.parametrize("size", [(40, 30), (30, 40), (17, 16), (16, 300), (16, 16)])
+def test_resize_and_crop(tmp_path, size):
+    # A horizontal and a vertical ramp: after the crop they are symmetric about the middle, to half a pixel.
+    x, y = np.meshgrid(np.linspace(0, 255, size[0]), np.linspace(0, 255, size[1]))
+    Image.fromarray(np.stack([x, y, x], 2).astype(np.uint8)).save(tmp_path / "a.png")
+    image = read_image(tmp_path / "a.png", 16).double()
+    assert image.shape == (3, 16, 16)
+    for channel, axis in ((0, 0), (1, 1)):
+        ramp = image[channel].mean(axis)
+        assert (ramp + ramp.flip(0) - 255).abs().max() <= ramp.diff().max() + 2
+
+
+def test_other_kinds_of_pixels(tmp_path):
+    grey = pixels(8, 8)
+    colour = pixels(8, 8, 3)
+    wide = grey.astype(np.uint16) * 257
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    Image.fromarray(wide).save(tmp_path / "wide.tif")
+    Image.fromarray(wide.astype(np.int32)).save(tmp_path / "wide32.tif")
+    for name in ("grey.png", "wide.png", "wide.tif", "wide32.tif"):
+        image = read_image(tmp_path / name, 8)
+        assert torch.equal(image, torch.from_numpy(grey).expand(3, 8, 8)), name
+    Image.fromarray(colour).convert("RGBA").save(tmp_path / "alpha.png")
+    assert torch.equal(read_image(tmp_path / "alpha.png", 8), torch.from_numpy(colour).permute(2, 0, 1))
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "cmyk.jpg", quality=100)
+    red = read_image(tmp_path / "cmyk.jpg", 8)
+    assert red[0].min() > 200
+    assert red[1:].max() < 55
+    Image.new("P", (8, 8), 3).save(tmp_path / "palette.gif")
+    Image.new("1", (8, 8), 1).save(tmp_path / "bits.png")
+    assert read_image(tmp_path / "bits.png", 8).min() == 255
+    assert read_image(tmp_path / "palette.gif", 8).shape == (3, 8, 8)
+
+
+def test_large_jpegs_lose_nothing_by_the_draft(tmp_path):
+    coarse = Image.fromarray(pixels(8, 8, 3)).resize((400, 300), Image.Resampling.BICUBIC)
+    coarse.save(tmp_path / "a.jpg", quality=98)
+    coarse.save(tmp_path / "a.png")
+    difference = read_image(tmp_path / "a.jpg", 32).double() - read_image(tmp_path / "a.png", 32).double()
+    assert difference.abs().mean() < 3
+
+
+def test_unreadable_images_are_named(root):
+    path = root / "train" / "ant" / "ant_1.png"
+    whole = path.read_bytes()
+    Image.new("F", (8, 8)).save(root / "float.tif")
+    for content in (b"", b"not an image", whole[: len(whole) // 2], (root / "float.tif").read_bytes()):
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=r"ant_1\.png cannot be read as an image"):
+            folder(root).train.images[1]
+    path.unlink()
+    with pytest.raises(DataError, match=r"ant_1\.png cannot be read"):
+        read_image(path, 8)
+
+
+def test_an_unreadable_image_in_a_worker_is_named(root):
+    (root / "train" / "ant" / "ant_0.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"ant_0\.png cannot be read as an image"):
+        next(iter(DataLoader(folder(root).train.images, batch_size=None, num_workers=1)))
+
+
+def test_bad_folders(root, tmp_path):
+    with pytest.raises(DataError, match="cannot be listed"):
+        ImageFolder(root / "trian", root / "val", 8)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no folders"):
+        ImageFolder(tmp_path / "empty", root / "val", 8)
+    with pytest.raises(DataError, match=r"no folder 'be' of the class list.*Did you mean 'bee'"):
+        folder(root, classes=["ant", "be"])
+    with pytest.raises(DataError, match="image_size is 0"):
+        ImageFolder(root / "train", root / "val", 0)
+    (root / "one" / "x").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"training part of .* holds no sample"):
+        ImageFolder(root / "one", root / "one", 8)

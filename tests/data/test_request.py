@@ -1,0 +1,150 @@
+import json
+
+import numpy as np
+import pytest
+
+from lightning_unlearn.data.request import SampleNames, nearest, read_entries
+from lightning_unlearn.exceptions import DataError
+
+HASH = "0123456789abcdef"
+
+
+def written(tmp_path, name, content):
+    path = tmp_path / name
+    if isinstance(content, np.ndarray):
+        np.save(path, content, allow_pickle=content.dtype == object)
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("r.txt", "a.png\n\n  b.png \r\n", ["a.png", "b.png"]),
+        ("r.TXT", b"\xef\xbb\xbf3\n5", ["3", "5"]),
+        ("r.csv", "key\na.png\nb.png\n", ["a.png", "b.png"]),
+        ("r.csv", "a.png\nb.png\n", ["a.png", "b.png"]),
+        ("r.csv", '"with, comma.png"\n', ["with, comma.png"]),
+        ("r.json", [3, "a.png"], [3, "a.png"]),
+        ("r.json", {"forget": [3], "reason": "asked"}, [3]),
+        ("r.npy", np.array([4, 2]), [4, 2]),
+        ("r.npy", np.array(["a", "bcd"]), ["a", "bcd"]),
+    ],
+)
+def test_every_format_is_read(tmp_path, name, content, expected):
+    assert read_entries(written(tmp_path, name, content)) == expected
+
+
+def test_a_column_is_picked_by_name(tmp_path):
+    path = written(tmp_path, "r.csv", "who,file\nann,a.png\nbob,b.png\n")
+    assert read_entries(path, "file") == ["a.png", "b.png"]
+    with pytest.raises(DataError, match=r"columns who, file; say with `column`"):
+        read_entries(path)
+    with pytest.raises(DataError, match=r"no column 'fiel'.*Did you mean 'file'"):
+        read_entries(path, "fiel")
+    with pytest.raises(DataError, match="row 3 has nothing"):
+        read_entries(written(tmp_path, "r.csv", "who,file\nann,a.png\nbob,\n"), "file")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("r.txt", "", "names no sample"),
+        ("r.txt", " \n\n", "names no sample"),
+        ("r.csv", "key\n", "names no sample"),
+        ("r.json", [], "names no sample"),
+        ("r.json", {"forget": []}, "names no sample"),
+        ("r.npy", np.array([], dtype=np.int64), "names no sample"),
+        ("r.txt", b"\x89PNG\r\n\x1a\n", "not UTF-8"),
+        ("r.txt", b"abc\x00def", "binary"),
+        ("r.json", "[1, 2", "not valid JSON"),
+        ("r.json", "[" * 100_000, "not valid JSON"),
+        ("r.json", {"remove": [1]}, "holds no list"),
+        ("r.json", 3, "holds no list"),
+        ("r.json", [True, False], "entry 0 is a boolean.*positions of its true entries"),
+        ("r.json", [1, 2.0], r"entry 1 is a float, 2\.0"),
+        ("r.json", [None], "entry 0 is a NoneType"),
+        ("r.json", [[1]], "entry 0 is a list"),
+        ("r.npy", np.array([True, False]), "flatnonzero"),
+        ("r.npy", np.array([1.0]), "float64; needed: integers"),
+        ("r.npy", np.array([[1, 2]]), r"shape \(1, 2\)"),
+        ("r.npy", np.array([{"a": 1}], dtype=object), "not an array of integers or texts"),
+        ("r.npy", b"", "not an array"),
+        ("r.npy", b"PK\x03\x04garbage", "not an array|cannot be read"),
+        ("r.pkl", b"", "ending '.pkl' is not known"),
+        ("r", b"", "ending '' is not known"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(tmp_path, name, content, message):
+    with pytest.raises(DataError, match=message):
+        read_entries(written(tmp_path, name, content))
+
+
+def test_missing_file_folder_and_needless_column(tmp_path):
+    with pytest.raises(DataError, match="no such file"):
+        read_entries(tmp_path / "r.txt")
+    (tmp_path / "d.txt").mkdir()
+    with pytest.raises(DataError, match="no such file"):
+        read_entries(tmp_path / "d.txt")
+    with pytest.raises(DataError, match=r"only \.csv files have columns"):
+        read_entries(written(tmp_path, "r.txt", "a"), "key")
+
+
+NAMES = SampleNames(["cats/1.png", "cats/2.png", "dogs/1.png", HASH, f"{HASH}#2", f"{HASH}#3", "17"])
+
+
+@pytest.mark.parametrize(
+    ("entries", "expected"),
+    [
+        ([2, 0], [0, 2]),
+        (["2", "0"], [0, 2]),
+        (["cats/1.png"], [0]),
+        (["2.png", "dogs/1.png"], [1, 2]),
+        ([HASH], [3, 4, 5]),
+        ([f"{HASH}#2"], [4]),
+        ([HASH, f"{HASH}#2"], [3, 4, 5]),
+        (["17"], [6]),
+        ([17], [6]),
+    ],
+)
+def test_names_are_resolved(entries, expected):
+    assert NAMES.resolve(entries) == expected
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ([7], r"Index 7 is outside.*0 to 6"),
+        (["-1"], r"Index -1 is outside"),
+        ([1, 1], r"'1' and '1' name the same sample"),
+        (["cats/2.png", "2.png"], r"'2.png' and 'cats/2.png' name the same"),
+        ([HASH, HASH], "name the same sample"),
+        (["1.png"], r"that of 2 samples, 'cats/1.png' and 'dogs/1.png'"),
+        (["cats/l.png"], r"No training sample.*Did you mean 'cats/[12].png'"),
+        # An index among keys is no index: 17 is a key here.
+        (["17", "3"], r"No training sample has the key or file name '3'"),
+        (["2.0"], r"No training sample has the key or file name '2.0'"),
+        (["True"], "No training sample"),
+        (["/etc/cats/1.png"], "No training sample"),
+    ],
+)
+def test_wrong_names_are_refused(entries, message):
+    with pytest.raises(DataError, match=message):
+        NAMES.resolve(entries)
+
+
+def test_a_bare_hash_names_copies_also_where_the_first_is_gone():
+    assert SampleNames([f"{HASH}#2", "fedcba9876543210"]).resolve([HASH]) == [0]
+
+
+def test_only_content_keys_have_copies():
+    assert SampleNames(["shot", "shot#2"]).resolve(["shot"]) == [0]
+
+
+def test_nearest_searches_large_sets_in_short_time():
+    keys = [f"n{i:07d}/img_{i:07d}.jpg" for i in range(300_000)]
+    assert nearest("n0123456/img_0123456.jpeg", keys) == " Did you mean 'n0123456/img_0123456.jpg'?"
+    assert nearest("something else", ["xyz"]) == ""

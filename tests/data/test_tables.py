@@ -1,0 +1,69 @@
+import pytest
+
+from lightning_unlearn.data.tables import class_list, read_attributes
+from lightning_unlearn.exceptions import DataError
+
+KEYS = ["cats/1.png", "cats/2.png", "dogs/1.png"]
+
+
+def written(tmp_path, content, name="t.csv"):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def test_class_lists(tmp_path):
+    assert class_list(["cat", "dog"]) == [("cat", "cat"), ("dog", "dog")]
+    path = written(tmp_path, "cat\n\nn01443537 goldfish, Carassius auratus\nn2\tbig dog\nT-shirt top\n")
+    assert class_list(path) == [
+        ("cat", "cat"),
+        ("n01443537", "goldfish, Carassius auratus"),
+        ("n2", "big dog"),
+        ("T-shirt top", "T-shirt top"),
+    ]
+
+
+def test_bad_class_lists(tmp_path):
+    with pytest.raises(DataError, match="no such file; needed: a list of classes"):
+        class_list(tmp_path / "none.txt")
+    with pytest.raises(DataError, match="list of classes is empty"):
+        class_list(written(tmp_path, "\n"))
+    with pytest.raises(DataError, match="'cat' stands twice"):
+        class_list(["cat", "dog", "cat"])
+    with pytest.raises(DataError, match="not UTF-8"):
+        class_list(written(tmp_path, b"\xff\xfe"))
+    with pytest.raises(DataError, match="cannot be read"):
+        class_list(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "positional"),
+    [
+        ("key,owner,sub\ndogs/1.png,c,3\ncats/1.png,a,1\ngone.png,x,9\ncats/2.png,b,2\n", False),
+        ("owner,file,sub\nc,dogs/1.png,3\nb,2.png,2\na,cats/1.png,1\n", False),
+        ("index,owner,sub\n2,c,3\n0,a,1\n1,b,2\n", True),
+        ("owner,sub\na,1\nb,2\nc,3\n", True),
+    ],
+)
+def test_rows_find_their_samples(tmp_path, content, positional):
+    table = read_attributes(written(tmp_path, content), KEYS, positional)
+    assert table == {"owner": ["a", "b", "c"], "sub": ["1", "2", "3"]}
+
+
+@pytest.mark.parametrize(
+    ("content", "positional", "message"),
+    [
+        ("", False, "is empty"),
+        ("owner\na\nb\nc\n", False, "needed: a column `key` or `file`"),
+        ("owner\na\nb\n", True, "2 rows .*or 3 rows in the order"),
+        ("key,owner\ncats/1.png,a\n", False, "no row for 2 samples, 'cats/2.png' the first"),
+        ("file,owner\n1.png,a\n2.png,b\n", False, "no row for 2 samples, 'cats/1.png'"),
+        ("key,owner\ncats/1.png,a\ncats/1.png,b\n", False, "two rows for the sample 'cats/1.png'"),
+        ("key,owner,owner\n", False, "two columns of one name"),
+        ("key,owner\ncats/1.png\n", False, "row 2 has 1 cells and the header 2"),
+        (b"\xff\xfe\x00", False, "not UTF-8"),
+    ],
+)
+def test_bad_tables(tmp_path, content, positional, message):
+    with pytest.raises(DataError, match=message):
+        read_attributes(written(tmp_path, content), KEYS, positional)
