@@ -115,7 +115,8 @@ def benchmark(
         assert report is not None
         report.title = f"{data.dataset.name}: {len(chosen)} methods, {len(sets)} forget sets, {len(seeds)} seeds"
         if is_first():
-            report.save(folder)
+            report.config = trainer.configuration
+        report.save(folder)
     return report
 
 

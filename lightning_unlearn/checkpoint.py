@@ -3,10 +3,8 @@
 import io
 import os
 import re
-import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,6 +17,7 @@ from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from lightning_unlearn.exceptions import CheckpointError
 from lightning_unlearn.files import write_atomic
+from lightning_unlearn.plain import plain_values, without_notes
 
 __all__ = ["AtomicCheckpointIO", "load_into", "read_weights", "save_weights"]
 
@@ -26,9 +25,7 @@ __all__ = ["AtomicCheckpointIO", "load_into", "read_weights", "save_weights"]
 PREFIXES = ("module.", "network.", "model.", "classifier.", "_orig_mod.")
 STATE_KEYS = ("state_dict", "model_state_dict", "model")
 HYPER_KEYS = ("hyper_parameters", "datamodule_hyper_parameters")
-DAMAGED = (
-    "it is cut short or damaged. Needed: the file as it was saved. Copy it again and compare its checksum."
-)
+DAMAGED = "it is cut short or damaged. Needed: the file as it was saved. Copy it again and compare its checksum."
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -38,9 +35,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     could restore is refused when it is saved, because the run could not be resumed from it.
     """
 
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: object | None = None
-    ) -> None:
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: object | None = None) -> None:
         """Save a training state.
 
         Args:
@@ -52,10 +47,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             CheckpointError: The state holds other than tensors and plain values, or `path` is a URL.
         """
         if storage_options is not None:
-            raise CheckpointError(
-                "storage_options were given, but checkpoints are local files. Leave them out."
-            )
-        plain = {key: _plain_dict(checkpoint[key]) for key in HYPER_KEYS if key in checkpoint}
+            raise CheckpointError("storage_options were given, but checkpoints are local files. Leave them out.")
+        plain = {key: plain_values(checkpoint[key]) for key in HYPER_KEYS if key in checkpoint}
         _write(_local(path), {**checkpoint, **plain})
 
     def load_checkpoint(
@@ -76,15 +69,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         content = _read(path)
         if not isinstance(content, dict):
-            raise CheckpointError(
-                f"{path} holds a {type(content).__name__}; needed: a checkpoint that a Trainer saved."
-            )
+            raise CheckpointError(f"{path} holds a {type(content).__name__}; needed: a checkpoint that a Trainer saved.")
         return content
 
 
-def save_weights(
-    path: str | Path, model_state: Mapping[str, Tensor], hyper_parameters: Mapping[str, object]
-) -> None:
+def save_weights(path: str | Path, model_state: Mapping[str, Tensor], hyper_parameters: Mapping[str, object]) -> None:
     """Save weights as a checkpoint for `read_weights` and for Lightning's `load_from_checkpoint`.
 
     Args:
@@ -97,7 +86,7 @@ def save_weights(
         "global_step": 0,
         "pytorch-lightning_version": lightning.__version__,
         "state_dict": {name: _compact(tensor) for name, tensor in model_state.items()},
-        "hyper_parameters": _without_notes(_plain_dict(hyper_parameters)),
+        "hyper_parameters": without_notes(plain_values(hyper_parameters)),
     }
     _write(_local(path), content)
 
@@ -120,15 +109,9 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     content = _read(path)
     if not isinstance(content, Mapping):
-        raise CheckpointError(
-            f"{path} holds a {type(content).__name__}; needed: tensors by name (a state dict)."
-        )
+        raise CheckpointError(f"{path} holds a {type(content).__name__}; needed: tensors by name (a state dict).")
     state = next((content[key] for key in STATE_KEYS if isinstance(content.get(key), Mapping)), content)
-    wrong = [
-        str(name)
-        for name, value in state.items()
-        if not (isinstance(name, str) and isinstance(value, Tensor))
-    ]
+    wrong = [str(name) for name, value in state.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
     if wrong or not state:
         found = f"instead of tensors by name it has {_first(wrong)}" if wrong else "it is empty"
         raise CheckpointError(
@@ -136,8 +119,8 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"{', '.join(STATE_KEYS)}. Save model.state_dict()."
         )
     hyper = content.get("hyper_parameters") if state is not content else None
-    plain = _plain_dict(hyper, warn=False) if isinstance(hyper, Mapping) else {}
-    return {name: value.detach() for name, value in state.items()}, _without_notes(plain)
+    plain = plain_values(hyper, warn=False) if isinstance(hyper, Mapping) else {}
+    return {name: value.detach() for name, value in state.items()}, without_notes(plain)
 
 
 def load_into(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
@@ -156,9 +139,7 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], source: str) -> Non
     """
     own = model.state_dict()
     theirs, ours = _without_prefixes(state), _without_prefixes(own)
-    missing = [
-        name for core, name in ours.items() if core not in theirs and not core.endswith("num_batches_tracked")
-    ]
+    missing = [name for core, name in ours.items() if core not in theirs and not core.endswith("num_batches_tracked")]
     unknown = [name for core, name in theirs.items() if core not in ours]
     if missing or unknown:
         lacks = f"it lacks {_first(missing)}. " if missing else ""
@@ -168,9 +149,7 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], source: str) -> Non
             "Needed: the same names. Give the network that was trained, with its arguments."
         )
     pairs = {ours[core]: state[name] for core, name in theirs.items()}
-    differing = {
-        name: (tensor, own[name]) for name, tensor in pairs.items() if tensor.shape != own[name].shape
-    }
+    differing = {name: (tensor, own[name]) for name, tensor in pairs.items() if tensor.shape != own[name].shape}
     if differing:
         raise CheckpointError(f"{source} does not fit {type(model).__name__}: {_explain_shapes(differing)}")
     parameters = dict(model.named_parameters(remove_duplicate=False))
@@ -193,9 +172,7 @@ def _read(path: str | Path) -> object:
     except FileNotFoundError:
         raise CheckpointError(f"{path} does not exist; needed: a checkpoint file. Check the path.") from None
     except IsADirectoryError:
-        raise CheckpointError(
-            f"{path} is a folder; needed: a checkpoint file. Name the file in it."
-        ) from None
+        raise CheckpointError(f"{path} is a folder; needed: a checkpoint file. Name the file in it.") from None
     except PermissionError:
         raise CheckpointError(f"{path} may not be read by this user. Change its permissions.") from None
 
@@ -205,9 +182,7 @@ def _parse(file: BinaryIO, path: str | Path) -> object:
     head = file.read(64)
     file.seek(0)
     if not head:
-        raise CheckpointError(
-            f"{path} is empty (0 bytes); needed: a checkpoint. Copy it again: its save did not end."
-        )
+        raise CheckpointError(f"{path} is empty (0 bytes); needed: a checkpoint. Copy it again: its save did not end.")
     if head.startswith(b"version https://git-lfs"):
         raise CheckpointError(f"{path} is a pointer of Git LFS, not the file itself. Run `git lfs pull`.")
     try:
@@ -216,9 +191,7 @@ def _parse(file: BinaryIO, path: str | Path) -> object:
         if head.startswith(b"PK"):
             _verify_sums(file, path)
         elif not head.startswith(b"\x80"):
-            raise CheckpointError(
-                f"{path} is not a checkpoint; needed: a file of torch.save or safetensors. Check the path."
-            )
+            raise CheckpointError(f"{path} is not a checkpoint; needed: a file of torch.save or safetensors. Check the path.")
         return torch.load(file, map_location="cpu", weights_only=True)
     except (CheckpointError, OSError):
         raise
@@ -238,9 +211,7 @@ def _verify_sums(file: BinaryIO, path: str | Path) -> None:
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         if any(member.filename.endswith("/constants.pkl") for member in members):
-            raise CheckpointError(
-                f"{path} is a TorchScript program; needed: weights. Save model.state_dict()."
-            )
+            raise CheckpointError(f"{path} is a TorchScript program; needed: weights. Save model.state_dict().")
         # torch.serialization.set_crc32_options(False) writes zeros everywhere.
         if any(member.CRC for member in members) and archive.testzip() is not None:
             raise CheckpointError(f"{path} cannot be read: {DAMAGED}")
@@ -266,47 +237,6 @@ def _local(path: str | Path) -> Path:
     if "://" in os.fspath(path):
         raise CheckpointError(f"{path} is a URL; needed: a local file. Download it and give its path.")
     return Path(path)
-
-
-def _plain_dict(values: Mapping[str, object], warn: bool = True) -> dict[str, Any]:
-    """The entries that are plain values, as exactly the built-in types."""
-    result, left_out = {}, []
-    for name, value in values.items():
-        try:
-            result[str(name)] = _plain(value)
-        except TypeError:
-            left_out.append(f"{name} ({type(value).__name__})")
-    if left_out and warn:
-        warnings.warn(
-            f"These hyper-parameters are not plain values and are not saved: {', '.join(left_out)}.",
-            stacklevel=4,
-        )
-    return result
-
-
-def _without_notes(values: dict[str, Any]) -> dict[str, Any]:
-    """What a constructor takes: Lightning's command line adds notes (`_instantiator`) that name code."""
-    return {name: value for name, value in values.items() if not name.startswith("_")}
-
-
-def _plain(value: object) -> object:
-    """One value as built-in types, also NumPy's numbers and paths; raises TypeError for what is not plain."""
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, Integral):
-        return int(value)
-    if isinstance(value, Real):
-        return float(value)
-    if isinstance(value, list | tuple):
-        items = [_plain(item) for item in value]
-        return items if isinstance(value, list) else tuple(items)
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    raise TypeError(f"{type(value).__name__} is not plain")
 
 
 def _compact(tensor: Tensor) -> Tensor:
@@ -335,12 +265,9 @@ def _explain_shapes(differing: Mapping[str, tuple[Tensor, Tensor]]) -> str:
             f"Build the model with num_classes={a[0]}."
         )
     if len(pairs) == 1 and len(a) == 4 and len(b) == 4 and (a[0], *a[2:]) == (b[0], *b[2:]):
-        return (
-            f"checkpoint takes images of {a[1]} channels, the model {b[1]} ({name}). "
-            f"Build the model with in_chans={a[1]}."
-        )
+        return f"checkpoint takes images of {a[1]} channels, the model {b[1]} ({name}). Build the model with in_chans={a[1]}."
     listed = [f"{key} {p} for {q}" for key, (p, q) in zip(differing, pairs, strict=True)]
-    return f"other shapes: {_first(listed)}. Build the model with the arguments of the checkpoint's."
+    return f"other shapes: {_first(listed)}. Build the model with the checkpoint's arguments."
 
 
 def _first(names: list[str], count: int = 3) -> str:

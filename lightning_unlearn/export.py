@@ -71,9 +71,7 @@ def export(
     if target.exists() and not target.is_dir():
         raise ConfigError(f"{folder} is a file; needed: a folder for the export. Give another path.")
     if not overwrite and target.is_dir() and any(target.iterdir()):
-        raise ConfigError(
-            f"{folder} is not empty; nothing was written. Give a new folder, or allow overwriting."
-        )
+        raise ConfigError(f"{folder} is not empty; nothing was written. Give a new folder, or allow overwriting.")
     evidence = _report(report)
     _check(num_classes, classes, mean, std, input_size)
     # A compiled module prefixes all names; channels-last weights differ in the last bits of their outputs.
@@ -88,15 +86,13 @@ def export(
         input_size,
     )
     with torch.inference_mode():
-        shape = tuple(
-            network(torch.zeros(1, *input_size, dtype=next(iter(network.parameters())).dtype)).shape
-        )
+        shape = tuple(network(torch.zeros(1, *input_size, dtype=next(iter(network.parameters())).dtype)).shape)
     if shape != (1, num_classes):
         raise ConfigError(f"The network gives {shape} for one image; needed: logits (1, {num_classes}).")
     weights = safetensors.torch.save(tensors, metadata={"format": "pt"})
     card = Exported(
         name=architecture,
-        library="timm" if recipe.source is None else "pytorch",
+        library="pytorch" if recipe.source or recipe.replaced else "timm",
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         classes=list(classes),
         mean=[float(value) for value in mean],
@@ -129,14 +125,10 @@ def _check(
     if len(input_size) != 3 or min(input_size) < 1:
         raise ConfigError(f"input_size is {input_size}; needed: channels, height and width, each 1 or more.")
     if len(classes) != num_classes:
-        raise ConfigError(
-            f"{len(classes)} class names for {num_classes} classes. Name each class once, in order."
-        )
+        raise ConfigError(f"{len(classes)} class names for {num_classes} classes. Name each class once, in order.")
     for name, values in (("mean", mean), ("std", std)):
         if len(values) != input_size[0]:
-            raise ConfigError(
-                f"{name} has {len(values)} values; needed: one for each of {input_size[0]} channels."
-            )
+            raise ConfigError(f"{name} has {len(values)} values; needed: one for each of {input_size[0]} channels.")
     if not all(value > 0 for value in std):
         raise ConfigError(f"std is {list(std)}; needed: values above 0.")
 
@@ -149,17 +141,13 @@ def _tensors(network: nn.Module) -> dict[str, Tensor]:
         raise ConfigError(f"The network's state has {odd[0]}, which is no tensor. Needed: tensors only.")
     broken = [name for name, weight in network.named_parameters() if not weight.isfinite().all()]
     if broken:
-        raise ConfigError(
-            f"The network has NaN or infinite weights in {broken[0]}. Export an earlier checkpoint."
-        )
+        raise ConfigError(f"The network has NaN or infinite weights in {broken[0]}. Export an earlier checkpoint.")
     return {name: value.detach().contiguous().clone() for name, value in state.items()}
 
 
 def _note(recipe: Recipe) -> str:
     if recipe.replaced:
-        return (
-            f"Layers of `{recipe.architecture}` were replaced before training; the lines below do so again."
-        )
+        return f"Layers of `{recipe.architecture}` were replaced before training; the lines below do so again."
     if recipe.source is not None:
         return "The network is defined in `modeling.py`, which imports torch and the standard library only."
     return ""

@@ -76,9 +76,7 @@ def write_atomic(path: str | Path, writer: Callable[[BinaryIO], object]) -> None
         if cause is None:
             raise
         remedy = REMEDIES.get(cause.errno or 0, "check the disk and its permissions")
-        raise RunError(
-            f"Cannot write {path}: {cause.strerror or cause}. What was there is unchanged; {remedy}."
-        ) from error
+        raise RunError(f"Cannot write {path}: {cause.strerror or cause}. What was there is unchanged; {remedy}.") from error
 
 
 def write_text_atomic(path: str | Path, text: str) -> None:
@@ -122,9 +120,7 @@ def lock_folder(path: str | Path, wait: bool = False) -> Generator[None, None, N
             time.sleep(0.1)
         if held is False:
             owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
-            raise RunError(
-                f"{path} is in use by process {owner}. Wait until it ends, or choose another folder."
-            )
+            raise RunError(f"{path} is in use by process {owner}. Wait until it ends, or choose another folder.")
         if held is None:
             warnings.warn(
                 f"{path} cannot be locked on this system; do not let two processes write to it at once.",

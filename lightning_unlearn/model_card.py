@@ -26,10 +26,7 @@ LIMITS = {
         'this power"; '
         "16 models on either side see only large shifts."
     ),
-    "benchmark": (
-        "This is the tier *benchmark*: about distributions over many models of a method, not about these "
-        "weights."
-    ),
+    "benchmark": ("This is the tier *benchmark*: about distributions over many models of a method, not about these weights."),
 }
 ALWAYS = (
     'No figure of a single model shows that it is "certified" or that something is "forgotten". The aim '
@@ -98,11 +95,7 @@ def model_card(model: Exported, report: Report | None = None) -> str:
         f"# {escape(model.name)}, after unlearning" if report else f"# {escape(model.name)}",
         *_model(model),
         "## What was forgotten",
-        *(
-            _forgotten(report)
-            if report
-            else ["No report was exported with the weights: this card cannot say."]
-        ),
+        *(_forgotten(report) if report else ["No report was exported with the weights: this card cannot say."]),
         "## Evidence",
         *(_evidence(report) if report else ["None was exported with the weights."]),
         "## Limits",
@@ -198,9 +191,7 @@ def _limits(report: Report | None) -> list[str]:
     lines = [LIMITS.get(report.tier, f"Tier {escape(report.tier)}: {SCREENING}."), ALWAYS]
     if not any(row.role == "reference" for row in report.rows):
         lines.append(
-            "There was no retrained reference: how far this model is from one that never saw the samples "
-            "was not "
-            "measured."
+            "There was no retrained reference: how far this model is from one that never saw the samples was not measured."
         )
     return lines
 

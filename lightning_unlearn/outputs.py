@@ -125,7 +125,14 @@ class PartOutputs:
         return margin(self.logits, self.targets)
 
     def select(self, mask: Tensor) -> Self:
-        """The samples where `mask`, (N,), bool, holds; at least one."""
+        """Keep some samples.
+
+        Args:
+            mask: (N,), bool; true at least once.
+
+        Returns:
+            The samples where `mask` holds.
+        """
         return type(self)(self.logits[mask], self.targets[mask], self.index[mask])
 
 
@@ -163,7 +170,11 @@ class Outputs:
             )
 
     def parts(self) -> dict[str, PartOutputs]:
-        """The parts that are there, by name: forget, retain, test and, where there is one, unseen."""
+        """The parts that are there.
+
+        Returns:
+            By name: forget, retain, test and, where there is one, unseen.
+        """
         found = {"forget": self.forget, "retain": self.retain, "test": self.test}
         return found if self.unseen is None else {**found, "unseen": self.unseen}
 

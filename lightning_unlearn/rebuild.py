@@ -59,9 +59,7 @@ class Recipe:
             build = f'{name}(**config["model_args"])'
         lines = [f"network = {build}"]
         for name, layer in self.replaced.items():
-            change = (
-                f'network.set_submodule("{name}", {layer})' if "." in name else f"network.{name} = {layer}"
-            )
+            change = f'network.set_submodule("{name}", {layer})' if "." in name else f"network.{name} = {layer}"
             lines.append(change)
         lines.append('network.load_state_dict(load_file("model.safetensors"))')
         return HEAD.format(imports="\n".join(imports)) + "\n".join(lines) + "\n"
@@ -96,9 +94,7 @@ def find_recipe(
     try:
         arguments = json.loads(json.dumps(model_args, allow_nan=False))
     except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"The arguments {model_args} are not plain: {error}. Give numbers, texts, lists."
-        ) from None
+        raise ConfigError(f"The arguments {model_args} are not plain: {error}. Give numbers, texts, lists.") from None
     source = None
     maker: Any = timm.create_model
     if timm.is_model(architecture):

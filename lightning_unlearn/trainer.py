@@ -41,6 +41,9 @@ class UnlearningTrainer(Trainer):
         **kwargs: See Lightning's Trainer.
     """
 
+    # The exact configuration, YAML, shown in reports; the command line sets it.
+    configuration: str = ""
+
     def __init__(self, *args: object, **kwargs: object) -> None:
         plugins = kwargs.get("plugins") or []
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins])]
@@ -167,6 +170,7 @@ class UnlearningTrainer(Trainer):
         name: str | None,
     ) -> Report:
         report = new_report("unlearn", panel)
+        report.config = self.configuration
         report.rows += panel.add_references(references, range(len(references)))
         report.rows.append(panel.add_original(model))
         results = run_chain(self.fresh, model, data, stages, folder)
@@ -214,6 +218,7 @@ class UnlearningTrainer(Trainer):
         self._check_model(model, datamodule, checkpoint)
         panel = self._panel(datamodule, goal, relearn_epochs, None, svc)
         report = new_report("evaluate", panel)
+        report.config = self.configuration
         others = [self._reference(model, path, datamodule) for path in references or []]
         report.rows += panel.add_references(others, range(len(others)))
         if original is not None:

@@ -39,7 +39,9 @@ class Work:
             A handle whose `remove` ends the counting.
         """
 
-        def count(_: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        def count(_: nn.Module, inputs: tuple[object, ...], output: object) -> None:
+            if not (isinstance(output, torch.Tensor) and isinstance(inputs[0], torch.Tensor)):
+                return  # the network is being recorded, not run
             images = len(inputs[0]) * share
             self.forward += images
             if torch.is_grad_enabled() and output.requires_grad:

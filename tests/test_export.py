@@ -77,9 +77,7 @@ CASES = {
     ),
     "class path": (
         lambda: ResNet(num_classes=5, in_chans=1, blocks=(1, 2), norm="group", shortcut="pad"),
-        settings(
-            "lightning_unlearn.networks.ResNet", (1, 16, 16), blocks=(1, 2), norm="group", shortcut="pad"
-        ),
+        settings("lightning_unlearn.networks.ResNet", (1, 16, 16), blocks=(1, 2), norm="group", shortcut="pad"),
     ),
 }
 
@@ -95,9 +93,7 @@ def exported(request, tmp_path_factory):
 
 
 def code_of(folder):
-    (code,) = re.findall(
-        r"```python\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.DOTALL
-    )
+    (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     return code
 
 
@@ -117,9 +113,7 @@ def test_config_and_files(exported):
     assert config["num_classes"] == config["pretrained_cfg"]["num_classes"] == 5
     assert config["pretrained_cfg"]["label_names"] == CLASSES
     assert config["pretrained_cfg"]["input_size"][0] == len(config["pretrained_cfg"]["mean"])
-    files = {"model.safetensors", "config.json", "README.md"} | (
-        {"modeling.py"} if name == "class path" else set()
-    )
+    files = {"model.safetensors", "config.json", "README.md"} | ({"modeling.py"} if name == "class path" else set())
     assert {path.name for path in folder.iterdir()} == files
     state = safetensors.torch.load_file(folder / "model.safetensors")
     assert state.keys() == network.state_dict().keys()
@@ -168,9 +162,7 @@ def test_an_existing_folder_is_kept_unless_allowed(tmp_path):
     export(SmallCNN(num_classes=5), folder, **own)
     (folder / "notes.txt").write_text("mine")
     before = (folder / "model.safetensors").read_bytes()
-    with pytest.raises(
-        ConfigError, match=r"m is not empty; nothing was written\. Give a new folder, or allow"
-    ):
+    with pytest.raises(ConfigError, match=r"m is not empty; nothing was written\. Give a new folder, or allow"):
         export(SmallCNN(num_classes=5), folder, **own)
     assert (folder / "model.safetensors").read_bytes() == before
     export(
@@ -277,9 +269,7 @@ def test_a_file_with_foreign_imports_is_refused_by_name(tmp_path, monkeypatch):
                 super().__init__(in_chans, num_classes)
         """,
     )
-    with pytest.raises(
-        ConfigError, match=r"foreign_network\.py imports numpy, so that Net cannot be built from it"
-    ):
+    with pytest.raises(ConfigError, match=r"foreign_network\.py imports numpy, so that Net cannot be built from it"):
         export(found.Net(5, 1), tmp_path / "m", **settings("foreign_network.Net", (1, 8, 8)))
     assert not (tmp_path / "m").exists()
 

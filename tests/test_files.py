@@ -80,9 +80,7 @@ def test_full_disk_leaves_the_old_file(tmp_path, size):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
-        with pytest.raises(
-            RunError, match=r"a\.pt: File too large\. What was there is unchanged; raise the file size"
-        ):
+        with pytest.raises(RunError, match=r"a\.pt: File too large\. What was there is unchanged; raise the file size"):
             write_atomic(path, lambda file: torch.save(torch.zeros(size), file))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

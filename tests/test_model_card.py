@@ -72,9 +72,7 @@ def report(**changes):
         Row("original", "original", "random", 0, {"forget/acc": 99.0}),
         Row("reference", "reference", "random", 0, {"forget/acc": 89.0}),
     ]
-    plain = Report(
-        "unlearn", "t", "2026-01-01", "untrain", "screen", [request], rows, {"random": {"forget/acc": 0.5}}
-    )
+    plain = Report("unlearn", "t", "2026-01-01", "untrain", "screen", [request], rows, {"random": {"forget/acc": 0.5}})
     return dataclasses.replace(plain, **changes)
 
 

@@ -24,7 +24,7 @@ def test_properties_of_a_part():
     logits = torch.tensor([[0.0, 2.0], [1.0, 0.0], [0.0, 3.0]])
     p = PartOutputs(logits, torch.tensor([1, 1, 1]), torch.tensor([2, 5, 9]))
     assert p.predictions.tolist() == [1, 0, 1]
-    assert p.accuracy == 2 / 3
+    assert p.accuracy == pytest.approx(2 / 3)
     assert isinstance(p.accuracy, float)
     torch.testing.assert_close(p.probabilities, logits.double().softmax(1))
     torch.testing.assert_close(p.confidence, p.probabilities[:, 1])

@@ -42,7 +42,14 @@ class ThresholdAttack:
     balanced_accuracy: float
 
     def is_member(self, scores: Tensor) -> Tensor:
-        """Which of `scores`, (N,), are called members: (N,), bool."""
+        """Apply the threshold.
+
+        Args:
+            scores: (N,), any floating type.
+
+        Returns:
+            Which are called members, (N,), bool.
+        """
         return scores.double() >= self.threshold
 
 

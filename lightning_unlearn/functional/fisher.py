@@ -96,7 +96,8 @@ def _score_vectors(
     if kind == "model":
         eye = torch.eye(p.shape[1], dtype=p.dtype, device=p.device)
         return [p[:, y, None].sqrt() * (p - eye[y]) for y in range(p.shape[1])]
-    return [p - F.one_hot(_labels(logits, labels, kind, generator), p.shape[1])]
+    drawn = _labels(logits, labels, kind, generator).unsqueeze(1)
+    return [p.scatter_add(1, drawn, -torch.ones_like(p[:, :1]))]
 
 
 def _squares_of_means(

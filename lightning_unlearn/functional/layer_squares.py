@@ -10,11 +10,11 @@ squares are added), and the names of the wanted parameters; it gives name -> sum
 
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.grad import conv2d_weight
 
 Rule = Callable[[nn.Module, Tensor, Sequence[Tensor], Collection[str]], dict[str, Tensor]]
 
@@ -116,7 +116,8 @@ def _columns_are_faster(x: Tensor, g: Tensor, size: Sequence[int]) -> bool:
     positions = g.shape[2] * g.shape[3]
     if math.prod(size) * x.element_size() > 2**20:
         return False
-    return positions <= 16 or (size[1] < 8 and positions < 512) or size[2] * size[3] == 1
+    few = size[1] == 1 or (size[1] < 8 and positions < 512)
+    return few or positions <= 16 or size[2] * size[3] == 1
 
 
 def _by_columns(x: Tensor, grads: Sequence[Tensor], geometry: _Geometry) -> Tensor:
@@ -135,19 +136,28 @@ def _by_grouped_convolution(x: Tensor, grads: Sequence[Tensor], geometry: _Geome
     """A batch of n images as one image of n times the channels: the weight gradient then keeps samples apart."""
     size, stride, padding, dilation, groups = geometry
     total = x.new_zeros(tuple(size))
-    for part in _parts(len(x), math.prod(size) * x.element_size(), x.device):
+    each = math.prod(size) * x.element_size()
+    if 1 < size[1] < 8:  # colour images: oneDNN is slow with groups of three channels
+        each = _CPU_BYTES
+    for part in _parts(len(x), each, x.device):
         block = x[part].reshape(1, -1, *x.shape[2:])
         n = block.shape[1] // x.shape[1]
+        # The weight's values do not enter its gradient. `torch.nn.grad` expands one number, and copies it out.
+        weight = x.new_empty((n * size[0], *size[1:]))
         for g in grads:
-            own: Tensor = conv2d_weight(  # type: ignore[no-untyped-call]
-                block,
-                (n * size[0], *size[1:]),
+            own = torch.ops.aten.convolution_backward(
                 g[part].reshape(1, -1, *g.shape[2:]),
-                tuple(stride),
-                tuple(padding),
-                tuple(dilation),
+                block,
+                weight,
+                None,
+                stride,
+                padding,
+                dilation,
+                False,
+                [0] * len(stride),
                 n * groups,
-            )
+                [False, True, False],
+            )[1]
             _add_squares(total, own.view(n, *size))
     return total
 
@@ -200,15 +210,30 @@ def _squares(values: Iterable[Tensor]) -> Tensor:
 
 
 def _scale_and_shift(
-    normalised: Tensor, grads: Sequence[Tensor], wanted: Collection[str], over: Callable[[Tensor], Tensor]
+    x: Tensor,
+    grads: Sequence[Tensor],
+    wanted: Collection[str],
+    normalise: Callable[[Tensor], Tensor],
+    over: Callable[[Tensor], Tensor],
 ) -> dict[str, Tensor]:
-    """For y = normalised * weight + bias; `over` sums a (N, ...) tensor to (N, *parameter's shape)."""
-    found: dict[str, Tensor] = {}
-    if "weight" in wanted:
-        found["weight"] = _squares(over(g * normalised) for g in grads)
-    if "bias" in wanted:
-        found["bias"] = _squares(over(g) for g in grads)
-    return found
+    """For y = normalise(x) * weight + bias; `over` sums a (N, ...) tensor to (N, *parameter's shape).
+
+    Block by block, so that what lies between stays in the cache: up to 9 times faster than at once.
+    """
+    totals: dict[str, Tensor] = {}
+
+    def add(name: str, value: Tensor) -> None:
+        value = value.square().sum(0)
+        totals[name] = totals[name] + value if name in totals else value
+
+    for part in _parts(len(x), x[0].numel() * x.element_size(), x.device):
+        normalised = normalise(x[part]) if "weight" in wanted else x
+        for g in grads:
+            if "weight" in wanted:
+                add("weight", over(normalised * g[part]))
+            if "bias" in wanted:
+                add("bias", over(g[part]))
+    return totals
 
 
 def _over_positions(value: Tensor) -> Tensor:
@@ -222,26 +247,25 @@ def _batch_norm(
     assert layer.running_mean is not None
     assert layer.running_var is not None
     mean, var = layer.running_mean.to(x.dtype), layer.running_var.to(x.dtype)
-    normalised = F.batch_norm(x, mean, var, None, None, False, 0.0, layer.eps)
-    return _scale_and_shift(normalised, grads, wanted, _over_positions)
+    normalise = partial(F.batch_norm, running_mean=mean, running_var=var, training=False, eps=layer.eps)
+    return _scale_and_shift(x, grads, wanted, normalise, _over_positions)
 
 
 def _layer_norm(
     layer: nn.Module, x: Tensor, grads: Sequence[Tensor], wanted: Collection[str]
 ) -> dict[str, Tensor]:
     assert isinstance(layer, nn.LayerNorm)
-    inner = len(layer.normalized_shape)
-    normalised = F.layer_norm(x, layer.normalized_shape, None, None, layer.eps)
-    middle = tuple(range(1, x.dim() - inner))
-    return _scale_and_shift(normalised, grads, wanted, lambda value: value.sum(middle) if middle else value)
+    middle = tuple(range(1, x.dim() - len(layer.normalized_shape)))
+    normalise = partial(F.layer_norm, normalized_shape=layer.normalized_shape, eps=layer.eps)
+    return _scale_and_shift(x, grads, wanted, normalise, lambda value: value.sum(middle) if middle else value)
 
 
 def _group_norm(
     layer: nn.Module, x: Tensor, grads: Sequence[Tensor], wanted: Collection[str]
 ) -> dict[str, Tensor]:
     assert isinstance(layer, nn.GroupNorm)
-    normalised = F.group_norm(x, layer.num_groups, None, None, layer.eps)
-    return _scale_and_shift(normalised, grads, wanted, _over_positions)
+    normalise = partial(F.group_norm, num_groups=layer.num_groups, eps=layer.eps)
+    return _scale_and_shift(x, grads, wanted, normalise, _over_positions)
 
 
 _RULES: dict[type, Rule] = {

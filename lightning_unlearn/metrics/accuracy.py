@@ -80,7 +80,11 @@ class Accuracy(PerSampleMetric):
     scale: ClassVar[float] = 100.0
 
     def per_sample(self, logits: Tensor, targets: Tensor, index: Tensor) -> Tensor:
-        """Whether the prediction is right, as 0 or 1."""
+        """Whether the prediction is right.
+
+        Returns:
+            0 or 1, (B,), float64.
+        """
         return (logits.argmax(1) == targets).double()
 
 
@@ -91,7 +95,11 @@ class UnlearningAccuracy(PerSampleMetric):
     scale: ClassVar[float] = 100.0
 
     def per_sample(self, logits: Tensor, targets: Tensor, index: Tensor) -> Tensor:
-        """Whether the prediction is wrong, as 0 or 1."""
+        """Whether the prediction is wrong.
+
+        Returns:
+            0 or 1, (B,), float64.
+        """
         return (logits.argmax(1) != targets).double()
 
 
@@ -101,5 +109,9 @@ class MarginMean(PerSampleMetric):
     higher_is_better: bool | None = None
 
     def per_sample(self, logits: Tensor, targets: Tensor, index: Tensor) -> Tensor:
-        """The margin."""
+        """The margin.
+
+        Returns:
+            Nats, (B,), float64.
+        """
         return margin(logits, targets)

@@ -145,7 +145,12 @@ def _by_class(
 
 
 def _within_variance(groups: list[Tensor]) -> float:
-    """Variance around the group means, pooled; around the common mean where every group is one sample."""
+    """Pooled variance within groups.
+
+    Returns:
+        The variance around the group means; around the common mean where every group is one sample, and NaN
+        where there is one sample in all.
+    """
     degrees = sum(len(group) - 1 for group in groups)
     if degrees > 0:
         return sum(float((group - group.mean()).square().sum()) for group in groups) / degrees

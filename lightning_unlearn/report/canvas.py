@@ -1,4 +1,4 @@
-"""Matplotlib figures as SVG text that belongs to the page: its colours, its font, no links, the same every time."""
+"""Matplotlib figures as SVG elements in the page's colours and font, without links, the same every time."""
 
 import re
 import warnings
@@ -20,12 +20,12 @@ __all__ = ["COLORS", "WIDTH", "blank", "clip", "style", "to_svg"]
 WIDTH = 460.0
 FONT = 12.0
 
-# Matplotlib draws in colours that stand for a CSS variable each, so that the page's scheme decides.
+# Each colour that matplotlib draws in stands for a CSS variable: the page's scheme decides.
 COLORS = {
     name: f"#0a00{position:02x}"
     for position, name in enumerate(
-        ("ink", "muted", "line", "surface", "accent", "forget", "unseen", "test", "reference", "s1", "s2", "s3",
-         "s4", "s5", "s6")
+        ("ink", "muted", "line", "surface", "accent", "forget", "unseen", "test", "reference", "s1", "s2",
+         "s3", "s4", "s5", "s6")
     )
 }  # fmt: skip
 VARIABLES = {color: f"var(--{name})" for name, color in COLORS.items()}
@@ -75,7 +75,7 @@ def style(name: str) -> Generator[None, None, None]:
     }
     with matplotlib.rc_context(), warnings.catch_warnings():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(settings)
+        matplotlib.rcParams.update(settings)  # type: ignore[arg-type]  # its keys are literals
         # The browser has the letters that matplotlib's font lacks.
         warnings.filterwarnings("ignore", message=".*[Gg]lyph.*missing.*")
         yield
@@ -149,7 +149,7 @@ def to_svg(figure: "Figure", name: str, description: str) -> str:
         attributes = {key.rpartition("}")[2]: value for key, value in element.attrib.items()}
         element.attrib.clear()
         for key, value in attributes.items():
-            if key == "id" and value not in used or key == "transform" and value.startswith("rotate(-0 "):
+            if (key == "id" and value not in used) or (key == "transform" and value.startswith("rotate(-0 ")):
                 continue
             element.set(key, _attribute(key, value, name))
     for size in ("width", "height", "version"):

@@ -1,4 +1,4 @@
-"""One model beside the reference, with both levels: what two references differ by, and how far the original is."""
+"""One model beside the reference, with what two references differ by and how far the original is."""
 
 import math
 from dataclasses import dataclass
@@ -6,12 +6,23 @@ from statistics import fmean
 
 from lightning_unlearn.report.schema import Report, Row
 
-__all__ = ["DISTANCES", "MAIN", "Comparison", "compare", "original_of", "references_of", "subjects"]
+__all__ = [
+    "DISTANCES",
+    "MAIN",
+    "Comparison",
+    "compare",
+    "heading",
+    "original_of",
+    "references_of",
+    "subjects",
+]
 
 # Zero at the reference by definition: there is no reference's value to stand beside.
 DISTANCES = ("gap/avg", "gap/svc", "gap_svc", "js/forget", "js/test", "kl/forget", "kl/test", "relearn/gap")
-MAIN = ("gap/avg", "forget/acc", "retain/acc", "test/acc", "unseen/acc", "mia/efficacy", "mia/auc", "mia/tpr@1fpr",
-        "js/forget", "js/test", "relearn/acc", "relearn/gap")  # fmt: skip
+MAIN = (
+    "gap/avg", "forget/acc", "retain/acc", "test/acc", "unseen/acc", "mia/efficacy", "mia/auc",
+    "mia/tpr@1fpr", "js/forget", "js/test", "relearn/acc", "relearn/gap",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -41,22 +52,57 @@ class Comparison:
 
 
 def subjects(report: Report) -> list[Row]:
-    """The models that the report is about: its methods, or whatever was evaluated where there is none."""
+    """The models that the report is about.
+
+    Args:
+        report: Of any kind.
+
+    Returns:
+        Its methods; where there is none, the originals that were evaluated.
+    """
     return [row for row in report.rows if row.role == "method"] or [
         row for row in report.rows if row.role == "original"
     ]
 
 
 def references_of(report: Report, row: Row) -> list[Row]:
-    """The references for a row's request."""
+    """The references for a row's request.
+
+    Args:
+        report: That holds the row.
+        row: The model.
+
+    Returns:
+        Their rows.
+    """
     return [other for other in report.rows if other.role == "reference" and other.request == row.request]
 
 
 def original_of(report: Report, row: Row) -> Row | None:
-    """The original of a row's request: with the row's seed, else any."""
+    """The original of a row's request.
+
+    Args:
+        report: That holds the row.
+        row: The model.
+
+    Returns:
+        The original with the row's seed, else the first, else None.
+    """
     found = [other for other in report.rows if other.role == "original" and other.request == row.request]
     same = [other for other in found if other.seed == row.seed]
-    return (same or found or [None])[0]
+    return next(iter(same or found), None)
+
+
+def heading(row: Row) -> str:
+    """What tells one model from the others of a report.
+
+    Args:
+        row: The model.
+
+    Returns:
+        Method, request and seed.
+    """
+    return f"{row.method}, {row.request}, seed {row.seed}"
 
 
 def compare(report: Report, row: Row, names: tuple[str, ...] = MAIN) -> list[Comparison]:

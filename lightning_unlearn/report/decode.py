@@ -36,25 +36,20 @@ def encode(value: object) -> object:
         return float(value) if math.isfinite(value) else None
     if value is None or isinstance(value, str | bool | int):
         return value
-    raise ConfigError(
-        f"A report holds a {type(value).__name__}; it takes plain numbers, text, lists and dicts."
-    )
+    raise ConfigError(f"A report holds a {type(value).__name__}; it takes numbers, text, lists and dicts.")
 
 
 def decode(kind: type[T], value: object, where: str) -> T:
     """Build a dataclass from JSON-plain values.
 
     Args:
-        kind: A dataclass whose fields are text, numbers, literals, lists, dicts, typed dicts, unions of these,
-            or dataclasses of the same kind. A missing field takes its default; typed dicts keep unknown keys.
+        kind: A dataclass whose fields are text, numbers, literals, lists, dicts, typed dicts, unions of
+            these, or dataclasses of the same kind. A missing field takes its default; typed dicts keep unknown keys.
         value: What `encode` made of one; None stands for a number that was not finite.
         where: Name of the value, for the message.
 
     Returns:
-        The dataclass.
-
-    Raises:
-        ConfigError: A field is missing, unknown or of another type.
+        The dataclass. A field that is missing, unknown or of another type is a `ConfigError`.
     """
     return cast(T, _decode(kind, value, where))
 
@@ -132,4 +127,4 @@ def _name(kind: object) -> str:
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(str(option) for option in get_args(kind))
     names = {float: "a number", int: "a whole number", str: "text", list: "a list", dict: "a dict"}
-    return names.get(get_origin(kind) or kind, "a dict")  # type: ignore[arg-type, call-overload]
+    return names.get(get_origin(kind) or kind, "a dict")  # type: ignore[arg-type]

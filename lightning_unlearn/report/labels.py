@@ -4,8 +4,21 @@ import math
 import unicodedata
 from typing import Literal, NamedTuple
 
-__all__ = ["Metric", "metric", "number", "plain", "seconds", "with_spread"]
+__all__ = [
+    "GOALS",
+    "MISSING",
+    "SCREENING",
+    "TIERS",
+    "Metric",
+    "count",
+    "metric",
+    "number",
+    "plain",
+    "seconds",
+    "with_spread",
+]
 
+MISSING = "\u2014"
 SCREENING = "screening: not evidence of forgetting"
 TIERS = {"screen": SCREENING, "audit": "audit", "benchmark": "benchmark"}
 GOALS = {
@@ -39,7 +52,9 @@ METRICS = {
     "retain/acc": Metric("Accuracy on retained samples", "Retain acc", "points", 1),
     "test/acc": Metric("Test accuracy", "Test acc", "points", 1),
     "unseen/acc": Metric("Accuracy on unseen samples", "Unseen acc", "points", 1),
-    "mia/efficacy": Metric("Forgotten samples that an attack calls non-members", "MIA efficacy", "points", 1),
+    "mia/efficacy": Metric(
+        "Forgotten samples that an attack calls non-members, %", "MIA efficacy", "points", 1
+    ),
     "mia/auc": Metric("Attack: area under the ROC curve", "Attack AUC", "fraction", 3),
     "mia/tpr@1fpr": Metric("Attack: true positives at 1 % false positives", "TPR @ 1 %", "share", 1),
     "mia/tpr@0.1fpr": Metric("Attack: true positives at 0.1 % false positives", "TPR @ 0.1 %", "share", 2),
@@ -64,7 +79,14 @@ METRICS = {
 
 
 def metric(name: str) -> Metric:
-    """How a metric is written; an unknown one keeps its name and is guessed from it."""
+    """How a metric is written.
+
+    Args:
+        name: The metric.
+
+    Returns:
+        Its label and format; an unknown one keeps its name, its unit is guessed from that.
+    """
     if name in METRICS:
         return METRICS[name]
     first, _, last = name.partition("/")
@@ -104,7 +126,7 @@ def number(name: str, value: float | None, unit: bool = True, sign: bool = False
         For instance "93.1", "4.2 %", "+0.3".
     """
     if value is None or not math.isfinite(value):
-        return "–"
+        return MISSING
     scale, decimals, symbol = _scaled(name, value)
     text = f"{value * scale:{'+' if sign else ''},.{decimals}f}"
     if not any(digit in "123456789" for digit in text):
@@ -113,9 +135,19 @@ def number(name: str, value: float | None, unit: bool = True, sign: bool = False
 
 
 def with_spread(name: str, mean: float, sd: float, unit: bool = True) -> str:
-    """Write a mean and its standard deviation, "12.3 ± 0.4"; the mean alone where the deviation is unknown."""
+    """Write a mean and its standard deviation.
+
+    Args:
+        name: The metric.
+        mean: Not finite gives a dash.
+        sd: Not finite is left out.
+        unit: Whether to append what is not plain from the label.
+
+    Returns:
+        For instance "12.3 ± 0.4".
+    """
     if not math.isfinite(mean):
-        return "–"
+        return MISSING
     symbol = _scaled(name, mean)[2] if unit else ""
     if not math.isfinite(sd):
         return number(name, mean, unit)
@@ -125,9 +157,16 @@ def with_spread(name: str, mean: float, sd: float, unit: bool = True) -> str:
 
 
 def seconds(value: float) -> str:
-    """Write a duration: "0.84 s", "42.0 s", "12 min 3 s", "3 h 20 min"."""
+    """Write a duration.
+
+    Args:
+        value: Seconds; not finite gives a dash.
+
+    Returns:
+        "0.84 s", "42.0 s", "12 min 3 s" or "3 h 20 min".
+    """
     if not math.isfinite(value):
-        return "–"
+        return MISSING
     if value < 120:
         return f"{value:.{2 if value < 1 else 1}f} s"
     whole = round(value)
@@ -136,12 +175,36 @@ def seconds(value: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def count(value: int) -> str:
+    """Write a whole number, its thousands apart.
+
+    Args:
+        value: The number.
+
+    Returns:
+        For instance "50 000", with a narrow space that does not break.
+    """
+    return f"{value:,}".replace(",", "\u202f")
+
+
+def percent(value: float) -> str:
+    """Write a share for an axis.
+
+    Args:
+        value: 0 ... 1.
+
+    Returns:
+        Three digits at most: "100 %", "0.1 %".
+    """
+    return f"{value * 100:.3g} %"
+
+
 def plain(text: str) -> str:
     """Make text from outside one harmless line.
 
-    Line ends, control characters, marks that turn the direction of writing, and lone surrogates are written as
-    escapes, so that a name can neither leave its cell nor reorder what stands around it. Right-to-left letters and the
-    joiners that emoji and Persian need stay.
+    Line ends, control characters, marks that turn the direction of writing, and lone surrogates become
+    escapes, so that a name can neither leave its cell nor reorder what stands around it. Right-to-left
+    letters and the joiners that emoji and Persian need stay.
 
     Args:
         text: Any text.

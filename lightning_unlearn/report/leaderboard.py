@@ -1,4 +1,4 @@
-"""Means over draws and seeds, their order, the Pareto front and paired differences: pure arithmetic on rows."""
+"""Means over draws and seeds, their order, the Pareto front, paired differences: arithmetic on rows."""
 
 import math
 import re
@@ -58,21 +58,39 @@ class Line:
 
 
 def family(request: str) -> str:
-    """The name of a request without its trailing ", draw N"."""
+    """The family of a request.
+
+    Args:
+        request: Name of the request.
+
+    Returns:
+        The name without its trailing ", draw N".
+    """
     return DRAW.sub("", request)
 
 
 def estimate(values: Iterable[float]) -> Estimate:
-    """Mean and sample standard deviation of the finite values."""
+    """Mean and sample standard deviation.
+
+    Args:
+        values: Those that are not finite are left out.
+
+    Returns:
+        The estimate.
+    """
     finite = [value for value in values if math.isfinite(value)]
     mean = fmean(finite) if finite else math.nan
     return Estimate(mean, stdev(finite) if len(finite) > 1 else math.nan, len(finite))
 
 
 def ranked_by(goal: str) -> tuple[str, bool]:
-    """The metric that orders the leaderboard, and whether a larger value is better.
+    """The metric that orders the leaderboard.
 
-    `repair` aims at clean test accuracy; the other goals at a small average gap to retraining.
+    Args:
+        goal: `repair` aims at clean test accuracy; the other goals at a small average gap to retraining.
+
+    Returns:
+        The metric, and whether a larger value is better.
     """
     return ("test/acc", True) if goal == "repair" else ("gap/avg", False)
 
@@ -84,8 +102,8 @@ def leaderboard(report: Report) -> list[Line]:
         report: With rows of any number of request families.
 
     Returns:
-        For each family, in order of first appearance: its methods, best first (those without the metric last, by
-        name), then the retrained references, the original, and what two references differ by.
+        For each family, in order of first appearance: its methods, best first (those without the metric
+        last, by name), then the retrained references, the original, and what two references differ by.
     """
     metric, larger = ranked_by(report.goal)
 
@@ -98,13 +116,11 @@ def leaderboard(report: Report) -> list[Line]:
     for name in dict.fromkeys(family(row.request) for row in report.rows):
         rows = [row for row in report.rows if family(row.request) == name]
         methods = dict.fromkeys(row.method for row in rows if row.role == "method")
-        lines += sorted(
-            (
-                _line(name, method, "method", [r for r in rows if (r.role, r.method) == ("method", method)])
-                for method in methods
-            ),
-            key=order,
-        )
+        grouped = {
+            method: [row for row in rows if row.role == "method" and row.method == method]
+            for method in methods
+        }
+        lines += sorted((_line(name, method, "method", of) for method, of in grouped.items()), key=order)
         if references := [row for row in rows if row.role == "reference"]:
             lines.append(_line(name, "retrained reference", "reference", references))
         if originals := [row for row in rows if row.role == "original"]:
@@ -155,8 +171,8 @@ def paired_difference(
 ) -> tuple[float, float, int]:
     """How much two methods differ on the same request and seed.
 
-    The spread between forget sets is common to both methods and drops out, which it would not in a difference of
-    means.
+    The spread between forget sets is common to both methods and drops out, which it would not in a
+    difference of means.
 
     Args:
         rows: Of any roles; only methods are looked at.
@@ -165,8 +181,8 @@ def paired_difference(
         metric: What is compared.
 
     Returns:
-        Mean of a - b over the pairs, its standard error sqrt(var / n) (nan for fewer than two pairs), and the number
-        of pairs. Cells with several settings of one method enter by their mean.
+        Mean of a - b over the pairs, its standard error sqrt(var / n) (nan for fewer than two pairs), and
+        the number of pairs. Cells with several settings of one method enter by their mean.
     """
     cells: dict[str, dict[tuple[str, int], list[float]]] = {method_a: {}, method_b: {}}
     for row in rows:

@@ -29,7 +29,8 @@ def merge(reports: list[Report]) -> Report:
     goals = sorted({report.goal for report in reports})
     if len(goals) > 1:
         raise ConfigError(
-            f"Reports with the goals {' and '.join(goals)} cannot be compared; merge those of one goal at a time."
+            f"Reports with the goals {' and '.join(goals)} cannot be compared; merge those of one "
+            "goal at a time."
         )
     ordered = sorted(reports, key=lambda report: report.created)
     warnings = _unique([warning for report in reports for warning in report.warnings])

@@ -117,10 +117,10 @@ class Row:
         role: What the model is.
         request: Name of a `Request` of the same report.
         seed: Seed of the run.
-        metrics: By name. Accuracies, `mia/efficacy`, `gap/*` and `relearn/*` are in percent points (0 ... 100);
-            AUCs, `mia/tpr@1fpr`, `churn`, `tow` and `cost/share` are fractions (1 is retraining); divergences are in
-            nats, `time/*` in seconds, `memory/*` in MB. nan stands for a value that does not exist, such as a
-            relearn time that was not reached; any may be missing.
+        metrics: By name; any may be missing. Accuracies, `mia/efficacy`, `gap/*` and `relearn/*` are in
+            percent points (0 ... 100); AUCs, `mia/tpr@1fpr`, `churn`, `tow` and `cost/share` (1 is retraining) are
+            fractions; divergences are in nats, `time/*` in seconds, `memory/*` in MB. nan stands for a value
+            that does not exist, such as a relearn time that was not reached.
         stages: What each stage took, in order.
         details: Histograms, curves and tables for the figures.
         notes: Sentences about this run, shown beside it.
@@ -138,7 +138,11 @@ class Row:
     settings: str = ""
 
     def __post_init__(self) -> None:
-        """Check the lengths that the figures rely on."""
+        """Check the lengths that the figures rely on.
+
+        Raises:
+            ConfigError: A histogram or a curve has parts that do not fit together.
+        """
         margins = self.details.get("margins")
         if margins is not None:
             edges = margins.get("bins", [])
@@ -165,8 +169,8 @@ class Report:
         tier: `screen`, `audit` or `benchmark`.
         requests: What was to be forgotten.
         rows: One per model.
-        levels: By request name: metric -> what two references differ by in it. For `gap/avg` and divergences it is
-            the value of one reference against another, for a plain metric the mean absolute difference.
+        levels: By request name: metric -> what two references differ by in it. For `gap/avg` and divergences
+            it is the value of one reference against another, for others the mean absolute difference.
         config: The exact configuration, YAML.
         versions: Of the packages that matter.
         machine: What it ran on, in words.
@@ -187,14 +191,21 @@ class Report:
     warnings: list[str] = field(default_factory=list)
 
     def to_json(self) -> str:
-        """The report as JSON text, non-finite numbers as null."""
+        """Write the report as text.
+
+        Returns:
+            JSON, non-finite numbers as null.
+        """
         plain = {"schema": SCHEMA, **_as_dict(encode(self))}
         return json.dumps(plain, indent=1, allow_nan=False) + "\n"
 
     def to_csv(self) -> str:
-        """The rows as CSV text, one per model, a column per metric, stages summed.
+        """Write the rows as text.
 
         Text that a spreadsheet would run as a formula gets a leading apostrophe; the JSON has the exact text.
+
+        Returns:
+            CSV, one line per model, a column per metric, stages summed.
         """
         metrics = sorted({name for row in self.rows for name in row.metrics})
         out = io.StringIO()
@@ -261,16 +272,13 @@ class Report:
 
     @staticmethod
     def merge(reports: "list[Report]") -> "Report":
-        """Join reports of several runs to one benchmark.
+        """Join reports of several runs to one benchmark; see `merging.merge`.
 
         Args:
-            reports: At least one. A single one is given back as it is.
+            reports: At least one, of one goal. A single one is given back as it is.
 
         Returns:
             A benchmark with all requests and rows. Of two runs of the same cell, the newer report's counts.
-
-        Raises:
-            ConfigError: There is none, their goals differ, or a request's name stands for two sets of samples.
         """
         from lightning_unlearn.report.merging import merge
 
@@ -278,7 +286,7 @@ class Report:
 
 
 def _as_dict(value: object) -> dict[str, object]:
-    assert isinstance(value, dict)  # noqa: S101  # a dataclass always encodes to one
+    assert isinstance(value, dict)  # a dataclass always encodes to one
     return value
 
 

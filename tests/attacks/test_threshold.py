@@ -55,7 +55,7 @@ def test_ties_fall_on_one_side_and_the_lowest_best_threshold_is_taken():
 
 def test_members_below_all_others_leave_a_useless_attack():
     found = threshold_attack(torch.tensor([0.0]), torch.tensor([1.0]))
-    assert found.balanced_accuracy == 0.5
+    assert found.balanced_accuracy == pytest.approx(0.5)
 
 
 def test_the_attack_is_the_same_on_margins_and_confidences():
@@ -80,7 +80,7 @@ def test_auc_against_all_pairs(n, m, ties):
 
 
 def test_auc_of_equal_scores_is_a_half():
-    assert auc(torch.zeros(3), torch.zeros(4)) == 0.5
+    assert auc(torch.zeros(3), torch.zeros(4)) == pytest.approx(0.5)
 
 
 def test_roc_spans_the_square_and_holds_the_auc():
@@ -116,7 +116,7 @@ def test_tpr_is_the_largest_within_the_bound(bound, ties):
 
 def test_a_bound_that_a_whole_number_of_samples_meets_is_used_up():
     scores = torch.arange(100.0)
-    assert tpr_at_fpr(scores, scores, 0.29).fpr == 0.29
+    assert tpr_at_fpr(scores, scores, 0.29).fpr == pytest.approx(0.29)
 
 
 def test_tpr_bound_is_checked():
@@ -151,7 +151,7 @@ def test_efficacy_by_hand():
         torch.tensor([0.0, 1.0, 2.0]),
         torch.tensor([0, 1, 2]),
     )
-    assert share == 0.5
+    assert share == pytest.approx(0.5)
 
 
 def test_efficacy_uses_as_many_members_as_there_are_non_members():

@@ -19,7 +19,7 @@ def make_part():
 
 @pytest.fixture
 def make_outputs():
-    """Outputs of one model: the split (indices, targets) is that of `split`, the logits are those of `seed`."""
+    """Outputs of one model: `split` decides on indices and targets, `seed` on the logits."""
 
     def make(
         seed=0, *, sizes=(60, 400, 300, 120), k=5, gains=(1.0, 3.0, 1.0, 1.0), gone=(), split=0, unseen=True

@@ -113,4 +113,4 @@ def test_padding_of_a_distributed_sampler_is_not_counted():
     targets, index = torch.tensor([0, 0, 1, 0, 0]), torch.arange(5)
     padded = torch.tensor([0, 2, 4, 1, 3, 0])
     part = PartOutputs.gathered(logits[padded], targets[padded], index[padded])
-    assert part.accuracy == 3 / 5
+    assert part.accuracy == pytest.approx(3 / 5)

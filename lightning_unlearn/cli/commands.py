@@ -1,0 +1,64 @@
+"""Names and summaries of the commands, known without importing torch."""
+
+from lightning_unlearn.cli.names import hint
+from lightning_unlearn.exceptions import ConfigError
+
+__all__ = ["COMMANDS", "PLAIN", "RESUMABLE", "known_command", "overview"]
+
+COMMANDS = {
+    "fit": "Train an original, or with --data.view retain a reference.",
+    "unlearn": "Make a trained classifier forget, save the result and report on it.",
+    "evaluate": "Judge a model: against retrained references where there are any, and by what can be said without one.",
+    "benchmark": "Compare methods on originals and forget sets, beside retrained references.",
+    "report": "Rebuild or merge reports from run folders.",
+    "export": "Write safetensors, a loadable model folder and a model card with the evidence.",
+    "validate": "Accuracy on unseen samples.",
+    "test": "Accuracy on test samples.",
+    "predict": "Write the logits of all samples to a file.",
+}
+# Commands that are no verbs of the Trainer.
+PLAIN = ("report", "export")
+RESUMABLE = ("fit", "unlearn")
+
+_OVERVIEW = """\
+usage: lightning-unlearn COMMAND [-c CONFIG ...] [arguments]
+
+Train image classifiers, make them forget chosen samples, and show how close that is to retraining.
+
+commands:
+{commands}
+
+lightning-unlearn COMMAND --help     the arguments of a command, and of the stages in the given configs
+lightning-unlearn COMMAND --help.all everything
+
+Configs are layered left to right; a name without a path is a shipped one:
+  lightning-unlearn fit -c data/digits -c model/small_cnn --trainer.max_epochs 40
+  lightning-unlearn unlearn -c data/digits -c model/small_cnn -c method/selective_forgetting \\
+    --checkpoint runs/fit/1/checkpoints/last.ckpt
+"""
+
+
+def overview() -> str:
+    """The help of the whole program.
+
+    Returns:
+        Text.
+    """
+    return _OVERVIEW.format(commands="\n".join(f"  {name:<10} {summary}" for name, summary in COMMANDS.items()))
+
+
+def known_command(name: str) -> str:
+    """Check a command's name.
+
+    Args:
+        name: What was typed.
+
+    Returns:
+        The same.
+
+    Raises:
+        ConfigError: There is no such command.
+    """
+    if name not in COMMANDS:
+        raise ConfigError(f"No command {name!r}.{hint(name, COMMANDS)}")
+    return name

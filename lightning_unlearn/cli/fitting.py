@@ -1,0 +1,90 @@
+"""What a `fit` of the command line keeps and shows."""
+
+import logging
+import time
+from pathlib import Path
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+
+from lightning_unlearn.data.datamodule import UnlearningDataModule
+
+__all__ = ["EpochLines", "KeepLast", "RunLogger"]
+
+log = logging.getLogger(__name__)
+
+
+class RunLogger(CSVLogger):
+    """Writes `metrics.csv` straight into the folder of the run, and goes on with it in a resumed run.
+
+    Args:
+        folder: The folder.
+        kept_steps: Of the rows of an interrupted run those before this step are kept; None: there is none.
+    """
+
+    def __init__(self, folder: Path, kept_steps: int | None = None) -> None:
+        super().__init__(folder, name="", version="")
+        self._file = folder / "metrics.csv"
+        self._before = "" if kept_steps is None else _rows_before(self._file, kept_steps)
+
+    def log_hyperparams(self, params: object = None) -> None:  # type: ignore[override]  # Lightning leaves it untyped
+        """Nothing: config.yaml says it all."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:  # type: ignore[override]
+        """Record metrics.
+
+        Args:
+            metrics: By name.
+            step: Step of the fit.
+        """
+        if self._before:
+            # Lightning deletes an older file when it opens a new one.
+            experiment, text, self._before = self.experiment, self._before, ""
+            experiment.metrics_keys = text.partition("\n")[0].strip().split(",")
+            self._file.write_text(text)
+        super().log_metrics(metrics, step)
+
+
+def _rows_before(file: Path, step: int) -> str:
+    """The rows of a metrics file that a resumed run does not write again."""
+    if not file.is_file():
+        return ""
+    header, *rows = file.read_text(encoding="utf-8").splitlines()
+    column = header.split(",").index("step") if "step" in header.split(",") else None
+    kept = [row for row in rows if column is not None and int(row.split(",")[column]) < step]
+    return "\n".join([header, *kept]) + "\n" if kept else ""
+
+
+class KeepLast(ModelCheckpoint):
+    """Keeps the state after every epoch as `last.ckpt`, with the split of its data beside it.
+
+    Args:
+        folder: Where.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            dirpath=folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True, save_top_k=1
+        )
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, object]) -> None:
+        """Save the split before the checkpoint that it belongs to."""
+        data = trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning, absent in its annotations
+        if trainer.is_global_zero and isinstance(data, UnlearningDataModule):
+            split = data.saved_split(everything_trained=data.serving.view == "train")
+            split.save(Path(self.dirpath or ".") / "split.json")
+
+
+class EpochLines(Callback):
+    """One line per epoch where there is no terminal for a progress bar."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._begin = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say how it went."""
+        figures = [f"{name} {float(value):.4g}" for name, value in sorted(trainer.callback_metrics.items())]
+        seconds = time.perf_counter() - self._begin
+        log.info("epoch %s/%s  %s  (%.1f s)", trainer.current_epoch + 1, trainer.max_epochs, "  ".join(figures), seconds)

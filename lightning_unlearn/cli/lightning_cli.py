@@ -1,0 +1,245 @@
+"""Lightning's command line with the verbs of unlearning, layered configs and run folders."""
+
+import inspect
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentError, Namespace
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+import lightning_unlearn.cli.known_classes  # noqa: F401  # makes short class names known
+from lightning_unlearn.callbacks.seed_each_step import SeedEachStep
+from lightning_unlearn.checkpoint import AtomicCheckpointIO
+from lightning_unlearn.cli.arguments import Call
+from lightning_unlearn.cli.commands import COMMANDS, PLAIN
+from lightning_unlearn.cli.configs import Tree, parse_config, read_layer, tree_without
+from lightning_unlearn.cli.explain import explain
+from lightning_unlearn.cli.fitting import EpochLines, KeepLast, RunLogger
+from lightning_unlearn.cli.help import command_help
+from lightning_unlearn.cli.run_folder import CONFIG, RunFolder
+from lightning_unlearn.cli.verbs import VERBS, Job, newest_checkpoint
+from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.exceptions import ConfigError, UnlearnError
+from lightning_unlearn.trainer import UnlearningTrainer
+
+__all__ = ["UnlearningCLI", "trainer_commands"]
+
+log = logging.getLogger(__name__)
+
+# Filled in by the command line, or by Lightning's loaders and checkpoints, which here are data and --checkpoint.
+_SKIPPED = {
+    "model",
+    "datamodule",
+    "dataloaders",
+    "train_dataloaders",
+    "val_dataloaders",
+    "ckpt_path",
+    "weights_only",
+    "verbose",
+    "return_predictions",
+}
+_DEFAULT_MODEL = "lightning_unlearn.classifier.Classifier"
+_OF_THE_DATA = ("num_classes", "in_chans", "image_size")
+
+
+def trainer_commands() -> dict[str, frozenset[str]]:
+    """The verbs of the Trainer, each with the top-level arguments that its configs may have.
+
+    Returns:
+        Names by command.
+    """
+    commands = {}
+    for name in COMMANDS:
+        if name not in PLAIN:
+            own = set(inspect.signature(getattr(UnlearningTrainer, name)).parameters) - _SKIPPED - {"self"}
+            if name in ("unlearn", "evaluate"):
+                own.discard("output")
+            if name in _LOADING:
+                own.add("checkpoint")
+            commands[name] = frozenset({"seed_everything", "trainer", "model", "data", *own})
+    return commands
+
+
+# What constructors raise on arguments that they do not take.
+_REFUSALS = (TypeError, ValueError, ImportError, FileNotFoundError, MisconfigurationException)
+# Lightning's own verbs get --checkpoint from here; those of unlearning have it in their signature.
+_LOADING = ("fit", "validate", "test", "predict")
+
+
+class UnlearningCLI(LightningCLI):
+    """Parses one call, builds its objects, and runs it in its folder.
+
+    Args:
+        call: The call.
+    """
+
+    def __init__(self, call: Call) -> None:
+        assert call.command is not None
+        self.call = call
+        self.command: str = call.command
+        self.folder: RunFolder | None = None
+        super().__init__(
+            LightningModule,
+            UnlearningDataModule,
+            save_config_callback=None,
+            trainer_class=UnlearningTrainer,
+            trainer_defaults={"num_sanity_val_steps": 0},
+            seed_everything_default=0,
+            parser_kwargs={"exit_on_error": False, self.command: {"exit_on_error": False}},
+            subclass_mode_model=True,
+            auto_configure_optimizers=False,
+            # Else checkpoints would name code to run when they are loaded.
+            load_from_checkpoint_support=False,
+        )
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # static in Lightning, which calls it on self
+        """The one command of this call: parsers of the others would take time and stay unused.
+
+        Returns:
+            The arguments that its parser leaves out.
+        """
+        return {self.command: _SKIPPED | ({"output"} if self.command in ("unlearn", "evaluate") else set())}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Defaults, links, and the starting weights of Lightning's own verbs.
+
+        Args:
+            parser: The command's parser.
+        """
+        parser.set_defaults({"model": {"class_path": _DEFAULT_MODEL}})
+        for name in _OF_THE_DATA:
+            # A model class without the argument is left alone; whether its head fits is checked before anything runs.
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
+        if self.command in _LOADING:
+            parser.add_argument("--checkpoint", type=str | None, default=None, help="Weights to start from.")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: object) -> None:
+        """Parse the call.
+
+        Args:
+            parser: The whole parser.
+            args: Not used.
+
+        Raises:
+            ConfigError: Something is unknown, missing, or of the wrong type.
+            SystemExit: Help was asked for and printed.
+        """
+        own = self._parser(self.command)
+        if self.call.help is not None:
+            print(own.format_help() if self.call.help == "all" else command_help(self.command, own, self.call))
+            raise SystemExit(0)
+        arguments = self._layered()
+        if self.call.name is not None and self.command == "unlearn":
+            arguments += ["--name", self.call.name]
+        try:
+            self.config = parser.parse_args([self.command, *arguments])
+        except (ArgumentError, TypeError, ValueError) as error:
+            if isinstance(error, UnlearnError):
+                raise
+            raise ConfigError(explain(str(error), own, self.command, self.call.configs)) from error
+
+    def _layered(self) -> list[str]:
+        """The arguments with every config read, checked and put in its place."""
+        commands = trainer_commands()
+        earlier = self.call.resume or self.call.run
+        tokens = ([] if earlier is None else ["--config", str(Path(earlier) / CONFIG)]) + self.call.arguments
+        arguments: list[str] = []
+        for i, token in enumerate(tokens):
+            if i and tokens[i - 1] == "--config":
+                layer, left_out = read_layer(token, self.command, commands)
+                if left_out:
+                    log.info("note: %s in %s is not for %s and is left out.", ", ".join(left_out), token, self.command)
+                arguments.append(yaml.safe_dump(layer, default_flow_style=True))
+            else:
+                arguments.append(token)
+        return arguments
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: a checkpoint's stored class and settings must not beat the command line, nor import what it names."""
+
+    def instantiate_classes(self) -> None:
+        """Build data, model and Trainer.
+
+        Raises:
+            ConfigError: A constructor refuses its arguments.
+        """
+        try:
+            super().instantiate_classes()
+        except BaseException as error:
+            if self.folder is not None:
+                self.folder.discard_if_empty()
+            if not isinstance(error, _REFUSALS) or isinstance(error, UnlearnError):
+                raise
+            raise ConfigError(f"{' '.join(str(error).split())} (while building data, model and Trainer)") from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the Trainer for the run's folder.
+
+        Args:
+            **kwargs: Further arguments.
+
+        Returns:
+            The Trainer.
+        """
+        given = self._get(self.config_init, "trainer")
+        if self.command in ("fit", "benchmark") and given["max_epochs"] is None and given["max_steps"] == -1:
+            raise ConfigError(f"{self.command} needs its length. Give --trainer.max_epochs 40, for instance.")
+        self.folder = folder = self._take_folder()
+        terminal = sys.stderr.isatty()
+        changes: dict[str, object] = {"default_root_dir": given["default_root_dir"] or str(folder.path)}
+        for name in ("enable_progress_bar", "enable_model_summary"):
+            if given[name] is None:
+                changes[name] = terminal
+        if given["logger"] in (None, True):
+            changes["logger"] = RunLogger(folder.path, self._kept_steps(folder))
+        if self.command == "fit":
+            callbacks = given["callbacks"] or []
+            callbacks = [*(callbacks if isinstance(callbacks, list) else [callbacks]), SeedEachStep()]
+            if given["enable_checkpointing"] is not False:
+                callbacks.append(KeepLast(folder.path / "checkpoints"))
+            if not (terminal or given["enable_progress_bar"]):
+                callbacks.append(EpochLines())
+            changes["callbacks"] = callbacks
+        return super().instantiate_trainer(**changes, **kwargs)
+
+    def _kept_steps(self, folder: RunFolder) -> int | None:
+        """Of an interrupted run's metrics, those before this step stay."""
+        if not folder.resumed:
+            return None
+        checkpoint = newest_checkpoint(folder.path) if self.command == "fit" else None
+        if checkpoint is None:
+            return 0 if self.command == "fit" else sys.maxsize
+        return int(AtomicCheckpointIO().load_checkpoint(checkpoint)["global_step"])
+
+    def _take_folder(self) -> RunFolder:
+        if self.command == "benchmark":
+            # Always the same one: what is finished in it is known by content and not run again.
+            chosen = self.call.output or (f"runs/{self.call.name}" if self.call.name else self._get(self.config_init, "output"))
+            return RunFolder(Path(chosen))
+        return RunFolder.take(self.command, self.call.name, self.call.output, self.call.resume)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run the command in its folder; where it fails before there is anything to keep, the folder goes again."""
+        assert self.folder is not None
+        assert isinstance(self.trainer, UnlearningTrainer)
+        try:
+            self.folder.announce()
+            arguments = {
+                name: value
+                for name, value in self.config_init[subcommand].items()
+                if name in self._subcommand_method_arguments[subcommand] or name == "checkpoint"
+            }
+            job = Job(self.call, self.folder, self.trainer, self.model, self.datamodule, arguments, self._plain_config())
+            VERBS[subcommand](job)
+        finally:
+            self.folder.discard_if_empty()
+
+    def _plain_config(self) -> Tree:
+        """The full configuration in plain values: given to the command again, it gives the same run."""
+        config: Namespace = self.config[self.command]
+        return tree_without(parse_config(self._parser(self.command).dump(config, format="yaml"), "the configuration"), "output")

@@ -1,0 +1,94 @@
+"""The entry point: from a list of arguments to an exit code."""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from lightning_unlearn import __version__
+from lightning_unlearn.cli.arguments import Call, read_call
+from lightning_unlearn.cli.commands import overview
+from lightning_unlearn.cli.run_folder import RUN_VARIABLE
+from lightning_unlearn.exceptions import UnlearnError
+
+__all__ = ["main"]
+
+BAD_INPUT, UNEXPECTED, INTERRUPTED = 2, 1, 130
+# What a run sets for its own processes; a later call in this process must not see it.
+_VARIABLES = (RUN_VARIABLE, "PL_GLOBAL_SEED", "PL_SEED_WORKERS")
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        args: The command line without the program's name; None: that of this process.
+
+    Returns:
+        0; 2 for input that cannot be used; 130 and 143 after Ctrl-C and SIGTERM; 1 for anything unexpected.
+    """
+    arguments = sys.argv[1:] if args is None else list(args)
+    if os.getcwd() not in sys.path:
+        # So that the user's own classes are found, as with `python -m`.
+        sys.path.insert(0, os.getcwd())
+    debug = "--debug" in arguments
+    before = {name: os.environ.get(name) for name in _VARIABLES}
+    try:
+        return _run(read_call(arguments))
+    except UnlearnError as error:
+        return _fail(error, str(error), BAD_INPUT, debug)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0 if end.code is None else UNEXPECTED
+    except Exception as error:
+        return _fail(error, _unexpected(error), UNEXPECTED, debug)
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _run(call: Call) -> int:
+    if call.version:
+        print(__version__)
+        return 0
+    if call.command is None:
+        print(overview())
+        return 0
+    if call.command == "report":
+        from lightning_unlearn.cli.report_command import report_command
+
+        return report_command(call.arguments, call.help is not None)
+    from lightning_unlearn.cli.terminal import Signals, plain_lines
+
+    with Signals() as signals, plain_lines():
+        try:
+            if call.command == "export":
+                from lightning_unlearn.cli.export_command import export_command
+
+                return export_command(call.arguments, call.help is not None)
+            # Importing torch and Lightning takes seconds, so that it happens only where it is needed.
+            from lightning_unlearn.cli.lightning_cli import UnlearningCLI
+
+            UnlearningCLI(call)
+        except SystemExit as end:
+            # Lightning ends an interrupted fit with code 1.
+            if signals.received is not None:
+                raise SystemExit(128 + signals.received) from None
+            raise end
+    return 0
+
+
+def _fail(error: BaseException, text: str, code: int, debug: bool) -> int:
+    if debug:
+        traceback.print_exception(error)
+    print(f"error: {' '.join(text.split())}", file=sys.stderr)
+    return code
+
+
+def _unexpected(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

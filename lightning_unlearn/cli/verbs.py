@@ -1,0 +1,287 @@
+"""What each command does once its data, model, Trainer and folder are there."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import LightningModule
+
+from lightning_unlearn.bank import hash_of_file
+from lightning_unlearn.checkpoint import AtomicCheckpointIO
+from lightning_unlearn.cli.arguments import Call
+from lightning_unlearn.cli.configs import Tree
+from lightning_unlearn.cli.redact import without_names
+from lightning_unlearn.cli.run_folder import RunFolder
+from lightning_unlearn.cli.show import show
+from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.evaluation import collect_outputs
+from lightning_unlearn.exceptions import CheckpointError, ConfigError
+from lightning_unlearn.files import write_atomic
+from lightning_unlearn.ranks import lock_on_first
+from lightning_unlearn.trainer import UnlearningTrainer
+
+__all__ = ["VERBS", "Job", "newest_checkpoint"]
+
+
+@dataclass
+class Job:
+    """One call with everything that it needs.
+
+    Attributes:
+        call: The call.
+        folder: Its folder.
+        trainer: Its Trainer.
+        model: Its model.
+        data: Its data.
+        arguments: Arguments of the Trainer's method.
+        config: The full configuration, in plain values.
+    """
+
+    call: Call
+    folder: RunFolder
+    trainer: UnlearningTrainer
+    model: LightningModule
+    data: UnlearningDataModule
+    arguments: dict[str, Any]
+    config: Tree
+
+    @property
+    def path(self) -> Path:
+        """The run's folder."""
+        return self.folder.path
+
+    def begin(self, checkpoint: str | None) -> None:
+        """Write down what the run is, or see that an interrupted one goes on unchanged.
+
+        Args:
+            checkpoint: Weights that it starts from.
+        """
+        command = self.call.command or ""
+        record: Tree = {
+            "data": self.data.fingerprint("retain", "forget", "unseen"),
+            "checkpoint": None if checkpoint is None else _hash(checkpoint),
+        }
+        if self.folder.resumed:
+            self.folder.check(command, self.config, record)
+        else:
+            self.folder.start(command, self.config, record)
+        self.trainer.configuration = without_names(self.config)
+
+    def say(self, text: str) -> None:
+        """Print a line, once over all ranks.
+
+        Args:
+            text: The line.
+        """
+        if self.folder.first:
+            print(text)
+
+    @property
+    def seed(self) -> object:
+        """The seed, for the person to see."""
+        return self.config.get("seed_everything")
+
+
+def fit(job: Job) -> None:
+    """Train a model and keep its newest state.
+
+    Args:
+        job: The call.
+    """
+    checkpoint = job.arguments["checkpoint"]
+    with lock_on_first(job.path):
+        _check(job, checkpoint)
+        # Checking left eval mode, which Lightning would keep.
+        job.model.train()
+        job.begin(checkpoint)
+        newest = newest_checkpoint(job.path) if job.folder.resumed else None
+        if newest is not None and _is_finished(newest, job.trainer.max_epochs):
+            job.say(f"{job.path} is finished: {newest}")
+            return
+        job.say(f"fit: {job.path}, seed {job.seed}" + (f", resumed at {newest}" if newest else ""))
+        job.trainer.fit(job.model, datamodule=job.data, ckpt_path=newest)
+    figures = {name: float(value) for name, value in job.trainer.callback_metrics.items()}
+    job.say(_in_a_line(figures))
+    last = newest_checkpoint(job.path)
+    if last is not None:
+        job.say(f"checkpoint: {last}")
+
+
+def unlearn(job: Job) -> None:
+    """Make a model forget.
+
+    Args:
+        job: The call.
+    """
+    checkpoint = job.arguments["checkpoint"]
+    finished = job.path / "unlearned.ckpt"
+    if job.folder.resumed and finished.is_file():
+        job.say(f"{job.path} is finished: {finished}, {job.path / 'report.html'}")
+        return
+    job.data.use_split_of(checkpoint)
+    with lock_on_first(job.path):
+        job.begin(checkpoint)
+    job.say(f"unlearn: {job.path}, seed {job.seed}")
+    report = job.trainer.unlearn(job.model, job.data, **{**job.arguments, "output": str(job.path)})
+    if job.folder.first:
+        show(report)
+    job.say(f"checkpoint: {finished}\nreport: {job.path / 'report.html'}")
+
+
+def evaluate(job: Job) -> None:
+    """Judge a model.
+
+    Args:
+        job: The call.
+    """
+    arguments = {**job.arguments, **_files_of(job)}
+    job.config.update({key: value for key, value in arguments.items() if key in ("checkpoint", "original", "references")})
+    job.data.use_split_of(arguments["checkpoint"], forgotten_is_removed=False)
+    with lock_on_first(job.path):
+        job.begin(arguments["checkpoint"])
+        job.say(f"evaluate: {job.path}, seed {job.seed}")
+        report = job.trainer.evaluate(job.model, job.data, **{**arguments, "output": str(job.path)})
+    if job.folder.first:
+        show(report)
+    job.say(f"report: {job.path / 'report.html'}")
+
+
+def benchmark(job: Job) -> None:
+    """Compare methods.
+
+    Args:
+        job: The call.
+    """
+    with lock_on_first(job.path):
+        job.begin(None)
+    job.say(f"benchmark: {job.path}, seed {job.seed}")
+    report = job.trainer.benchmark(job.model, job.data, **{**job.arguments, "output": str(job.path)})
+    if job.folder.first:
+        show(report)
+    job.say(f"report: {job.path / 'report.html'}")
+
+
+def validate(job: Job) -> None:
+    """Accuracy on unseen samples.
+
+    Args:
+        job: The call.
+
+    Raises:
+        ConfigError: There are none.
+    """
+    if not len(job.data.part("unseen")[1]):
+        raise ConfigError("There are no unseen samples to validate on. Give --data.unseen 0.1, or use the command test.")
+    _measure(job, job.trainer.validate)
+
+
+def test(job: Job) -> None:
+    """Accuracy on test samples.
+
+    Args:
+        job: The call.
+    """
+    _measure(job, job.trainer.test)
+
+
+def predict(job: Job) -> None:
+    """Write logits, targets and sample indices of every part to `outputs.npz`.
+
+    Args:
+        job: The call.
+    """
+    with lock_on_first(job.path):
+        _start_with(job)
+        outputs = collect_outputs(job.trainer.fresh, job.model, job.data)
+        arrays = {
+            f"{part}/{name}": getattr(values, name).numpy()
+            for part, values in outputs.items()
+            for name in ("logits", "targets", "index")
+        }
+        if job.folder.first:
+            write_atomic(job.path / "outputs.npz", lambda file: np.savez_compressed(file, **arrays))
+    job.say(f"outputs: {job.path / 'outputs.npz'}")
+
+
+VERBS: Mapping[str, Callable[[Job], None]] = {
+    "fit": fit,
+    "unlearn": unlearn,
+    "evaluate": evaluate,
+    "benchmark": benchmark,
+    "validate": validate,
+    "test": test,
+    "predict": predict,
+}
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest training state of a `fit`.
+
+    Args:
+        folder: The run's folder.
+
+    Returns:
+        The file, or None where there is none yet.
+    """
+    return max((folder / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns, default=None)
+
+
+def _measure(job: Job, method: Callable[..., list[Mapping[str, float]]]) -> None:
+    with lock_on_first(job.path):
+        _start_with(job)
+        figures = method(job.model, datamodule=job.data, verbose=False)
+    job.say(_in_a_line({name: value for part in figures for name, value in part.items()}))
+
+
+def _start_with(job: Job) -> None:
+    checkpoint = job.arguments["checkpoint"]
+    job.data.use_split_of(checkpoint, forgotten_is_removed=False)
+    _check(job, checkpoint)
+    job.begin(checkpoint)
+    job.say(f"{job.call.command}: {job.path}, seed {job.seed}")
+
+
+def _check(job: Job, checkpoint: str | None) -> None:
+    UnlearningTrainer._check_model(job.model, job.data, checkpoint)
+
+
+def _is_finished(checkpoint: Path, max_epochs: int | None) -> bool:
+    state = AtomicCheckpointIO().load_checkpoint(checkpoint)
+    return max_epochs is not None and 0 <= max_epochs <= int(state["epoch"]) + 1
+
+
+def _files_of(job: Job) -> dict[str, object]:
+    """The checkpoint of an earlier run, and what it can be compared with."""
+    if job.call.run is None:
+        return {}
+    run = RunFolder(Path(job.call.run))
+    command = run.record().get("command")
+    if command == "fit":
+        newest = newest_checkpoint(run.path)
+        if newest is None:
+            raise CheckpointError(f"{run.path} holds no checkpoint yet. Finish the run, or give --checkpoint.")
+        return {"checkpoint": job.arguments["checkpoint"] or str(newest)}
+    if command != "unlearn":
+        raise ConfigError(f"{run.path} is a run of {command}; needed: one of fit or unlearn.")
+    unlearned = run.path / "unlearned.ckpt"
+    if not unlearned.is_file():
+        raise CheckpointError(f"{run.path} is not finished. Go on with: unlearn --resume {run.path}")
+    saved = run.config()
+    return {
+        "checkpoint": job.arguments["checkpoint"] or str(unlearned),
+        "original": job.arguments["original"] or saved.get("checkpoint"),
+        "references": job.arguments["references"] or saved.get("references"),
+    }
+
+
+def _hash(checkpoint: str) -> str:
+    try:
+        return hash_of_file(Path(checkpoint))
+    except OSError as error:
+        raise CheckpointError(f"{checkpoint} cannot be read: {error.strerror}. Needed: a checkpoint file.") from None
+
+
+def _in_a_line(figures: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {float(value):.4g}" for name, value in sorted(figures.items()))

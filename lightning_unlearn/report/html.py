@@ -1,0 +1,171 @@
+"""One self-contained page: no scripts, no network, nothing that the reader's browser must fetch."""
+
+import math
+
+from lightning_unlearn.report import sections, sections_benchmark, sections_detail, sections_record
+from lightning_unlearn.report.comparison import compare, subjects
+from lightning_unlearn.report.labels import SCREENING, TIERS, metric, number, seconds
+from lightning_unlearn.report.leaderboard import leaderboard, ranked_by
+from lightning_unlearn.report.markup import Html, name, paragraph, raw, section, text
+from lightning_unlearn.report.schema import Report
+from lightning_unlearn.report.stylesheet import STYLE
+from lightning_unlearn.report.wording import summary
+
+__all__ = ["render"]
+
+KINDS = {"unlearn": "Unlearning report", "evaluate": "Evaluation report", "benchmark": "Benchmark report"}
+# Even if a name got through unescaped, the browser would run and load nothing.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+
+
+def render(report: Report) -> str:
+    """Write a report as a page.
+
+    Args:
+        report: Of any kind.
+
+    Returns:
+        HTML.
+    """
+    body = raw(_header(report), *(_benchmark(report) if report.kind == "benchmark" else _models(report)))
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n<meta name="referrer" content="no-referrer">\n'
+        f"<title>{text(report.title or KINDS[report.kind])}</title>\n<style>{STYLE}</style>\n</head>\n"
+        f"<body>\n<main>\n{body}</main>\n</body>\n</html>\n"
+    )
+
+
+def _header(report: Report) -> Html:
+    kicker = " \u00b7 ".join(part for part in (KINDS[report.kind], report.created) if part)
+    tier = TIERS.get(report.tier, SCREENING)
+    calm = "" if tier == SCREENING else " calm"
+    tiles = _tiles_benchmark(report) if report.kind == "benchmark" else _tiles(report)
+    notes = list(dict.fromkeys(note for row in report.rows for note in row.notes))
+    return raw(
+        Html("<header>"),
+        paragraph(kicker, css="kicker"),
+        Html(f"<h1>{name(report.title or KINDS[report.kind])}</h1>"),
+        Html(f'<p class="badge{calm}">{text(tier)}</p>'),
+        paragraph(*summary(report), css="lead"),
+        Html(f'<dl class="tiles">{"".join(tiles)}</dl>') if tiles else Html(""),
+        _list(report.warnings, "warnings"),
+        _list(notes, "notes"),
+        Html("</header>\n"),
+    )
+
+
+def _list(items: list[str], css: str) -> Html:
+    body = "".join(f"<li>{text(item)}</li>" for item in items)
+    return Html(f'<ul class="{css}">{body}</ul>') if body else Html("")
+
+
+def _models(report: Report) -> list[Html]:
+    rows = subjects(report)
+    return [
+        sections.forgotten(report),
+        sections.cost(report, rows),
+        sections.distance(report, rows),
+        sections.back(report, rows),
+        sections.memory(report, rows),
+        sections_detail.attack(report, rows),
+        sections_detail.classes(rows),
+        sections_detail.layers(rows),
+        sections_detail.stages(rows),
+        sections_record.config(report),
+        sections_record.versions(report),
+        sections_record.not_shown(report),
+    ]
+
+
+def _benchmark(report: Report) -> list[Html]:
+    rows = sections_benchmark.best_cells(report)
+    details = [
+        sections_detail.attack(report, rows),
+        sections_detail.classes(rows),
+        sections_detail.layers(rows),
+    ]
+    which = ", ".join(f"{row.method} on {row.request} with seed {row.seed}" for row in rows)
+    note = f"The sections on the attacker, classes and layers show one model of the leading method: {which}."
+    return [
+        sections_benchmark.board(report),
+        sections_benchmark.trade_off(report),
+        sections_benchmark.pairs(report),
+        sections.forgotten(report),
+        section("One model in detail", paragraph(note)) if any(details) else Html(""),
+        *details,
+        sections_benchmark.stage_table(report),
+        sections_record.config(report),
+        sections_record.versions(report),
+        sections_record.not_shown(report),
+    ]
+
+
+def _tile(label: str, value: str, *beside: str) -> Html:
+    lines = "".join(f'<dd class="beside">{text(line)}</dd>' for line in beside if line)
+    return Html(f'<div class="tile"><dt>{text(label)}</dt><dd class="value">{text(value)}</dd>{lines}</div>')
+
+
+def _tiles(report: Report) -> list[Html]:
+    rows = subjects(report)
+    if len(rows) != 1:
+        return []
+    row = rows[0]
+    found = []
+    for entry in compare(report, row, ("gap/avg", "forget/acc", "retain/acc", "test/acc")):
+        if not math.isfinite(entry.value):
+            continue
+        percent = " %" if entry.metric.endswith("acc") else ""
+        beside = []
+        if entry.metric == "gap/avg":
+            if math.isfinite(entry.level):
+                beside.append(f"two references {number('gap/avg', entry.level)}")
+            if math.isfinite(entry.original_level):
+                beside.append(f"original {number('gap/avg', entry.original_level)}")
+        else:
+            if math.isfinite(entry.reference):
+                beside.append(f"reference {number(entry.metric, entry.reference)} %")
+            if math.isfinite(entry.original) and row.role == "method":
+                beside.append(f"original {number(entry.metric, entry.original)} %")
+        found.append(_tile(metric(entry.metric).label, number(entry.metric, entry.value) + percent, *beside))
+    auc = row.metrics.get("forget_unseen/auc", math.nan)
+    if math.isfinite(auc) and "gap/avg" not in row.metrics:
+        low, high = (row.metrics.get(f"forget_unseen/auc/{end}", math.nan) for end in ("low", "high"))
+        interval = (
+            f"{number('mia/auc', low)} to {number('mia/auc', high)}" if math.isfinite(low + high) else ""
+        )
+        found.insert(
+            0, _tile("Forgotten against unseen, AUC", number("mia/auc", auc), interval, "alike at 0.5")
+        )
+    time, share = (row.metrics.get(key, math.nan) for key in ("time/unlearn_s", "cost/share"))
+    if math.isfinite(time):
+        work = f"{number('cost/share', share)} of retraining\u2019s work" if math.isfinite(share) else ""
+        found.append(_tile("Time of all stages", seconds(time), work))
+    elif math.isfinite(share):
+        found.append(_tile("Work", number("cost/share", share), "of retraining"))
+    return found
+
+
+def _tiles_benchmark(report: Report) -> list[Html]:
+    # With several request families the leaderboards alone say it.
+    lines = leaderboard(report)
+    if len({line.family for line in lines}) != 1:
+        return []
+    key, _ = ranked_by(report.goal)
+    found = []
+    for line in [line for line in lines if line.role == "method" and key in line.metrics][:3]:
+        cost = line.metrics.get("cost/share")
+        beside = (
+            f"{number('cost/share', cost.mean)} of retraining\u2019s work"
+            if cost is not None and cost.n
+            else ""
+        )
+        found.append(
+            _tile(line.method, number(key, line.metrics[key].mean), metric(key).label.lower(), beside)
+        )
+    for line in lines:
+        if line.role in ("level", "original") and key in line.metrics and line.metrics[key].n:
+            found.append(_tile(line.method, number(key, line.metrics[key].mean), metric(key).label.lower()))
+    return found

@@ -1,0 +1,155 @@
+"""What an attacker sees, what happened per class and per layer, the time per stage: sections of a page."""
+
+from collections.abc import Sequence
+
+from lightning_unlearn.report import figures
+from lightning_unlearn.report.comparison import compare, heading
+from lightning_unlearn.report.labels import count, metric, number, seconds
+from lightning_unlearn.report.markup import Html, each, figure, fold, grid, name, raw, section, table
+from lightning_unlearn.report.schema import Report, Row
+
+__all__ = ["attack", "classes", "layers", "stages"]
+
+ATTACK = ("mia/efficacy", "mia/auc", "mia/tpr@1fpr", "mia/tpr@0.1fpr", "streisand", "churn")
+
+
+def attack(report: Report, rows: Sequence[Row]) -> Html:
+    """What an attacker sees: rates, ROC on logarithmic axes, margins.
+
+    Args:
+        report: Of any kind.
+        rows: The models.
+
+    Returns:
+        A section.
+    """
+
+    def one(row: Row) -> Html:
+        lines = [
+            [
+                metric(entry.metric).label,
+                number(entry.metric, entry.value),
+                number(entry.metric, entry.reference),
+                number(entry.metric, entry.level),
+                number(entry.metric, entry.original),
+            ]
+            for entry in compare(report, row, ATTACK)
+        ]
+        drawings = []
+        position = rows.index(row)
+        margins, roc = row.details.get("margins"), row.details.get("roc")
+        if margins and len(margins.get("bins", [])) > 1:
+            caption = (
+                "Margins of the model. Forgotten samples should lie where unseen samples, and "
+                "the reference's, do."
+            )
+            drawings.append(figure(figures.margins(margins, f"margins{position}"), caption))
+        if roc and len(roc["fpr"]) > 1:
+            caption = (
+                "Membership attack on the forgotten samples. On the dashed line it does no "
+                "better than chance."
+            )
+            drawings.append(figure(figures.roc(roc, f"roc{position}"), caption))
+        head = ["", "This model", "Retrained reference", "Two references differ by", "Original"]
+        return raw(table(head, lines, dropped=True), grid(*drawings))
+
+    return section("What an attacker sees", each([(heading(row), one(row)) for row in rows]))
+
+
+def classes(rows: Sequence[Row]) -> Html:
+    """Accuracy per class.
+
+    Args:
+        rows: The models.
+
+    Returns:
+        A section; empty without such details.
+    """
+
+    def one(row: Row) -> Html:
+        found = row.details.get("per_class", [])
+        if not found:
+            return Html("")
+        drawn = figures.most_different(found)
+        caption = (
+            "Forgotten samples should be classified about as well as test samples of their "
+            "class, not as retained ones."
+        )
+        if len(drawn) < len(found):
+            caption += f" The {len(drawn)} of {len(found)} classes where the two lie furthest apart."
+        lines = [
+            [
+                name(entry["class"]),
+                *(number("test/acc", value) for value in (entry["forget"], entry["retain"], entry["test"])),
+            ]
+            for entry in found
+        ]
+        full = table(["Class", "Forgotten", "Retained", "Test"], lines, caption="Accuracy in %", dropped=True)
+        drawing = figure(figures.per_class(drawn, f"class{rows.index(row)}"), caption)
+        return (
+            grid(drawing, full) if len(found) <= 20 else raw(drawing, fold(f"All {len(found)} classes", full))
+        )
+
+    return section("Per class", each([(heading(row), one(row)) for row in rows]))
+
+
+def layers(rows: Sequence[Row]) -> Html:
+    """What changed in each layer: relative weight change, and the share of ones in each stage's mask.
+
+    Args:
+        rows: The models.
+
+    Returns:
+        A section; empty without such details.
+    """
+
+    def one(row: Row) -> Html:
+        position = rows.index(row)
+        drawings, tables = [], []
+        changed = row.details.get("layers", {})
+        if changed:
+            drawing = figures.layer_bars(
+                changed, f"layers{position}", "relative change of weights", share=False
+            )
+            drawings.append(figure(drawing, "How far each layer's weights moved from the original's."))
+            lines = [[name(layer), number("churn", value)] for layer, value in changed.items()]
+            tables.append(fold("Weight change of all layers", table(["Layer", "Relative change"], lines)))
+        for index, stage in enumerate(row.stages):
+            if stage.mask_on:
+                label = f"share of the mask that is on, {stage.name}"
+                drawing = figures.layer_bars(stage.mask_on, f"mask{position}-{index}", label, share=True)
+                drawings.append(figure(drawing, f"Share of weights that {stage.name} selected, per layer."))
+                lines = [[name(layer), number("churn", value)] for layer, value in stage.mask_on.items()]
+                tables.append(fold(f"Mask of all layers, {stage.name}", table(["Layer", "On"], lines)))
+        return raw(grid(*drawings), *tables)
+
+    return section("What changed, per layer", each([(heading(row), one(row)) for row in rows]))
+
+
+def stages(rows: Sequence[Row]) -> Html:
+    """The time of each stage.
+
+    Args:
+        rows: The models.
+
+    Returns:
+        A section; empty without stages.
+    """
+
+    def one(row: Row) -> Html:
+        if not row.stages:
+            return Html("")
+        lines = [
+            [
+                name(stage.name),
+                seconds(stage.seconds),
+                count(round(stage.work)),
+                number("cost/share", stage.share),
+            ]
+            for stage in row.stages
+        ]
+        drawing = figures.stage_times(row.stages, f"stages{rows.index(row)}")
+        head = ["Stage", "Wall time", "Image passes", "Share of retraining"]
+        return grid(figure(drawing, "Wall time of each stage, preparation included."), table(head, lines))
+
+    return section("Time per stage", each([(heading(row), one(row)) for row in rows]))

@@ -1,0 +1,241 @@
+"""The report in the terminal: a rich table there, plain lines in a log or a pipe."""
+
+import math
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TextIO
+
+from lightning_unlearn.report.comparison import MAIN, compare, references_of, subjects
+from lightning_unlearn.report.labels import SCREENING, TIERS, count, metric, number, plain, with_spread
+from lightning_unlearn.report.leaderboard import leaderboard, pareto_front
+from lightning_unlearn.report.schema import Report
+from lightning_unlearn.report.wording import reading, summary
+
+__all__ = ["Grid", "grids", "show"]
+
+WIDTH = 100
+NAME = 30
+GAP = 2
+# Which columns stay where there is no room for all, the most important first.
+PRIORITY = ("gap/avg", "test/acc", "forget/acc", "cost/share", "retain/acc", "relearn/gap", "time/unlearn_s",
+            "mia/efficacy", "forget_unseen/auc", "js/forget", "mia/auc", "memory/peak_mb")  # fmt: skip
+ORDER = ("gap/avg", "forget/acc", "retain/acc", "test/acc", "mia/efficacy", "mia/auc", "forget_unseen/auc",
+         "js/forget", "relearn/gap", "cost/share", "time/unlearn_s", "memory/peak_mb")  # fmt: skip
+COSTS = ("cost/share", "time/unlearn_s", "memory/peak_mb")
+EXTRA = (*COSTS, "forget_unseen/auc", "streisand", "churn", "tow")
+ASCII = str.maketrans({
+    "±": "+/-",
+    "\u2212": "-",
+    "\u202f": " ",
+    "\u2014": "-",
+    "\u25c6": "*",
+    "\u2026": "...",
+})
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of text.
+
+    Attributes:
+        title: Above it.
+        head: Of the columns; the first holds names, the others numbers.
+        rows: Cells, as many as columns.
+        strong: Rows that stand out.
+    """
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+    strong: tuple[int, ...] = ()
+
+
+def grids(report: Report, width: int = WIDTH) -> list[Grid]:
+    """The tables of a report, their columns chosen to fit.
+
+    Args:
+        report: Of any kind.
+        width: In letters.
+
+    Returns:
+        A leaderboard per request family for a benchmark, else each model beside its reference.
+    """
+    return (_leaderboards if report.kind == "benchmark" else _models)(report, width)
+
+
+def show(report: Report, stream: TextIO | None = None, width: int | None = None) -> None:
+    """Print a report.
+
+    Args:
+        report: Of any kind.
+        stream: Where; the standard output by default. Where it is no terminal, no escape codes are written.
+        width: In letters; the terminal's, at most 100, by default.
+    """
+    out = stream or sys.stdout
+    terminal = out.isatty() and os.environ.get("TERM") != "dumb"
+    encoding = (getattr(out, "encoding", None) or "utf-8").lower()
+    width = width or min(_columns(), WIDTH)
+    if terminal and encoding.startswith("utf"):
+        _show_rich(report, out, width)
+        return
+    text = "\n".join(_lines(report, width)) + "\n"
+    if not encoding.startswith("utf"):
+        text = text.translate(ASCII).encode(encoding, "replace").decode(encoding)
+    out.write(text)
+
+
+def _columns() -> int:
+    try:
+        return os.get_terminal_size().columns
+    except OSError:
+        return WIDTH
+
+
+def _leaderboards(report: Report, width: int) -> list[Grid]:
+    found = []
+    lines = leaderboard(report)
+    for title in dict.fromkeys(line.family for line in lines):
+        shown = [line for line in lines if line.family == title]
+        front = pareto_front(shown)
+        names = [_clip(line.method) + (" \u25c6" if line in front else "") for line in shown]
+        cells = {
+            key: [
+                with_spread(key, line.metrics[key].mean, line.metrics[key].sd) if key in line.metrics else ""
+                for line in shown
+            ]
+            for key in ORDER
+            if any(key in line.metrics for line in shown)
+        }
+        counts = [str(line.n) for line in shown]
+        taken = _longest(["Method", *names]) + GAP + _longest(["n", *counts])
+        kept = _fitting(cells, width - taken)
+        rows = [
+            [name, n, *(cells[key][row] for key in kept)]
+            for row, (name, n) in enumerate(zip(names, counts, strict=True))
+        ]
+        strong = (0,) if shown and shown[0].role == "method" else ()
+        found.append(Grid(plain(title), ["Method", "n", *(metric(key).short for key in kept)], rows, strong))
+    return found
+
+
+def _fitting(cells: dict[str, list[str]], room: int) -> list[str]:
+    """The columns that fit, the most important first to be kept, in the order of the table."""
+    kept = []
+    for key in PRIORITY:
+        if key in cells:
+            room -= _longest([metric(key).short, *cells[key]]) + GAP
+            if room < 0:
+                break
+            kept.append(key)
+    return [key for key in ORDER if key in kept]
+
+
+def _models(report: Report, width: int) -> list[Grid]:
+    found = []
+    for row in subjects(report):
+        names = (*MAIN, *(key for key in EXTRA if key not in MAIN))
+        entries = [entry for entry in compare(report, row, names) if math.isfinite(entry.value)]
+        # A cost has no reference that it should equal.
+        compared = [entry.metric not in COSTS for entry in entries]
+        columns = {"This model": [number(entry.metric, entry.value) for entry in entries]}
+        if references_of(report, row) or "gap/avg" in row.metrics:
+            columns |= {
+                "Reference": [number(entry.metric, entry.reference) for entry in entries],
+                "Difference": [number(entry.metric, entry.difference, sign=True) for entry in entries],
+                "Ref. to ref.": [number(entry.metric, entry.level) for entry in entries],
+                "Orig. to ref.": [number(entry.metric, entry.original_level) for entry in entries],
+            }
+            for cells in list(columns.values())[2:]:
+                cells[:] = [cell if asked else "" for cell, asked in zip(cells, compared, strict=True)]
+        columns["Original"] = [
+            number(entry.metric, entry.original) if asked else ""
+            for entry, asked in zip(entries, compared, strict=True)
+        ]
+        if "Reference" in columns:
+            columns["Against level"] = [reading(entry.difference, entry.level) for entry in entries]
+        head, labels = ["", *columns], [metric(entry.metric).short for entry in entries]
+        rows = [[label, *(cells[i] for cells in columns.values())] for i, label in enumerate(labels)]
+        while len(head) > 2 and _width(head, rows) > width:
+            # The last columns follow from the first ones; both levels stay longest.
+            head, rows = head[:-1], [cells[:-1] for cells in rows]
+        found.append(Grid(f"{plain(row.method)}, {plain(row.request)}, seed {row.seed}", head, rows))
+    return found
+
+
+def _before(report: Report) -> list[str]:
+    lines = [plain(report.title), TIERS.get(report.tier, SCREENING)]
+    for request in report.requests:
+        share = f"{count(request.count)} of {count(request.of)} samples"
+        lines.append(f"forget: {plain(request.name)}, {share}, hash {plain(request.digest[:12])}")
+    lines += [f"warning: {plain(warning)}" for warning in report.warnings]
+    return lines
+
+
+def _after(report: Report) -> list[str]:
+    notes = dict.fromkeys(note for row in report.rows for note in row.notes)
+    return [" ".join(summary(report)), *(f"note: {plain(note)}" for note in notes)]
+
+
+def _lines(report: Report, width: int) -> list[str]:
+    from rich.cells import cell_len
+
+    lines = [*_before(report), ""]
+    for grid in grids(report, width):
+        sizes = [_longest(column) for column in zip(grid.head, *grid.rows, strict=True)]
+        lines.append(grid.title)
+        for cells in (grid.head, *grid.rows):
+            first = cells[0] + " " * (sizes[0] - cell_len(cells[0]))
+            rest = [
+                " " * (size - cell_len(cell)) + cell for size, cell in zip(sizes[1:], cells[1:], strict=True)
+            ]
+            lines.append((" " * GAP).join([first, *rest]).rstrip())
+        lines.append("")
+    return [*lines, *_after(report)]
+
+
+def _show_rich(report: Report, stream: TextIO, width: int) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
+    title, tier, *others = _before(report)
+    console.print(Text(title, style="bold"))
+    console.print(Text(tier, style="yellow"))
+    for line in others:
+        console.print(Text(line, style="yellow" if line.startswith("warning") else "dim"))
+    for grid in grids(report, width):
+        # Text, never a string: a name in brackets would be taken for markup.
+        table = Table(
+            box=SIMPLE_HEAD, title=Text(grid.title, style="bold"), title_justify="left", show_edge=False,
+            pad_edge=False, padding=(0, GAP - 1, 0, 0),
+        )  # fmt: skip
+        for position, name in enumerate(grid.head):
+            table.add_column(Text(name), justify="left" if position == 0 else "right", no_wrap=True)
+        for position, cells in enumerate(grid.rows):
+            style = "bold" if position in grid.strong else ""
+            table.add_row(*(Text(cell, style=style) for cell in cells))
+        console.print()
+        console.print(table)
+        console.print()
+    for line in _after(report):
+        console.print(Text(line))
+
+
+def _clip(text: str) -> str:
+    line = plain(text)
+    return line if len(line) <= NAME else line[: NAME - 1] + "\u2026"
+
+
+def _longest(cells: Sequence[str]) -> int:
+    from rich.cells import cell_len
+
+    return max(cell_len(cell) for cell in cells)
+
+
+def _width(head: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    sizes = [_longest(column) for column in zip(head, *rows, strict=True)]
+    return sum(sizes) + GAP * (len(sizes) - 1)

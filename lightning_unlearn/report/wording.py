@@ -1,0 +1,272 @@
+"""What the report says in sentences, each from the figures and no stronger than them."""
+
+import math
+
+from lightning_unlearn.report.comparison import Comparison, compare, references_of, subjects
+from lightning_unlearn.report.labels import count, number, plain, seconds, with_spread
+from lightning_unlearn.report.leaderboard import Line, family, leaderboard, ranked_by
+from lightning_unlearn.report.schema import Report, Request, Row
+
+__all__ = ["against_unseen", "brought_back", "limits", "reading", "summary"]
+
+# For a claim about a method (evaluation, "Nothing is printed without its zero").
+DRAWS, POOLED = 5, 400
+
+
+def reading(difference: float, level: float) -> str:
+    """How a difference compares with what two references differ by.
+
+    Args:
+        difference: To the reference.
+        level: What two references differ by.
+
+    Returns:
+        "within", "2.4 times", or nothing where the level is unknown.
+    """
+    if not (math.isfinite(difference) and math.isfinite(level)):
+        return ""
+    if abs(difference) <= level:
+        return "within"
+    return f"{abs(difference) / level:.1f} times" if level > 0 else "beyond"
+
+
+def against_unseen(row: Row) -> str:
+    """What the comparison of forgotten with unseen samples says.
+
+    Args:
+        row: With `forget_unseen/auc` and its interval, or without.
+
+    Returns:
+        A sentence, empty without the metric.
+    """
+    auc = row.metrics.get("forget_unseen/auc", math.nan)
+    low, high = (row.metrics.get(f"forget_unseen/auc/{end}", math.nan) for end in ("low", "high"))
+    if not math.isfinite(auc):
+        return ""
+    shown = number("mia/auc", auc)
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return (
+            f"Confidence ranks forgotten above unseen samples with AUC {shown} (0.5: alike); "
+            "without an interval."
+        )
+    interval = f"AUC {shown}, interval {number('mia/auc', low)} to {number('mia/auc', high)}"
+    if low <= 0.5 <= high:
+        shift = max(0.5 - low, high - 0.5)
+        return (
+            "Forgotten samples are not distinguished from unseen ones by confidence at this power "
+            f"({interval}; a shift of {number('mia/auc', shift)} could be missed)."
+        )
+    side = "more" if auc > 0.5 else "less"
+    return (
+        f"Forgotten samples are distinguishable from unseen ones: the model is {side} "
+        f"confident on them ({interval})."
+    )
+
+
+def brought_back(report: Report, row: Row) -> str:
+    """What retain-only fine-tuning did.
+
+    Args:
+        report: For the level.
+        row: With `relearn/gap`, or without.
+
+    Returns:
+        A sentence, empty without the metric.
+    """
+    gap = row.metrics.get("relearn/gap", math.nan)
+    if not math.isfinite(gap):
+        return ""
+    level = report.levels.get(row.request, {}).get("relearn/gap", math.nan)
+    size = f"{number('relearn/gap', abs(gap))} points {'above' if gap >= 0 else 'below'}"
+    text = f"After fine-tuning on retained data alone, forget accuracy lies {size} the reference's"
+    if not math.isfinite(level):
+        return text + "."
+    two = f"two references differ by {number('relearn/gap', level)}"
+    if abs(gap) <= level:
+        return f"{text}, no more than {two}."
+    return f"{text}, where {two}" + (": part of the memory may only have been covered." if gap > 0 else ".")
+
+
+def summary(report: Report) -> list[str]:
+    """The report in a few sentences.
+
+    Args:
+        report: Of any kind.
+
+    Returns:
+        Sentences in plain text.
+    """
+    if not report.rows:
+        return ["This report holds no results."]
+    if report.kind == "benchmark":
+        return _summary_benchmark(report)
+    return _summary_model(report, subjects(report)[0] if subjects(report) else report.rows[0])
+
+
+def _summary_model(report: Report, row: Row) -> list[str]:
+    values = {entry.metric: entry for entry in compare(report, row)}
+    sentences = []
+    request = next((item for item in report.requests if item.name == row.request), None)
+    if request is not None:
+        sentences.append(
+            f"{count(request.count)} of {count(request.of)} training samples were to be forgotten."
+        )
+    sentences += _cost(row, values.get("test/acc"))
+    gap = values.get("gap/avg")
+    if gap is not None and math.isfinite(gap.value):
+        sentences.append(
+            f"Its average gap to retraining is {number('gap/avg', gap.value)} points{_levels(gap)}."
+        )
+    else:
+        if not references_of(report, row):
+            sentences.append(
+                "No retrained reference was given, so how far it is from retraining is not known."
+            )
+        sentences.append(against_unseen(row))
+    sentences.append(brought_back(report, row))
+    return [sentence for sentence in sentences if sentence]
+
+
+def _cost(row: Row, test: Comparison | None) -> list[str]:
+    parts = []
+    time = row.metrics.get("time/unlearn_s", math.nan)
+    share = row.metrics.get("cost/share", math.nan)
+    if math.isfinite(time):
+        parts.append(f"took {seconds(time)}")
+    if math.isfinite(share):
+        parts.append(f"{'took ' if not parts else ''}{number('cost/share', share)} of the work of retraining")
+    sentences = []
+    name = plain(row.method)
+    if parts and row.role == "method":
+        sentences.append(f"{name} {' and '.join(parts)}.")
+    if test is not None and math.isfinite(test.value):
+        if row.role == "method" and math.isfinite(test.original):
+            before, after = number("test/acc", test.original), number("test/acc", test.value)
+            change = f"stayed at {after} %" if before == after else f"went from {before} % to {after} %"
+            sentences.append(f"Test accuracy {change}.")
+        else:
+            sentences.append(f"Test accuracy is {number('test/acc', test.value)} %.")
+    return sentences
+
+
+def _levels(gap: Comparison) -> str:
+    parts = []
+    if math.isfinite(gap.level):
+        parts.append(f"two retrained models differ by {number('gap/avg', gap.level)}")
+    if math.isfinite(gap.original_level):
+        parts.append(f"the original is {number('gap/avg', gap.original_level)} away")
+    return ", where " + " and ".join(parts) if parts else ""
+
+
+def _summary_benchmark(report: Report) -> list[str]:
+    lines = leaderboard(report)
+    cells = [row for row in report.rows if row.role == "method"]
+    methods = dict.fromkeys(row.method for row in cells)
+    draws = dict.fromkeys(row.request for row in cells)
+    seeds = dict.fromkeys(row.seed for row in cells)
+    sentences = [
+        f"{_plural(len(methods), 'method')} on {_plural(len(draws), 'forget set')} with "
+        f"{_plural(len(seeds), 'seed')}: "
+        f"{_plural(len(cells), 'model')}."
+    ]
+    for name in dict.fromkeys(line.family for line in lines):
+        sentences.append(_best(report, [line for line in lines if line.family == name]))
+    return [sentence for sentence in sentences if sentence]
+
+
+def _best(report: Report, lines: list[Line]) -> str:
+    key, larger = ranked_by(report.goal)
+    first = next((line for line in lines if line.role == "method"), None)
+    if first is None or key not in first.metrics or not first.metrics[key].n:
+        return ""
+    value = with_spread(key, first.metrics[key].mean, first.metrics[key].sd)
+    cost = first.metrics.get("cost/share")
+    at = f" at {number('cost/share', cost.mean)} of retraining's work" if cost is not None and cost.n else ""
+    where = f"On {plain(first.family)}, {plain(first.method)}"
+    if larger:
+        return f"{where} has the highest test accuracy, {value} %{at}."
+    level, original = (
+        next(
+            (line.metrics[key].mean for line in lines if line.role == role and key in line.metrics), math.nan
+        )
+        for role in ("level", "original")
+    )
+    levels = _levels(Comparison(key, first.metrics[key].mean, level=level, original_level=original))
+    return f"{where} comes closest to retraining: average gap {value} points{at}{levels}."
+
+
+def limits(report: Report) -> list[str]:
+    """What the report does not show.
+
+    Args:
+        report: Of any kind.
+
+    Returns:
+        Sentences in plain text.
+    """
+    rows = subjects(report)
+    said = []
+    if report.tier not in ("audit", "benchmark"):
+        said.append(
+            "This is a screening of single models: not evidence of forgetting. It can show that "
+            "samples are still "
+            "remembered, never that they are not. An audit compares ensembles (evaluate --tier audit)."
+        )
+    missing = [row for row in rows if not references_of(report, row)]
+    if missing:
+        said.append(
+            "Without a retrained reference it cannot be said how far a model is from one that never "
+            "saw the samples. "
+            "Being alike to unseen samples in confidence is weaker: an attack that looks at each "
+            "sample may still "
+            "tell them apart."
+        )
+    if any(references_of(report, row) and not report.levels.get(row.request) for row in rows):
+        said.append(
+            "With a single reference, what two references differ by is not known, so no difference "
+            "can be called "
+            "large or small."
+        )
+    if report.kind == "benchmark":
+        said += _too_few(report)
+    small = [request for request in report.requests if request.count < POOLED and report.kind != "benchmark"]
+    if small:
+        counts = ", ".join(_error(request) for request in small[:3])
+        said.append(f"Forget accuracy of few samples is uncertain: {counts} (one standard error at 50 %).")
+    if copies := sum(request.copies_left for request in report.requests):
+        what = "1 exact copy" if copies == 1 else f"{copies} exact copies"
+        said.append(
+            f"{what} of forgotten samples stay in the retain set: the model may rightly still know them."
+        )
+    if not any("relearn/gap" in row.metrics for row in rows):
+        said.append("Whether fine-tuning on retained data alone brings the memory back was not measured.")
+    said.append(
+        "Other places may hold the samples: earlier checkpoints, optimiser state, caches, logs, "
+        "backups, and models "
+        "that were distilled or fine-tuned from the original. `purge` lists those it knows."
+    )
+    said.append("No attack here is the strongest possible; a stronger one can find what these did not.")
+    return said
+
+
+def _too_few(report: Report) -> list[str]:
+    said = []
+    for name in dict.fromkeys(family(row.request) for row in report.rows if row.role == "method"):
+        drawn = {row.request for row in report.rows if row.role == "method" and family(row.request) == name}
+        pooled = sum(request.count for request in report.requests if request.name in drawn)
+        if len(drawn) < DRAWS or pooled < POOLED:
+            said.append(
+                f"{plain(name)}: {_plural(len(drawn), 'forget set')} with {pooled} samples in all. A "
+                "claim that one "
+                f"method is better needs at least {DRAWS} forget sets and {POOLED} samples."
+            )
+    return said
+
+
+def _error(request: Request) -> str:
+    error = 50 / math.sqrt(max(request.count, 1))
+    return f"{_plural(request.count, 'sample')} give ±{error:.1f} points"
+
+
+def _plural(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"
