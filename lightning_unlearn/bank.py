@@ -17,12 +17,15 @@ from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.views import View
 from lightning_unlearn.exceptions import CheckpointError
 from lightning_unlearn.files import write_text_atomic
-from lightning_unlearn.ranks import barrier, is_first, lock_on_first
-from lightning_unlearn.training import describe, fit_quietly
+from lightning_unlearn.ranks import barrier, first_says, is_first, lock_on_first
+from lightning_unlearn.training import describe, fit_quietly, stable_repr
 
 __all__ = ["Bank", "Recipe", "hash_of_file", "hash_of_weights"]
 
 log = logging.getLogger(__name__)
+
+# Arguments of a Trainer that say where a model is trained, not what it becomes; precision is compared by its own name.
+_WITHOUT_EFFECT = ("accelerator", "devices", "strategy", "num_nodes", "precision")
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class Bank:
         entry = self.folder / hashlib.sha256(content.encode()).hexdigest()[:24]
         with lock_on_first(entry, wait=True):
             state = self._verified(entry, content)
-            if state is None:
+            if first_says(state is None):
                 log.info("training %s (seed %d) for the bank", "an original" if view == "train" else "a reference", seed)
                 fit_quietly(model, data, view, recipe.max_epochs, recipe.trainer)
                 model.cpu()
@@ -90,7 +93,8 @@ class Bank:
                     write_text_atomic(entry / "entry.json", json.dumps(record, indent=1))
                 barrier()
             else:
-                model.load_state_dict(state)
+                # Another rank may have looked before another run had finished the entry.
+                model.load_state_dict(state or read_weights(entry / "weights.ckpt")[0])
         return model.eval()
 
     @staticmethod
@@ -110,18 +114,22 @@ class Bank:
             JSON with sorted keys.
         """
         content = {
-            "data": data.fingerprint(*(("retain", "forget") if view == "train" and data.forget_rule else ("retain",))),
+            "data": data.fingerprint(view),
             "normalisation": [list(data.dataset.mean), list(data.dataset.std)],
             "batch_size": data.batch_size,
-            "augmentation": repr(data.augmentation),
+            "augmentation": stable_repr(data.augmentation),
             "model": describe(untrained),
             "weights": hash_of_weights(untrained),
             "max_epochs": recipe.max_epochs,
             "precision": str(recipe.trainer.get("precision") or "32-true"),
+            "trainer": {name: value for name, value in recipe.trainer.items() if name not in _WITHOUT_EFFECT},
+            # The order is drawn for the view by name, so that two views of the same samples differ.
+            "view": view,
             "seed": seed,
+            "order_seed": data.seed,
             "versions": {name: version(name) for name in ("torch", "lightning")},
         }
-        return json.dumps(content, sort_keys=True, default=repr)
+        return json.dumps(content, sort_keys=True, default=stable_repr)
 
     @staticmethod
     def _verified(entry: Path, content: str) -> dict[str, Tensor] | None:

@@ -25,6 +25,7 @@ from lightning_unlearn.ranks import barrier, is_first, lock_on_first
 from lightning_unlearn.report.decode import decode, encode
 from lightning_unlearn.report.schema import Report, Row
 from lightning_unlearn.trainer import UnlearningTrainer
+from lightning_unlearn.training import stable_repr
 
 __all__ = ["benchmark"]
 
@@ -114,9 +115,9 @@ def benchmark(
                 report.levels.update(part.levels)
         assert report is not None
         report.title = f"{data.dataset.name}: {len(chosen)} methods, {len(sets)} forget sets, {len(seeds)} seeds"
+        report.config = trainer.configuration
         if is_first():
-            report.config = trainer.configuration
-        report.save(folder)
+            report.save(folder)
     return report
 
 
@@ -140,7 +141,7 @@ class _Runner:
         name = forget_set.name
         reference_seeds = [_SEEDS_PER_SET * forget_set.number + i + 1 for i in range(self.references)]
         keys = {
-            (method, seed): self._key(forget_set, seed, method, repr(build.settings))
+            (method, seed): self._key(forget_set, seed, method, stable_repr(build.settings))
             for seed in seeds
             for method, build in methods.items()
         }
@@ -182,8 +183,10 @@ class _Runner:
     def _key(self, forget_set: _ForgetSet, seed: object, what: str, settings: object) -> str:
         """A cell is known by everything that it depends on."""
         content = [
-            self.data.fingerprint("retain", "forget", "unseen"),
-            self.bank.content(self.recipe, self.recipe.build(0), self.data, "retain", 0),
+            self.data.fingerprint("retain"),
+            self.data.fingerprint("forget"),
+            self.data.fingerprint("unseen"),
+            self.bank.content(self.recipe, self.recipe.build(0), self.data, "train", 0),
             forget_set.name,
             forget_set.number,
             seed,
@@ -193,7 +196,7 @@ class _Runner:
             self.relearn_epochs,
             self.references,
         ]
-        return f"{what}-{hashlib.sha256(json.dumps(content, default=repr).encode()).hexdigest()[:16]}"
+        return f"{what}-{hashlib.sha256(json.dumps(content, default=stable_repr).encode()).hexdigest()[:16]}"
 
     def _path(self, key: str) -> Path:
         return self.folder / "cells" / f"{key}.json"

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,13 +12,19 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 
 from lightning_unlearn.artifacts import Artifacts
+from lightning_unlearn.bank import hash_of_weights
 from lightning_unlearn.callbacks.guard_finite import GuardFinite
+from lightning_unlearn.callbacks.rank_statistics import RankStatistics
 from lightning_unlearn.callbacks.seed_each_step import SeedEachStep
+from lightning_unlearn.checkpoint import AtomicCheckpointIO
+from lightning_unlearn.collect import sum_over_ranks
 from lightning_unlearn.data.datamodule import UnlearningDataModule
-from lightning_unlearn.exceptions import ChainError
+from lightning_unlearn.data.views import VIEWS
+from lightning_unlearn.exceptions import ChainError, ConfigError
 from lightning_unlearn.files import write_atomic, write_text_atomic
+from lightning_unlearn.random import run_seed
 from lightning_unlearn.stages.base import UnlearningStage
-from lightning_unlearn.training import quiet
+from lightning_unlearn.training import describe_optimizer, quiet, stable_repr
 
 __all__ = ["StageResult", "check_chain", "run_chain"]
 
@@ -68,6 +75,11 @@ def check_chain(stages: Sequence[UnlearningStage], strategy: str = "auto") -> No
     for i, stage in enumerate(stages):
         if not isinstance(stage, UnlearningStage):
             raise ChainError(f"stages[{i}] is a {type(stage).__name__}; needed: an UnlearningStage.")
+        if getattr(stage, "view", None) not in VIEWS:
+            raise ChainError(
+                f"stages[{i}] ({type(stage).__name__}) has the view {getattr(stage, 'view', None)!r}; "
+                f"needed: one of {', '.join(VIEWS)}. Set `view` in its class."
+            )
         if id(stage) in seen:
             raise ChainError(f"stages[{i}] ({type(stage).__name__}) is in the chain twice; needed: an object of its own.")
         seen.add(id(stage))
@@ -101,12 +113,22 @@ def run_chain(
 
     Returns:
         One result per stage.
+
+    Raises:
+        ConfigError: The folder holds finished stages of another run.
     """
     artifacts = Artifacts()
     results: list[StageResult] = []
     done = _finished(folder, len(stages))
+    identity = {} if folder is None else _identity(model, data, stages)
     if folder is not None and done:
-        saved = torch.load(folder / f"stage{done - 1}.ckpt", weights_only=True, map_location="cpu")
+        saved = AtomicCheckpointIO().load_checkpoint(folder / f"stage{done - 1}.ckpt")
+        differing = [name for name in identity if identity[name] != saved["run"].get(name)]
+        if differing:
+            raise ConfigError(
+                f"{folder} holds the beginning of another run: its {differing[0]} differ. Start it again as it was, choose "
+                "another folder, or remove its stage files."
+            )
         model.load_state_dict(saved["state_dict"])
         artifacts = Artifacts(saved["artifacts"])
         results = [_read_result(folder, i) for i in range(done)]
@@ -114,29 +136,33 @@ def run_chain(
         if i < done:
             continue
         name = type(stage).__name__
-        stage.bind(model, artifacts)
         before = data.serve(stage.view, stage.batch_size, stage.forget_batch_size, salt=f"{i}/{name}")
         begin = time.perf_counter()
         try:
-            epochs, steps = stage.length(data)
-            with quiet():
-                trainer = fresh(max_epochs=epochs, max_steps=steps, callbacks=[SeedEachStep(), GuardFinite()])
-                trainer.fit(stage, datamodule=data)
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
+            stage.bind(model, artifacts)
+            try:
+                epochs, steps = stage.length(data)
+                links = [SeedEachStep(), GuardFinite(), RankStatistics()]
+                with quiet():
+                    trainer = fresh(max_epochs=epochs, max_steps=steps, callbacks=links)
+                    trainer.fit(stage, datamodule=data)
+                if torch.cuda.is_available():
+                    torch.cuda.synchronize()
+            finally:
+                stage.release()
         finally:
-            stage.release()
             data.serving = before
             detach(model)
         seconds = time.perf_counter() - begin
-        results.append(StageResult(name, seconds, stage.work.total, {k: dict(v) for k, v in stage.summary().items()}))
+        summary = {key: dict(values) for key, values in stage.summary().items()}
+        results.append(StageResult(name, seconds, _work_of_all_ranks(stage, trainer), summary))
         if trainer.interrupted:
             raise KeyboardInterrupt
         if folder is not None and trainer.is_global_zero:
             # The result first: the checkpoint is what says that the stage has ended.
             write_text_atomic(folder / f"stage{i}.json", json.dumps(asdict(results[-1])))
-            saved = {"state_dict": model.state_dict(), "artifacts": artifacts.state_dict()}
-            write_atomic(folder / f"stage{i}.ckpt", lambda file, saved=saved: torch.save(saved, file))
+            saved = {"run": identity, "state_dict": model.state_dict(), "artifacts": artifacts.state_dict()}
+            write_atomic(folder / f"stage{i}.ckpt", partial(torch.save, saved))
     return results
 
 
@@ -156,6 +182,34 @@ def _finished(folder: Path | None, stages: int) -> int:
     if folder is None:
         return 0
     return max((i + 1 for i in range(stages) if (folder / f"stage{i}.ckpt").is_file()), default=0)
+
+
+def _identity(model: nn.Module, data: UnlearningDataModule, stages: Sequence[UnlearningStage]) -> dict[str, str]:
+    """What a run must have in common with the one that it goes on with."""
+    described = [
+        (type(stage).__qualname__, describe_optimizer(stage.optimizer), stable_repr(stage.selector), _plain_settings(stage))
+        for stage in stages
+    ]
+    return {
+        "weights": hash_of_weights(model),
+        "samples": f"{data.fingerprint('retain')} {data.fingerprint('forget')}",
+        "batches": f"{data.serving} {stable_repr(data.augmentation)} {data.seed}",
+        "stages": repr(described),
+        "seeds": str(run_seed()),
+    }
+
+
+def _plain_settings(stage: UnlearningStage) -> list[tuple[str, str]]:
+    """The arguments that a stage kept. Lists and private attributes are left out: they may hold what a fit recorded."""
+    given = {key: value for key, value in vars(stage).items() if not key.startswith("_") and key != "training"}
+    return sorted((key, repr(value)) for key, value in given.items() if isinstance(value, str | int | float | tuple | None))
+
+
+def _work_of_all_ranks(stage: UnlearningStage, trainer: Trainer) -> float:
+    if trainer.world_size == 1:
+        return stage.work.total
+    total = torch.tensor(stage.work.total, dtype=torch.float64, device=trainer.strategy.root_device)
+    return float(sum_over_ranks(total, trainer))
 
 
 def _read_result(folder: Path, i: int) -> StageResult:

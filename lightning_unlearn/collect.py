@@ -47,6 +47,8 @@ def collect(forward: Callable[[Batch], Tensor], loader: EvaluationLoader, index:
                 # Ranks fill their own rows; zeros elsewhere make the sum over ranks the whole.
                 rows = values.new_zeros((len(index), *values.shape[1:]))
             rows[torch.searchsorted(index, batch.index)] = values
-    if rows is None:
-        raise ValueError(f"{len(index)} samples over {trainer.world_size} ranks leave a rank without any; use fewer devices.")
+        if rows is None:
+            # This rank has no sample: another one's tells it the shape of what it adds zeros to.
+            values = forward(trainer.precision_plugin.convert_input(loader.example()))
+            rows = values.new_zeros((len(index), *values.shape[1:]))
     return sum_over_ranks(rows, trainer)

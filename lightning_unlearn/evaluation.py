@@ -12,6 +12,7 @@ from lightning_unlearn.chain import TrainerFactory, detach, run_chain
 from lightning_unlearn.collect import sum_over_ranks
 from lightning_unlearn.data.batch import Batch
 from lightning_unlearn.data.datamodule import Part, UnlearningDataModule
+from lightning_unlearn.data.loaders import EvaluationLoader
 from lightning_unlearn.outputs import Outputs, PartOutputs
 from lightning_unlearn.stages.fine_tune import FineTune
 from lightning_unlearn.training import quiet
@@ -22,24 +23,33 @@ __all__ = ["collect_outputs", "relearn_forgotten"]
 class _LogitCollector(LightningModule):
     """Fills one table of logits per part; ranks fill their own rows."""
 
-    def __init__(self, model: nn.Module, indices: Sequence[Tensor]) -> None:
+    def __init__(self, model: nn.Module, indices: Sequence[Tensor], loaders: Sequence[EvaluationLoader]) -> None:
         super().__init__()
         self.model = model
         self.indices = indices
+        self.loaders = loaders
+        # A part may hold fewer samples than there are ranks.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
         self.tables: list[Tensor | None] = [None] * len(indices)
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         logits = self.model(batch.input).float()
-        index = self.indices[dataloader_idx].to(logits.device)
-        table = self.tables[dataloader_idx]
-        if table is None:
-            table = self.tables[dataloader_idx] = logits.new_zeros(len(index), logits.shape[1])
-        table[torch.searchsorted(index, batch.index)] = logits
+        table = self._table(dataloader_idx, logits)
+        table[torch.searchsorted(self.indices[dataloader_idx].to(logits.device), batch.index)] = logits
 
     def on_predict_end(self) -> None:
         for i, table in enumerate(self.tables):
-            assert table is not None
+            if table is None:
+                batch = self.trainer.precision_plugin.convert_input(self.loaders[i].example())
+                with torch.no_grad():
+                    table = self._table(i, self.model(batch.input).float())
             self.tables[i] = sum_over_ranks(table, self.trainer).cpu()
+
+    def _table(self, i: int, logits: Tensor) -> Tensor:
+        table = self.tables[i]
+        if table is None:
+            table = self.tables[i] = logits.new_zeros(len(self.indices[i]), logits.shape[1])
+        return table
 
 
 def collect_outputs(
@@ -58,11 +68,12 @@ def collect_outputs(
     """
     parts = data.present if parts is None else parts
     samples = [data.part(part) for part in parts]
-    collector = _LogitCollector(model, [index for _, index in samples]).eval()
     with quiet():
         trainer = fresh(evaluation=True)
         data.trainer = trainer
-        trainer.predict(collector, dataloaders=[data.evaluation_loader(p) for p in parts], return_predictions=False)
+        loaders = [data.evaluation_loader(part) for part in parts]
+        collector = _LogitCollector(model, [index for _, index in samples], loaders).eval()
+        trainer.predict(collector, dataloaders=loaders, return_predictions=False)
     model.cpu()
     detach(model)
     outputs: dict[Part, PartOutputs] = {}

@@ -31,7 +31,10 @@ class Method:
         """The parsed stages, with all defaults filled in."""
         parser = ArgumentParser(exit_on_error=False)
         parser.add_argument("--stages", type=list[UnlearningStage], required=True)
-        content = yaml.safe_load(self.path.read_text(encoding="utf-8"))
+        try:
+            content = yaml.safe_load(self.path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{self.path} is no plain YAML: {' '.join(str(error).split())[:300]}") from None
         if not isinstance(content, dict) or "stages" not in content:
             raise ConfigError(f"{self.path} lists no stages; needed: `stages:` with one class_path per stage.")
         try:
@@ -51,7 +54,7 @@ class Method:
         parser = ArgumentParser(exit_on_error=False)
         parser.add_argument("--stages", type=list[UnlearningStage], required=True)
         try:
-            stages: list[UnlearningStage] = parser.instantiate_classes(self.settings).stages
+            stages: list[UnlearningStage] = parser.instantiate(self.settings).stages
         except UnlearnError:
             raise
         except (TypeError, ValueError) as error:

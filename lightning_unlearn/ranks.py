@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 from lightning_unlearn.files import lock_folder
 
-__all__ = ["barrier", "is_first", "lock_on_first"]
+__all__ = ["barrier", "first_says", "is_first", "lock_on_first"]
 
 
 def is_first() -> bool:
@@ -27,6 +27,24 @@ def barrier() -> None:
     """Wait for all ranks."""
     if dist.is_available() and dist.is_initialized():
         dist.barrier()
+
+
+def first_says(value: bool) -> bool:
+    """What the first rank found, on every rank: files may change between two looks at them.
+
+    Before the group is set up a rank goes by what it finds itself: the others start while the first one waits for them.
+
+    Args:
+        value: What this rank found.
+
+    Returns:
+        What the first rank found.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return value
+    found = [value]
+    dist.broadcast_object_list(found, 0)
+    return found[0]
 
 
 def lock_on_first(folder: str | Path, wait: bool = False) -> AbstractContextManager[None]:

@@ -1,6 +1,7 @@
 """The Trainer that also unlearns and evaluates."""
 
 import copy
+import inspect
 import logging
 import sys
 from collections.abc import Sequence
@@ -27,7 +28,10 @@ __all__ = ["UnlearningTrainer"]
 log = logging.getLogger(__name__)
 
 # Arguments of the Trainer that originals and references are trained with too.
-_RECIPE = ("accelerator", "devices", "strategy", "precision", "num_nodes", "sync_batchnorm", "deterministic")
+_RECIPE = (
+    *("accelerator", "devices", "strategy", "precision", "num_nodes", "sync_batchnorm", "deterministic"),
+    *("gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches"),
+)
 
 
 class UnlearningTrainer(Trainer):
@@ -267,7 +271,13 @@ class UnlearningTrainer(Trainer):
         """
         from lightning_unlearn.benchmark import benchmark  # it builds on this class
 
-        recipe = {k: v for k, v in self._keywords.items() if k in _RECIPE and isinstance(v, str | int | float | bool)}
+        # Only what was changed counts: the command line gives every argument, a script only some.
+        defaults = {name: p.default for name, p in inspect.signature(Trainer.__init__).parameters.items()}
+        recipe = {
+            name: value
+            for name, value in self._keywords.items()
+            if name in _RECIPE and isinstance(value, str | int | float | bool) and value != defaults[name]
+        }
         return benchmark(
             self,
             model,

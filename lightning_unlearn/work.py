@@ -18,10 +18,12 @@ class Work:
     Attributes:
         forward: Images forwarded.
         backward: Images backwarded.
+        backward_share: Share of the network that a backward pass runs through: less than 1 where its beginning is frozen.
     """
 
     forward: float = 0.0
     backward: float = 0.0
+    backward_share: float = 1.0
 
     @property
     def total(self) -> float:
@@ -45,6 +47,6 @@ class Work:
             images = len(inputs[0]) * share
             self.forward += images
             if torch.is_grad_enabled() and output.requires_grad:
-                self.backward += images
+                self.backward += images * min(1.0, self.backward_share / share)
 
         return module.register_forward_hook(count)

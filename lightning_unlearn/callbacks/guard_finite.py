@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_unlearn.callbacks.weight_edit import EditedStage
+from lightning_unlearn.collect import sum_over_ranks
 from lightning_unlearn.exceptions import RunError
 
 __all__ = ["GuardFinite"]
@@ -35,8 +36,9 @@ class GuardFinite(Callback):
         self.batch_idx = batch_idx
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """Look at the loss."""
-        self._check(torch.isfinite(loss).all(), "loss", trainer, pl_module)
+        """Look at the loss, of all ranks: one that went on alone would wait for the others for ever."""
+        bad = sum_over_ranks((~torch.isfinite(loss)).float().sum(), trainer)
+        self._check(bad == 0, "loss", trainer, pl_module)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Look at the gradients; with a gradient scaler, which skips bad steps itself, this is left to it."""

@@ -66,13 +66,13 @@ def read_call(arguments: Sequence[str]) -> Call:
             call.debug = True
         elif token == "--version" and call.command is None:
             call.version = True
-        elif option in _WITH_VALUE and not (call.command in PLAIN and option not in ("-c", "--config")):
+        elif option in _WITH_VALUE and call.command not in PLAIN:
             if not has_value:
                 if not left or (left[0].startswith("-") and len(left[0]) > 1):
                     raise ConfigError(f"{option} needs a value: {option} {_example(option)}.")
                 value = left.pop(0)
             _store(call, option, value)
-        elif call.command is None and not token.startswith("-"):
+        elif call.command is None and not token.startswith("-") and (token in COMMANDS or not _has_option(call)):
             call.command = known_command(token)
         else:
             call.arguments.append(token)
@@ -85,6 +85,11 @@ def _store(call: Call, option: str, value: str) -> None:
         call.arguments += ["--config", value]
     else:
         setattr(call, option.removeprefix("--"), value)
+
+
+def _has_option(call: Call) -> bool:
+    """Whether an argument was given whose value the next word may be."""
+    return any(token.startswith("--") and token != "--config" for token in call.arguments)
 
 
 def _checked(call: Call) -> Call:

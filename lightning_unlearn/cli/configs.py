@@ -29,13 +29,15 @@ _StrictLoader.add_implicit_resolver(
 
 
 def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Hashable, object]:
-    loader.flatten_mapping(node)
     seen: set[Hashable] = set()
     for key_node, _ in node.value:
+        if key_node.tag == "tag:yaml.org,2002:merge":
+            continue  # what is merged in may be overridden
         key = loader.construct_object(key_node, deep=True)
         if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
         seen.add(key)
+    # Also merges.
     return loader.construct_mapping(node, deep=True)
 
 
@@ -94,8 +96,8 @@ def read_config(path: Path) -> Tree:
 def read_layer(name: str, command: str, arguments: Mapping[str, frozenset[str]]) -> tuple[Tree, list[str]]:
     """Read one layer for a command.
 
-    A config that a run saved says which command it was for; another command takes what all share. Of a config written by hand, what
-    belongs to other commands only is left out.
+    A config that a run saved says which command it was for; another command takes what all share.
+    Of a config written by hand, what belongs to other commands only is left out.
 
     Args:
         name: A path, or the short name of a shipped file.

@@ -1,19 +1,150 @@
-"""jsonargparse's errors in one line that says what to do."""
+"""jsonargparse's errors in one line: what was given, what is needed, what to do."""
 
-import inspect
 import re
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from typing import get_args
+from collections.abc import Sequence
 
 from jsonargparse import ArgumentParser
 
+from lightning_unlearn.cli.arguments import Call
+from lightning_unlearn.cli.introspection import Argument, arguments_of, class_arguments, class_at, subclass_names
 from lightning_unlearn.cli.names import hint
-from lightning_unlearn.exceptions import ConfigError, UnlearnError
+from lightning_unlearn.exceptions import ConfigError
 from lightning_unlearn.shipped import find_config
 
-__all__ = ["explain"]
+__all__ = ["core_of", "explain"]
+
+_KEY = re.compile(r'Parser key "([^"]+)"')
+_CLASS = re.compile(r"Problem with given class_path '([^']+)'|Namespace\(class_path='([^']+)'")
+_UNKNOWN_OPTION = re.compile(r"Option '([^']+)' is not accepted")
+_UNKNOWN_KEY = re.compile(r"does not accept option '([^']+)'")
+_UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
+_NO_MODULE = re.compile(r"(?:class_path '([^']+)': )?(?:No module named|[Mm]odule '[^']+' has no attribute) '([^']+)'")
+_REQUIRED = re.compile(r"the following arguments are required: ([\w., ]+?)(?= - |$)")
+_CHOICE = re.compile(r"Expected a typing\.Literal\[(.+?)\]\. Got value: (.+?)(?= - |$)")
+_TYPE = re.compile(r"Expected a <class '(\w+)'>\. Got value: (.+?)(?= - |$)")
+_UNRECOGNIZED = re.compile(r"unrecognized arguments: (\S+)")
+_UNION = re.compile(r"Errors: - (.+?) - Expected a <class 'NoneType'>")
+_LONGEST = 300
+_OF_THE_CALL = ("--config", "--name", "--output", "--run", "--resume", "--debug", "--help", "--help.all")
+_REMEDIES = {
+    "data.dataset": "Give -c data/digits, or --data.dataset with a class.",
+    "stages": "Give -c method/fine_tune, or a list of stages in a config.",
+    "methods": "Give --methods [fine_tune,selective_forgetting].",
+}
 
 
-def explain(message: str, parser: ArgumentParser, command: str, configs: Sequence[str]) -> str:
-    return " ".join(message.split())
+def explain(message: str, parser: ArgumentParser, command: str, call: Call) -> str:
+    """Say in one line what is wrong with a call.
+
+    Args:
+        message: What jsonargparse says.
+        parser: The command's parser.
+        command: The command.
+        call: The call, to say where something stands.
+
+    Returns:
+        One line.
+    """
+    text = " ".join(message.split())
+    known = arguments_of(parser)
+    keys = _KEY.findall(text)
+    classes = [a or b for a, b in _CLASS.findall(text)]
+    where = f"{keys[0]}: " if keys else ""
+    if found := _UNKNOWN_OPTION.search(text):
+        kind = class_at(_nearest_class(text, found.start()) or "")
+        names = [] if kind is None else [argument.name for argument in class_arguments(kind)]
+        owner = "" if kind is None else f"{kind.__name__} "
+        return f"{where}{owner}has no argument {found[1]!r}.{hint(found[1], names)}{_place(found[1], call)}"
+    if found := _UNKNOWN_KEY.search(text):
+        return f"{command} has no argument {found[1]!r}.{_near_key(found[1], known)}{_place(found[1].split('.')[-1], call)}"
+    if found := _UNKNOWN_CLASS.search(text):
+        names = subclass_names(_annotation(keys, classes, known))
+        return f"{where}no class is called {found[1]!r}.{hint(found[1], names)}{_place(found[1], call)}"
+    if found := _NO_MODULE.search(text):
+        path = found[1] or (classes[-1] if classes else found[2])
+        names = subclass_names(_annotation(keys, classes, known))
+        return (
+            f"{where}there is no {path}: {found[0].split(': ')[-1]}.{hint(path.split('.')[-1], names, 0)}{_place(path, call)}"
+        )
+    if found := _REQUIRED.search(text):
+        missing = [name.strip().removeprefix(f"{command}.") for name in found[1].split(",")]
+        owner = f" of {classes[-1].split('.')[-1]}" if classes else ""
+        return (
+            f"{where}{', '.join(missing)}{owner} must be given. {' '.join(_REMEDIES.get(name, '') for name in missing)}".strip()
+        )
+    if found := _CHOICE.search(text):
+        choices = [choice.strip("' \"") for choice in found[1].split(",")]
+        return f"{keys[-1]} is {found[2]!r}; needed: {', '.join(choices)}.{hint(found[2], choices, 0)}{_place(found[2], call)}"
+    wrong = next((match for match in _TYPE.finditer(text) if match[1] != "NoneType"), None)
+    if wrong is not None:
+        return f"{keys[-1] if keys else 'A value'} is {wrong[2]!r}; needed: {wrong[1]}.{_place(wrong[2], call)}"
+    if found := _UNRECOGNIZED.search(text):
+        given = found[1].partition("=")[0]
+        if not given.startswith("-"):
+            return f"{given!r} belongs to no argument. Needed: --name value pairs after {command}."
+        return f"{command} has no argument {given}.{_near_key(given, known)}"
+    return core_of(text)
+
+
+def core_of(message: str) -> str:
+    """The reason in a long message of jsonargparse.
+
+    Args:
+        message: The message.
+
+    Returns:
+        One line of at most 300 letters.
+    """
+    text = " ".join(message.split())
+    inner = _UNION.search(text)
+    text = inner[1] if inner else text
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
+
+
+def _nearest_class(text: str, position: int) -> str | None:
+    """The class that an "is not accepted" speaks of: named right after it in a factory, else before it."""
+    after = re.match(r"[^-]*?Got value: Namespace\(class_path='([^']+)'", text[position:])
+    if after:
+        return after[1]
+    before = [a or b for a, b in _CLASS.findall(text[:position])]
+    return before[-1] if before else None
+
+
+def _annotation(keys: Sequence[str], classes: Sequence[str], known: Sequence[Argument]) -> object:
+    """The type of the innermost key that an error names."""
+    arguments = list(known)
+    found: object = None
+    for i, key in enumerate(keys):
+        if i > 0:
+            kind = class_at(classes[i - 1]) if i <= len(classes) else None
+            arguments = [] if kind is None else class_arguments(kind)
+        found = next((argument.type for argument in arguments if argument.name == key), None)
+    return found
+
+
+def _near_key(given: str, known: Sequence[Argument]) -> str:
+    dashes = "--" if given.startswith("-") else ""
+    names = [dashes + argument.name for argument in known]
+    # A group, such as `data`, is a right name too, above all for something in it.
+    groups = [name.rpartition(".")[0] for name in names if "." in name]
+    return hint(given, [*names, *groups, *(_OF_THE_CALL if dashes else ())], 0)
+
+
+def _place(token: str, call: Call) -> str:
+    """The file and the line where something stands, if it is in a config."""
+    pattern = re.compile(rf"(?<![\w.]){re.escape(token)}(?!\w)")
+    typed = [
+        text for i, text in enumerate(call.arguments) if text != "--config" and call.arguments[i - 1 :][:1] != ["--config"]
+    ]
+    if any(re.search(rf"(?<!\w){re.escape(token)}(?!\w)", text) for text in typed):
+        return ""
+    for name in reversed(call.configs):
+        try:
+            path = find_config(name)
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (ConfigError, OSError, UnicodeDecodeError):
+            continue
+        for number, line in enumerate(lines, start=1):
+            if pattern.search(line.partition("#")[0]):
+                return f" ({path}, line {number})"
+    return ""

@@ -2,11 +2,13 @@
 
 import logging
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from torch import Tensor
 
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 
@@ -28,10 +30,10 @@ class RunLogger(CSVLogger):
         self._file = folder / "metrics.csv"
         self._before = "" if kept_steps is None else _rows_before(self._file, kept_steps)
 
-    def log_hyperparams(self, params: object = None) -> None:  # type: ignore[override]  # Lightning leaves it untyped
+    def log_hyperparams(self, params: object = None) -> None:
         """Nothing: config.yaml says it all."""
 
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:  # type: ignore[override]
+    def log_metrics(self, metrics: Mapping[str, Tensor | float], step: int | None = None) -> None:
         """Record metrics.
 
         Args:
@@ -41,19 +43,20 @@ class RunLogger(CSVLogger):
         if self._before:
             # Lightning deletes an older file when it opens a new one.
             experiment, text, self._before = self.experiment, self._before, ""
-            experiment.metrics_keys = text.partition("\n")[0].strip().split(",")
-            self._file.write_text(text)
-        super().log_metrics(metrics, step)
+            experiment.metrics_keys = text.splitlines()[0].split(",")
+            # Bytes: line ends stay those that the csv module wrote.
+            self._file.write_bytes(text.encode())
+        super().log_metrics(dict(metrics), step)
 
 
 def _rows_before(file: Path, step: int) -> str:
     """The rows of a metrics file that a resumed run does not write again."""
     if not file.is_file():
         return ""
-    header, *rows = file.read_text(encoding="utf-8").splitlines()
+    header, *rows = file.read_bytes().decode().splitlines()
     column = header.split(",").index("step") if "step" in header.split(",") else None
     kept = [row for row in rows if column is not None and int(row.split(",")[column]) < step]
-    return "\n".join([header, *kept]) + "\n" if kept else ""
+    return "\r\n".join([header, *kept, ""]) if kept else ""
 
 
 class KeepLast(ModelCheckpoint):

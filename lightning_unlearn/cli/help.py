@@ -1,2 +1,162 @@
-"""x"""
-def command_help(*a): return ""
+"""Help that a person can read: the arguments that matter for this call, a line each."""
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from jsonargparse import ArgumentParser
+from lightning.pytorch import LightningModule
+
+from lightning_unlearn.cli.arguments import Call
+from lightning_unlearn.cli.commands import COMMANDS, RESUMABLE
+from lightning_unlearn.cli.configs import first_line, method_names, read_config
+from lightning_unlearn.cli.introspection import Argument, arguments_of, class_arguments, class_at
+from lightning_unlearn.shipped import config_names, find_config
+from lightning_unlearn.stages.base import UnlearningStage
+
+__all__ = ["command_help"]
+
+_WIDTH, _HEIGHT = 100, 120
+_NAMES = 30
+_LONGEST = 24
+_TRAINER = (
+    *("accelerator", "devices", "strategy", "precision", "max_time"),
+    *("gradient_clip_val", "logger", "callbacks", "enable_progress_bar"),
+)
+# Those of fits that the command itself sets up.
+_WITH_LENGTH = ("fit", "benchmark")
+_OF_THE_CALL = (
+    ("-c, --config NAME", "a layer of configuration, left to right: a path, or the name of a shipped file"),
+    ("--name NAME", "the run goes to runs/NAME/1, runs/NAME/2 ..."),
+    ("--output DIR", "the run goes to this folder"),
+    ("--debug", "errors show where they come from"),
+    ("--print_config", "print the full configuration and end"),
+    ("--help.all", "every argument"),
+)
+
+
+def command_help(command: str, parser: ArgumentParser, call: Call) -> str:
+    """The help of a command, for the configs that are given.
+
+    Args:
+        command: Its name.
+        parser: Its parser.
+        call: The call.
+
+    Returns:
+        Text of at most 100 columns.
+    """
+    tree: dict[str, object] = {}
+    for name in call.configs:
+        tree |= read_config(find_config(name))
+    arguments = {argument.name: argument for argument in arguments_of(parser)}
+    own = [a for name, a in arguments.items() if "." not in name and name not in ("model", "stages", "name")]
+    length = ("max_epochs",) if command in _WITH_LENGTH else ()
+    groups = [
+        _Group("the call", list(_of_the_call(command))),
+        _Group("arguments (as --NAME)", [_entry(argument) for argument in own]),
+        _Group("data (as --data.NAME)", [_entry(a, "data.") for name, a in arguments.items() if name.startswith("data.")]),
+        *_model(tree),
+        *(_stages(tree) if command == "unlearn" else [_methods("shipped methods")] if command == "benchmark" else []),
+        _Group("trainer (as --trainer.NAME)", [_entry(arguments[f"trainer.{n}"], "trainer.") for n in (*length, *_TRAINER)]),
+    ]
+    if not call.configs:
+        shipped = [name for name in config_names() if not name.startswith("method/")]
+        groups.append(_Group("shipped configs", [], ", ".join(shipped)))
+    usage = f"usage: lightning-unlearn {command} [-c CONFIG ...] [--argument VALUE ...]"
+    head = f"{usage}\n\n{textwrap.fill(COMMANDS[command], _WIDTH)}"
+    # Two lines an argument where there is room, else one.
+    for lines in (2, 1):
+        text = "\n\n".join([head, *(group.text(lines) for group in groups)])
+        if text.count("\n") < _HEIGHT:
+            break
+    return text
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Arguments under a title: what is typed, and what it is."""
+
+    title: str
+    entries: Sequence[tuple[str, str]]
+    note: str = ""
+
+    def text(self, lines: int) -> str:
+        """The group as text, each entry on so many lines at most."""
+        parts = [f"{self.title}:", *(_wrapped(left, right, lines) for left, right in self.entries)]
+        if self.note:
+            parts.append(textwrap.fill(self.note, _WIDTH, initial_indent="  ", subsequent_indent="  "))
+        return "\n".join(parts)
+
+
+def _wrapped(left: str, right: str, lines: int) -> str:
+    first = f"  {left:<{_NAMES}}" + ("" if len(left) < _NAMES else "  ")
+    return textwrap.fill(
+        right or " ",
+        _WIDTH,
+        initial_indent=first,
+        subsequent_indent=" " * (_NAMES + 2),
+        max_lines=lines,
+        placeholder=" ...",
+        break_on_hyphens=False,
+    ).rstrip()
+
+
+def _of_the_call(command: str) -> Iterable[tuple[str, str]]:
+    yield from _OF_THE_CALL[:3]
+    if command in RESUMABLE:
+        yield "--resume DIR", "go on with an interrupted run"
+    if command == "evaluate":
+        yield "--run DIR", "take config, checkpoint, original and references from a run of fit or unlearn"
+    yield from _OF_THE_CALL[3:]
+
+
+def _model(tree: dict[str, object]) -> list[_Group]:
+    node = tree.get("model")
+    path = str(node.get("class_path", "Classifier")) if isinstance(node, dict) else "Classifier"
+    kind = class_at(path, LightningModule)
+    if kind is None:
+        return []
+    return [_Group(f"model: {kind.__name__} (as --model.NAME)", [_entry(argument) for argument in class_arguments(kind)])]
+
+
+def _methods(title: str) -> _Group:
+    return _Group(title, [(name, first_line(f"method/{name}")) for name in method_names()])
+
+
+def _stages(tree: dict[str, object]) -> list[_Group]:
+    given = tree.get("stages")
+    if not isinstance(given, list) or not given:
+        return [_methods("no method is given; -c method/NAME takes a shipped one")]
+    shared = {argument.name: argument for argument in class_arguments(UnlearningStage)}
+    groups: list[_Group] = []
+    used: set[str] = set()
+    for i, node in enumerate(given):
+        path = str(node.get("class_path", "")) if isinstance(node, dict) else str(node)
+        kind = class_at(path, UnlearningStage)
+        if kind is None:
+            continue
+        arguments = class_arguments(kind)
+        # What all stages share is listed once, unless this one has another default.
+        common = [a.name for a in arguments if a.name in shared and _value(a) == _value(shared[a.name])]
+        used.update(common)
+        note = f"and {', '.join(common)}" if common else ""
+        groups.append(_Group(f"stages[{i}]: {kind.__name__}", [_entry(a) for a in arguments if a.name not in common], note))
+    if used:
+        groups.append(_Group("what stages share", [_entry(argument) for name, argument in shared.items() if name in used]))
+    return groups
+
+
+def _entry(argument: Argument, prefix: str = "") -> tuple[str, str]:
+    name = argument.name.removeprefix(prefix)
+    return (name, f"(required) {argument.text}") if argument.required else (f"{name} = {_value(argument)}", argument.text)
+
+
+def _value(argument: Argument) -> str:
+    value = argument.default
+    if value is None or isinstance(value, bool):
+        return str(value).lower().replace("none", "null")
+    text = str(getattr(value, "__name__", value))
+    # A factory's name says enough without its module.
+    text = text.rpartition(".")[2].lstrip("_") if text.startswith("lightning_unlearn.") else text
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."

@@ -1,12 +1,24 @@
-"""Imports what a config may name by its short class name: jsonargparse finds what is imported."""
+"""What a config may name by its short class name: jsonargparse finds the classes that are imported."""
 
-import lightning_unlearn.classifier
-import lightning_unlearn.data.arrays
-import lightning_unlearn.data.augment
-import lightning_unlearn.data.datasets
-import lightning_unlearn.data.folders
-import lightning_unlearn.data.forget
-import lightning_unlearn.data.noise
-import lightning_unlearn.functional.structure
-import lightning_unlearn.networks
-import lightning_unlearn.stages  # noqa: F401  # imported for its classes, like all of these
+import importlib
+
+__all__ = ["MODULES", "import_known_classes"]
+
+MODULES = (
+    "classifier",
+    "data.arrays",
+    "data.augment",
+    "data.datasets",
+    "data.folders",
+    "data.forget",
+    "data.noise",
+    "functional.structure",
+    "networks",
+    "stages",
+)
+
+
+def import_known_classes() -> None:
+    """Import the modules of all classes that are shipped for configs."""
+    for name in MODULES:
+        importlib.import_module(f"lightning_unlearn.{name}")

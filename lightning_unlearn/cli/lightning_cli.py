@@ -4,27 +4,29 @@ import inspect
 import logging
 import sys
 from pathlib import Path
-from typing import Any
 
 import yaml
 from jsonargparse import ArgumentError, Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-import lightning_unlearn.cli.known_classes  # noqa: F401  # makes short class names known
 from lightning_unlearn.callbacks.seed_each_step import SeedEachStep
 from lightning_unlearn.checkpoint import AtomicCheckpointIO
 from lightning_unlearn.cli.arguments import Call
-from lightning_unlearn.cli.commands import COMMANDS, PLAIN
+from lightning_unlearn.cli.commands import COMMANDS, PLAIN, RESUMABLE
 from lightning_unlearn.cli.configs import Tree, parse_config, read_layer, tree_without
-from lightning_unlearn.cli.explain import explain
+from lightning_unlearn.cli.explain import core_of, explain
 from lightning_unlearn.cli.fitting import EpochLines, KeepLast, RunLogger
 from lightning_unlearn.cli.help import command_help
+from lightning_unlearn.cli.job import Job, newest_checkpoint
+from lightning_unlearn.cli.known_classes import import_known_classes
+from lightning_unlearn.cli.names import hint
 from lightning_unlearn.cli.run_folder import CONFIG, RunFolder
-from lightning_unlearn.cli.verbs import VERBS, Job, newest_checkpoint
+from lightning_unlearn.cli.verbs import VERBS
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.exceptions import ConfigError, UnlearnError
+from lightning_unlearn.shipped import find_config
 from lightning_unlearn.trainer import UnlearningTrainer
 
 __all__ = ["UnlearningCLI", "trainer_commands"]
@@ -82,6 +84,7 @@ class UnlearningCLI(LightningCLI):
         assert call.command is not None
         self.call = call
         self.command: str = call.command
+        import_known_classes()
         self.folder: RunFolder | None = None
         super().__init__(
             LightningModule,
@@ -90,7 +93,7 @@ class UnlearningCLI(LightningCLI):
             trainer_class=UnlearningTrainer,
             trainer_defaults={"num_sanity_val_steps": 0},
             seed_everything_default=0,
-            parser_kwargs={"exit_on_error": False, self.command: {"exit_on_error": False}},
+            parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
             subclass_mode_model=True,
             auto_configure_optimizers=False,
             # Else checkpoints would name code to run when they are loaded.
@@ -134,30 +137,36 @@ class UnlearningCLI(LightningCLI):
             print(own.format_help() if self.call.help == "all" else command_help(self.command, own, self.call))
             raise SystemExit(0)
         arguments = self._layered()
-        if self.call.name is not None and self.command == "unlearn":
-            arguments += ["--name", self.call.name]
         try:
             self.config = parser.parse_args([self.command, *arguments])
-        except (ArgumentError, TypeError, ValueError) as error:
-            if isinstance(error, UnlearnError):
-                raise
-            raise ConfigError(explain(str(error), own, self.command, self.call.configs)) from error
+        except ArgumentError as error:
+            raise ConfigError(explain(str(error), own, self.command, self.call)) from error
 
     def _layered(self) -> list[str]:
         """The arguments with every config read, checked and put in its place."""
         commands = trainer_commands()
         earlier = self.call.resume or self.call.run
+        if earlier is not None:
+            RunFolder(Path(earlier)).record()  # says so where it is no run
         tokens = ([] if earlier is None else ["--config", str(Path(earlier) / CONFIG)]) + self.call.arguments
         arguments: list[str] = []
+        method: str | None = None
         for i, token in enumerate(tokens):
             if i and tokens[i - 1] == "--config":
                 layer, left_out = read_layer(token, self.command, commands)
                 if left_out:
                     log.info("note: %s in %s is not for %s and is left out.", ", ".join(left_out), token, self.command)
+                unknown = [key for key in layer if key.partition(".")[0] not in commands[self.command]]
+                if unknown:
+                    near = hint(unknown[0], commands[self.command])
+                    raise ConfigError(f"{self.command} has no argument {unknown[0]!r}, which {find_config(token)} gives.{near}")
                 arguments.append(yaml.safe_dump(layer, default_flow_style=True))
+                if "stages" in layer:
+                    method = Path(token).stem
             else:
                 arguments.append(token)
-        return arguments
+        # First, so that a `name` in a config counts more.
+        return arguments if method is None or self.command != "unlearn" else ["--name", method, *arguments]
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: a checkpoint's stored class and settings must not beat the command line, nor import what it names."""
@@ -175,9 +184,9 @@ class UnlearningCLI(LightningCLI):
                 self.folder.discard_if_empty()
             if not isinstance(error, _REFUSALS) or isinstance(error, UnlearnError):
                 raise
-            raise ConfigError(f"{' '.join(str(error).split())} (while building data, model and Trainer)") from error
+            raise ConfigError(core_of(str(error))) from error
 
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+    def instantiate_trainer(self, **kwargs: object) -> Trainer:
         """Build the Trainer for the run's folder.
 
         Args:
@@ -185,6 +194,9 @@ class UnlearningCLI(LightningCLI):
 
         Returns:
             The Trainer.
+
+        Raises:
+            ConfigError: Its length is not given.
         """
         given = self._get(self.config_init, "trainer")
         if self.command in ("fit", "benchmark") and given["max_epochs"] is None and given["max_steps"] == -1:
@@ -220,7 +232,7 @@ class UnlearningCLI(LightningCLI):
         if self.command == "benchmark":
             # Always the same one: what is finished in it is known by content and not run again.
             chosen = self.call.output or (f"runs/{self.call.name}" if self.call.name else self._get(self.config_init, "output"))
-            return RunFolder(Path(chosen))
+            return RunFolder(Path(chosen), shared=True)
         return RunFolder.take(self.command, self.call.name, self.call.output, self.call.resume)
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -236,6 +248,11 @@ class UnlearningCLI(LightningCLI):
             }
             job = Job(self.call, self.folder, self.trainer, self.model, self.datamodule, arguments, self._plain_config())
             VERBS[subcommand](job)
+        except (KeyboardInterrupt, SystemExit):
+            self.folder.discard_if_empty()
+            if subcommand in RESUMABLE and self.folder.path.is_dir():
+                log.warning("stopped; go on with: lightning-unlearn %s --resume %s", subcommand, self.folder.path)
+            raise
         finally:
             self.folder.discard_if_empty()
 

@@ -10,6 +10,7 @@ from lightning_unlearn.cli.arguments import Call, read_call
 from lightning_unlearn.cli.commands import overview
 from lightning_unlearn.cli.run_folder import RUN_VARIABLE
 from lightning_unlearn.exceptions import UnlearnError
+from lightning_unlearn.files import REMEDIES
 
 __all__ = ["main"]
 
@@ -25,7 +26,7 @@ def main(args: Sequence[str] | None = None) -> int:
         args: The command line without the program's name; None: that of this process.
 
     Returns:
-        0; 2 for input that cannot be used; 130 and 143 after Ctrl-C and SIGTERM; 1 for anything unexpected.
+        0; 2 for input or a machine that cannot be used; 130 and 143 after Ctrl-C and SIGTERM; 1 for anything unexpected.
     """
     arguments = sys.argv[1:] if args is None else list(args)
     if os.getcwd() not in sys.path:
@@ -38,12 +39,15 @@ def main(args: Sequence[str] | None = None) -> int:
     except UnlearnError as error:
         return _fail(error, str(error), BAD_INPUT, debug)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
         return INTERRUPTED
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0 if end.code is None else UNEXPECTED
     except Exception as error:
-        return _fail(error, _unexpected(error), UNEXPECTED, debug)
+        cause = _outside(error)
+        if cause is not None:
+            return _fail(error, cause, BAD_INPUT, debug)
+        text = f"unexpected {type(error).__name__}: {error} (--debug shows where it comes from)"
+        return _fail(error, text, UNEXPECTED, debug)
     finally:
         for name, value in before.items():
             if value is None:
@@ -90,5 +94,15 @@ def _fail(error: BaseException, text: str, code: int, debug: bool) -> int:
     return code
 
 
-def _unexpected(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+def _outside(error: Exception) -> str | None:
+    """What to say where the machine or a setting is to blame, not the program; None elsewhere."""
+    # By name: torch and Lightning may not have been imported.
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    if kinds & {"OutOfMemoryError", "MemoryError"}:
+        return f"out of memory: {str(error).partition('.')[0] or type(error).__name__}. Lower --data.batch_size."
+    if "MisconfigurationException" in kinds:
+        return str(error)
+    if isinstance(error, OSError) and error.errno is not None:
+        remedy = REMEDIES.get(error.errno, "check the path, the disk and its permissions")
+        return f"{error.filename or 'a file'}: {error.strerror}; {remedy}."
+    return None

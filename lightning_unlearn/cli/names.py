@@ -19,7 +19,7 @@ def hint(name: str, known: Iterable[str], listed: int = 12) -> str:
     """
     pool = sorted(set(known))
     by_case = {entry.lower(): entry for entry in pool}
-    near = difflib.get_close_matches(name.lower(), by_case, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name.lower(), by_case, n=1, cutoff=0.6)
     if near:
         return f" Nearest: {by_case[near[0]]!r}."
     return f" Known: {', '.join(pool)}." if 0 < len(pool) <= listed else ""

@@ -29,12 +29,14 @@ class RunFolder:
         resumed: Whether it holds an interrupted run that goes on.
         first: Whether this process writes to it; the other ranks do not.
         made: Folders that were made for it, the outermost first.
+        shared: Whether several runs may write to it, one after another.
     """
 
     path: Path
     resumed: bool = False
     first: bool = True
     made: tuple[Path, ...] = ()
+    shared: bool = False
 
     @classmethod
     def take(cls, command: str, name: str | None = None, output: str | None = None, resume: str | None = None) -> "RunFolder":
@@ -51,6 +53,7 @@ class RunFolder:
 
         Raises:
             ConfigError: The folder is in use for something else, or several processes could not agree on a number.
+            RunError: It cannot be made.
         """
         first = int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0) == 0
         given = os.environ.get(RUN_VARIABLE) if "LOCAL_RANK" in os.environ else None
@@ -88,8 +91,13 @@ class RunFolder:
             command: Its command.
             config: The full configuration.
             record: What it depends on beyond that, such as hashes of its data.
+
+        Raises:
+            ConfigError: Another run was faster to begin in the folder.
         """
         if self.first:
+            if (self.path / START).exists() and not self.shared:
+                raise ConfigError(f"{self.path} holds another run by now, and nothing is written over. Choose another folder.")
             text = yaml.safe_dump({"command": command, **config}, sort_keys=False, allow_unicode=True)
             write_text_atomic(self.path / CONFIG, _HEADER.format(command=command) + text)
             write_text_atomic(self.path / START, json.dumps({"command": command, **record}, indent=1) + "\n")
@@ -101,6 +109,9 @@ class RunFolder:
             command: The command that resumes it.
             config: The full configuration now.
             record: What the run depends on now.
+
+        Raises:
+            ConfigError: Another command began it, or something has changed.
         """
         if self.first:
             # Through YAML, where a tuple is a list.
@@ -130,14 +141,16 @@ class RunFolder:
         try:
             record = json.loads((self.path / START).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise ConfigError(f"{self.path} is no run: its {START} cannot be read ({error}). Give the folder of a run.") from None
+            raise ConfigError(
+                f"{self.path} is no run: its {START} cannot be read ({error}). Give the folder of a run."
+            ) from None
         if not isinstance(record, dict):
             raise ConfigError(f"{self.path} is no run: its {START} is damaged. Give the folder of a run.")
         return record
 
     def discard_if_empty(self) -> None:
         """Remove what was made for a run that has nothing to show, so that a failed start leaves no trace."""
-        if not (self.made and self.first and self.path.is_dir()):
+        if self.resumed or self.shared or not self.first or not self.path.is_dir():
             return
         files = [path for path in self.path.rglob("*") if not path.is_dir()]
         if any(path.parent != self.path or path.name not in (CONFIG, START, LOCK) for path in files):
@@ -201,4 +214,4 @@ def _make(path: Path) -> tuple[Path, ...]:
         raise ConfigError(f"{path} is not empty, and nothing is written over. {remedy}, or choose another folder.")
     if path.exists() and not path.is_dir():
         raise ConfigError(f"{path} is a file; needed: a folder for the run.")
-    return _make_parents(path) or (path,)
+    return _make_parents(path)

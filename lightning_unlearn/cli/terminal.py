@@ -7,7 +7,7 @@ import signal
 import sys
 import types
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 
 __all__ = ["Signals", "plain_lines"]
 
@@ -20,20 +20,21 @@ _NOISE = (
     ".*number of training batches.*is smaller than the logging interval.*",
     ".*You defined a `validation_step` but have no `val_dataloader`.*",
     ".*in eval mode at the start of training.*",
-    ".*skip_none parameter was deprecated.*",
-    ".*GPU available but not used.*",
+    # Lightning 2.6 calls what jsonargparse 5 will rename; the messages begin with a line break.
+    r"\s*By default only one JsonargparseDeprecationWarning.*",
+    r"\s*``instantiate_classes`` was deprecated.*",
 )
 _LOUD = ("lightning.pytorch", "lightning.fabric", "pytorch_lightning")
 
 
 @contextlib.contextmanager
-def plain_lines() -> Iterator[None]:
+def plain_lines() -> Generator[None, None, None]:
     """Print our messages and all real warnings as single lines on stderr; keep Lightning's remarks away.
 
     Yields:
         Nothing.
     """
-    import lightning.pytorch  # noqa: F401  # its import sets the levels that are changed below
+    import lightning.pytorch  # ruff: ignore[unused-import]  # its import sets the levels that are changed below
 
     ours = logging.getLogger("lightning_unlearn")
     handler = logging.StreamHandler(sys.stderr)
@@ -86,6 +87,7 @@ class Signals:
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> "Signals":
+        """Take the signals over."""
         for number in (signal.SIGINT, signal.SIGTERM):
             # Outside the main thread signals belong to somebody else.
             with contextlib.suppress(ValueError):
@@ -93,6 +95,7 @@ class Signals:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Give them back."""
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]  # what signal.signal gave
 

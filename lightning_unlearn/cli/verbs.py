@@ -1,87 +1,21 @@
 """What each command does once its data, model, Trainer and folder are there."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from lightning.pytorch import LightningModule
 
-from lightning_unlearn.bank import hash_of_file
 from lightning_unlearn.checkpoint import AtomicCheckpointIO
-from lightning_unlearn.cli.arguments import Call
-from lightning_unlearn.cli.configs import Tree
-from lightning_unlearn.cli.redact import without_names
+from lightning_unlearn.cli.job import Job, newest_checkpoint
 from lightning_unlearn.cli.run_folder import RunFolder
-from lightning_unlearn.cli.show import show
-from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.evaluation import collect_outputs
 from lightning_unlearn.exceptions import CheckpointError, ConfigError
 from lightning_unlearn.files import write_atomic
 from lightning_unlearn.ranks import lock_on_first
+from lightning_unlearn.report.table import show
 from lightning_unlearn.trainer import UnlearningTrainer
 
-__all__ = ["VERBS", "Job", "newest_checkpoint"]
-
-
-@dataclass
-class Job:
-    """One call with everything that it needs.
-
-    Attributes:
-        call: The call.
-        folder: Its folder.
-        trainer: Its Trainer.
-        model: Its model.
-        data: Its data.
-        arguments: Arguments of the Trainer's method.
-        config: The full configuration, in plain values.
-    """
-
-    call: Call
-    folder: RunFolder
-    trainer: UnlearningTrainer
-    model: LightningModule
-    data: UnlearningDataModule
-    arguments: dict[str, Any]
-    config: Tree
-
-    @property
-    def path(self) -> Path:
-        """The run's folder."""
-        return self.folder.path
-
-    def begin(self, checkpoint: str | None) -> None:
-        """Write down what the run is, or see that an interrupted one goes on unchanged.
-
-        Args:
-            checkpoint: Weights that it starts from.
-        """
-        command = self.call.command or ""
-        record: Tree = {
-            "data": self.data.fingerprint("retain", "forget", "unseen"),
-            "checkpoint": None if checkpoint is None else _hash(checkpoint),
-        }
-        if self.folder.resumed:
-            self.folder.check(command, self.config, record)
-        else:
-            self.folder.start(command, self.config, record)
-        self.trainer.configuration = without_names(self.config)
-
-    def say(self, text: str) -> None:
-        """Print a line, once over all ranks.
-
-        Args:
-            text: The line.
-        """
-        if self.folder.first:
-            print(text)
-
-    @property
-    def seed(self) -> object:
-        """The seed, for the person to see."""
-        return self.config.get("seed_everything")
+__all__ = ["VERBS"]
 
 
 def fit(job: Job) -> None:
@@ -120,6 +54,7 @@ def unlearn(job: Job) -> None:
     if job.folder.resumed and finished.is_file():
         job.say(f"{job.path} is finished: {finished}, {job.path / 'report.html'}")
         return
+    job.needs_weights(checkpoint)
     job.data.use_split_of(checkpoint)
     with lock_on_first(job.path):
         job.begin(checkpoint)
@@ -138,6 +73,7 @@ def evaluate(job: Job) -> None:
     """
     arguments = {**job.arguments, **_files_of(job)}
     job.config.update({key: value for key, value in arguments.items() if key in ("checkpoint", "original", "references")})
+    job.needs_weights(arguments["checkpoint"])
     job.data.use_split_of(arguments["checkpoint"], forgotten_is_removed=False)
     with lock_on_first(job.path):
         job.begin(arguments["checkpoint"])
@@ -216,18 +152,6 @@ VERBS: Mapping[str, Callable[[Job], None]] = {
 }
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest training state of a `fit`.
-
-    Args:
-        folder: The run's folder.
-
-    Returns:
-        The file, or None where there is none yet.
-    """
-    return max((folder / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns, default=None)
-
-
 def _measure(job: Job, method: Callable[..., list[Mapping[str, float]]]) -> None:
     with lock_on_first(job.path):
         _start_with(job)
@@ -237,6 +161,7 @@ def _measure(job: Job, method: Callable[..., list[Mapping[str, float]]]) -> None
 
 def _start_with(job: Job) -> None:
     checkpoint = job.arguments["checkpoint"]
+    job.needs_weights(checkpoint)
     job.data.use_split_of(checkpoint, forgotten_is_removed=False)
     _check(job, checkpoint)
     job.begin(checkpoint)
@@ -274,13 +199,6 @@ def _files_of(job: Job) -> dict[str, object]:
         "original": job.arguments["original"] or saved.get("checkpoint"),
         "references": job.arguments["references"] or saved.get("references"),
     }
-
-
-def _hash(checkpoint: str) -> str:
-    try:
-        return hash_of_file(Path(checkpoint))
-    except OSError as error:
-        raise CheckpointError(f"{checkpoint} cannot be read: {error.strerror}. Needed: a checkpoint file.") from None
 
 
 def _in_a_line(figures: Mapping[str, float]) -> str:

@@ -298,20 +298,22 @@ class UnlearningDataModule(LightningDataModule):
             forget, retain = forget[:0], torch.cat([forget, retain]).sort().values
         return SavedSplit(*([keys[i] for i in part.tolist()] for part in (forget, retain, unseen, removed)))
 
-    def fingerprint(self, *parts: Part) -> str:
-        """A hash of the samples of parts: their keys and labels.
+    def fingerprint(self, view: View | Literal["unseen"]) -> str:
+        """A hash of the samples of a view, the same however they are split: their keys and labels.
 
         Args:
-            parts: The parts that count.
+            view: `train`, `retain`, `forget` or `unseen`.
 
         Returns:
             64 hexadecimal digits.
         """
+        parts: dict[str, tuple[Part, ...]] = {"train": ("retain", "forget")}
+        pieces = [self.part(name) for name in parts.get(view, (view,))]  # type: ignore[arg-type]  # the others are parts
+        samples = pieces[0][0]
+        index = torch.cat([index for _, index in pieces]).sort().values
         digest = hashlib.sha256(self.dataset.name.encode())
-        for name in parts:
-            samples, index = self.part(name)
-            digest.update(name.encode() + samples.hashes[index].numpy().tobytes())
-            digest.update(samples.targets[index].numpy().tobytes())
+        digest.update(samples.hashes[index].numpy().tobytes())
+        digest.update(samples.targets[index].numpy().tobytes())
         return digest.hexdigest()
 
     # The loaders.
@@ -336,11 +338,19 @@ class UnlearningDataModule(LightningDataModule):
         Returns:
             What was served before, to be put back into `serving`.
         """
+        self._check_view(view)
         before = self.serving
         self.serving = Serving(
             view, batch_size or before.batch_size, forget_batch_size or before.forget_batch_size, salt, images
         )
         return before
+
+    def _check_view(self, view: View) -> None:
+        if view in ("forget", *TWO_PARTS) and len(self._parts.forget) == 0:
+            raise DataError(
+                f"The view {view!r} needs samples to forget, and there is no forget rule. Give one: "
+                "--data.forget RandomFraction --data.forget.fraction 0.04, or ListedSamples with a file."
+            )
 
     def skip_images(self) -> None:
         """Serve indices and labels only from now on: the stage works on features that it holds."""
@@ -364,12 +374,7 @@ class UnlearningDataModule(LightningDataModule):
             self.serving.salt,
             *self._ranks,
         )
-        needs_forget = self.serving.view in ("forget", *TWO_PARTS)
-        if needs_forget and len(parts.forget) == 0:
-            raise DataError(
-                f"The view {self.serving.view!r} needs samples to forget, and there is no forget rule. Give one: "
-                "--data.forget RandomFraction --data.forget.fraction 0.04, or ListedSamples with a file."
-            )
+        self._check_view(self.serving.view)
         return ViewLoader(plan, self._maker(self.samples), self._position, lambda: self.serving.images)
 
     def val_dataloader(self) -> list[EvaluationLoader]:

@@ -174,6 +174,7 @@ class EvaluationLoader:
     """
 
     def __init__(self, index: Tensor, maker: BatchMaker, batch_size: int, rank: int = 0, world: int = 1) -> None:
+        self.index = index
         mine = torch.tensor_split(index, world)[rank]
         self.batches = list(mine.split(batch_size)) if len(mine) else []
         self.maker = maker
@@ -185,3 +186,11 @@ class EvaluationLoader:
         raw = self.maker.read([[index] for index in self.batches])
         for index, images in zip(self.batches, raw, strict=True):
             yield self.maker.make(cast(Tensor, images[0]), Piece(index, 0, len(index)), augment=False)
+
+    def example(self) -> Batch:
+        """The first sample of the part, for a rank that has none and needs to know what a model makes of one.
+
+        Returns:
+            A batch of one sample.
+        """
+        return next(iter(EvaluationLoader(self.index[:1], self.maker, 1)))

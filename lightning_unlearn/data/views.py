@@ -93,7 +93,7 @@ class Plan:
             case "retain" | "both":
                 return self._count(len(self.retain), self.batch_size)
             case "both_equal":
-                return self._count(len(self.forget), self.forget_batch_size)
+                return self._count(min(len(self.forget), len(self.retain)), self.forget_batch_size)
             case "forget_then_retain":
                 forget = self._count(len(self.forget), self.forget_batch_size)
                 return forget + self._count(len(self.retain), self.batch_size)

@@ -41,19 +41,13 @@ def rule_for(module: nn.Module) -> Rule | None:
     return next((_RULES[cls] for cls in type(module).__mro__ if cls in _RULES), None)
 
 
-def _linear(
-    layer: nn.Module, x: Tensor, grads: Sequence[Tensor], wanted: Collection[str]
-) -> dict[str, Tensor]:
+def _linear(layer: nn.Module, x: Tensor, grads: Sequence[Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     a = x.flatten(1, -2) if x.dim() > 2 else x.unsqueeze(1)  # (N, T, I)
     gs = [g.flatten(1, -2) if g.dim() > 2 else g.unsqueeze(1) for g in grads]  # (N, T, O)
     if "weight" in wanted:
         if a.shape[1] == 1:
-            squares = (
-                torch.stack([g.squeeze(1) for g in gs]).square_().sum(0)
-                if len(gs) > 1
-                else gs[0].squeeze(1).square()
-            )
+            squares = torch.stack([g.squeeze(1) for g in gs]).square_().sum(0) if len(gs) > 1 else gs[0].squeeze(1).square()
             found["weight"] = squares.mT @ a.squeeze(1).square()
         else:
             found["weight"] = _sum_of_squared_products([g.mT for g in gs], lambda part: a[part])
@@ -62,9 +56,7 @@ def _linear(
     return found
 
 
-def _convolution(
-    layer: nn.Module, x: Tensor, grads: Sequence[Tensor], wanted: Collection[str]
-) -> dict[str, Tensor]:
+def _convolution(layer: nn.Module, x: Tensor, grads: Sequence[Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
     assert isinstance(layer, (nn.Conv1d, nn.Conv2d))
     found: dict[str, Tensor] = {}
     if "bias" in wanted:
@@ -88,9 +80,7 @@ _Geometry = tuple[Sequence[int], Sequence[int], Sequence[int], Sequence[int], in
 def _padded(layer: nn.Conv1d | nn.Conv2d, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
     """The input with all padding that a plain convolution cannot do, and the padding that is left."""
     if isinstance(layer.padding, str):
-        total = [
-            d * (k - 1) if layer.padding == "same" else 0 for k, d in _zip(layer.kernel_size, layer.dilation)
-        ]
+        total = [d * (k - 1) if layer.padding == "same" else 0 for k, d in _zip(layer.kernel_size, layer.dilation)]
         sides = [(t // 2, t - t // 2) for t in total]
     else:
         sides = [(p, p) for p in layer.padding]
@@ -105,12 +95,10 @@ def _zip(a: Sequence[int], b: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def _columns_are_faster(x: Tensor, g: Tensor, size: Sequence[int]) -> bool:
-    """Whether unfolding beats convolutions over blocks of samples.
-
-    On a GPU always. On a CPU (figures of oneDNN) convolutions win by up to 3.6 on wide images, columns by up to 3
-    where there are few output positions, few input channels, or a 1x1 kernel; from 1 MiB of weights on one convolution
-    for each sample is best.
-    """
+    """Whether unfolding beats convolutions over blocks of samples."""
+    # On a GPU always. On a CPU (figures of oneDNN) convolutions win by up to 3.6 on wide images, columns by up to 3 where
+    # there are few output positions, few input channels, or a 1x1 kernel; from 1 MiB of weights on one convolution for
+    # each sample is best.
     if x.device.type != "cpu":
         return True
     positions = g.shape[2] * g.shape[3]
@@ -216,10 +204,8 @@ def _scale_and_shift(
     normalise: Callable[[Tensor], Tensor],
     over: Callable[[Tensor], Tensor],
 ) -> dict[str, Tensor]:
-    """For y = normalise(x) * weight + bias; `over` sums a (N, ...) tensor to (N, *parameter's shape).
-
-    Block by block, so that what lies between stays in the cache: up to 9 times faster than at once.
-    """
+    """For y = normalise(x) * weight + bias; `over` sums a (N, ...) tensor to (N, *parameter's shape)."""
+    # Block by block, so that what lies between stays in the cache: up to 9 times faster than at once.
     totals: dict[str, Tensor] = {}
 
     def add(name: str, value: Tensor) -> None:
@@ -240,9 +226,7 @@ def _over_positions(value: Tensor) -> Tensor:
     return value.flatten(2).sum(2) if value.dim() > 2 else value
 
 
-def _batch_norm(
-    layer: nn.Module, x: Tensor, grads: Sequence[Tensor], wanted: Collection[str]
-) -> dict[str, Tensor]:
+def _batch_norm(layer: nn.Module, x: Tensor, grads: Sequence[Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
     assert isinstance(layer, nn.modules.batchnorm._BatchNorm)
     assert layer.running_mean is not None
     assert layer.running_var is not None
@@ -251,18 +235,14 @@ def _batch_norm(
     return _scale_and_shift(x, grads, wanted, normalise, _over_positions)
 
 
-def _layer_norm(
-    layer: nn.Module, x: Tensor, grads: Sequence[Tensor], wanted: Collection[str]
-) -> dict[str, Tensor]:
+def _layer_norm(layer: nn.Module, x: Tensor, grads: Sequence[Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
     assert isinstance(layer, nn.LayerNorm)
     middle = tuple(range(1, x.dim() - len(layer.normalized_shape)))
     normalise = partial(F.layer_norm, normalized_shape=layer.normalized_shape, eps=layer.eps)
     return _scale_and_shift(x, grads, wanted, normalise, lambda value: value.sum(middle) if middle else value)
 
 
-def _group_norm(
-    layer: nn.Module, x: Tensor, grads: Sequence[Tensor], wanted: Collection[str]
-) -> dict[str, Tensor]:
+def _group_norm(layer: nn.Module, x: Tensor, grads: Sequence[Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
     assert isinstance(layer, nn.GroupNorm)
     normalise = partial(F.group_norm, num_groups=layer.num_groups, eps=layer.eps)
     return _scale_and_shift(x, grads, wanted, normalise, _over_positions)

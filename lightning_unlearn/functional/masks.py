@@ -72,7 +72,7 @@ def l1_of_scores(scores: Iterable[Tensor]) -> Tensor:
     Returns:
         A scalar, differentiable.
     """
-    return torch.stack([score.abs().sum() for score in scores]).sum()
+    return torch.stack([torch.linalg.vector_norm(score, 1) for score in scores]).sum()
 
 
 def masked_call(module: nn.Module, masks: Mapping[str, Tensor], x: Tensor) -> Tensor:

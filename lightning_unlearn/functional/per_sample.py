@@ -25,14 +25,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lightning_unlearn.functional.layer_squares import rule_for
 
-Cotangents = Callable[[Tensor], Sequence[Tensor]]
+Cotangents = Callable[[Tensor, slice], Sequence[Tensor]]
 
 __all__ = ["Cotangents", "SquaredGradients", "differentiable_in"]
 
 _BYTES = 256 * 2**20  # of per-sample gradients in vmap, or of output gradients of several losses in hooks
-_AGREEMENT = (
-    1e-3  # of formulas with autograd, relative: float32 gives about 1e-5, a formula that does not fit 1
-)
+_CPU_BYTES = 16 * 2**20  # of the outputs of layers: more samples at once leave the cache, up to 1.4 times slower
+_AGREEMENT = 1e-3  # of formulas with autograd, relative: float32 gives about 1e-5, a formula that does not fit 1
 
 
 @contextmanager
@@ -100,23 +99,26 @@ class SquaredGradients:
 
         Args:
             x: Input (N, ...), N at least 1.
-            cotangents: From the output (N, C), detached, to K tensors (N, C); called once for a batch.
+            cotangents: Called with the output (n, C) of some of the samples, detached, and the slice of `x` that
+                they are; gives K tensors (n, C). Each sample is asked for once, in order.
 
         Raises:
             RuntimeError: If the forward pass calls a module once in one batch and twice in another.
         """
         if self._plan is None:
             self._plan = self._choose(x)
-        found, vs = self._in_one_pass(self._plan, x, cotangents)
-        if found.keys() != self._plan.in_one_pass():
-            raise RuntimeError(
-                f"{type(self.network).__name__} called a module once in one batch and twice in another, so its "
-                "per-sample gradients cannot be collected; needed: a forward that takes the same way every time."
-            )
-        if self._plan.whole:
-            found |= (self._by_loop if self._plan.loop else self._by_network)(self._plan.whole, x, vs)
-        for name, value in found.items():
-            self.sums[name] += value
+        for start in range(0, len(x), self._plan.at_once):
+            rows = slice(start, start + self._plan.at_once)
+            found, vs = self._in_one_pass(self._plan, x, cotangents, rows)
+            if found.keys() != self._plan.in_one_pass():
+                raise RuntimeError(
+                    f"{type(self.network).__name__} called a module once in one batch and twice in another, so its "
+                    "per-sample gradients cannot be collected; needed: a forward that takes the same way every time."
+                )
+            if self._plan.whole:
+                found |= (self._by_loop if self._plan.loop else self._by_network)(self._plan.whole, x[rows], vs)
+            for name, value in found.items():
+                self.sums[name] += value
 
     def _choose(self, x: Tensor) -> "_Plan":
         """For each parameter the first way that agrees with autograd on two samples."""
@@ -133,7 +135,7 @@ class SquaredGradients:
 
         while names := plan.in_one_pass():
             try:
-                found = self._in_one_pass(plan, two, lambda _: probe, trying=True)[0]
+                found = self._in_one_pass(plan, two, lambda *_: probe, trying=True)[0]
                 wrong = {name for name in names if not agrees(name, found.get(name))}
             except RuntimeError:
                 if not plan.copied:
@@ -150,20 +152,22 @@ class SquaredGradients:
         return plan
 
     def _in_one_pass(
-        self, plan: "_Plan", x: Tensor, cotangents: Cotangents, trying: bool = False
+        self,
+        plan: "_Plan",
+        x: Tensor,
+        cotangents: Cotangents,
+        rows: slice = slice(None),
+        trying: bool = False,
     ) -> tuple[dict[str, Tensor], Sequence[Tensor]]:
         """Squares of copied parameters and of modules that were called once; and the cotangents."""
+        x = x[rows]
         calls: dict[str, list[_Call | None]] = {name: [] for name in plan.modules}
         copies = {
-            name: self.parameters[name]
-            .detach()
-            .expand(len(x), *self.parameters[name].shape[1:])
-            .requires_grad_()
+            name: self.parameters[name].detach().expand(len(x), *self.parameters[name].shape[1:]).requires_grad_()
             for name in plan.copied
         }
         handles = [
-            self.network.get_submodule(name).register_forward_hook(_keeper(made, len(x)))
-            for name, made in calls.items()
+            self.network.get_submodule(name).register_forward_hook(_keeper(made, len(x))) for name, made in calls.items()
         ]
         try:
             with torch.set_grad_enabled(bool(calls or copies)):
@@ -171,28 +175,27 @@ class SquaredGradients:
         finally:
             for handle in handles:
                 handle.remove()
-        vs = cotangents(out.detach())
+        vs = cotangents(out.detach(), rows)
         # What these samples do not use adds nothing.
         unused = [name for name, made in calls.items() if not made]
-        found = {
-            full: torch.zeros_like(self.sums[full]) for name in unused for full in plan.modules[name].values()
-        }
+        found = {full: torch.zeros_like(self.sums[full]) for name in unused for full in plan.modules[name].values()}
         found |= {name: torch.zeros_like(self.sums[name]) for name in copies}
         kept = {name: made[0] for name, made in calls.items() if len(made) == 1 and made[0] is not None}
         if not out.requires_grad:
             return found, vs
+        size = sum(call.bytes for call in kept.values())
+        if trying and x.device.type == "cpu":
+            plan.at_once = max(16, _CPU_BYTES * len(x) // max(1, size))
         sources = [
             *(get_gradient_edge(copy) for copy in copies.values()),
             *(call.edge for call in kept.values()),
         ]
-        together = max(1, _BYTES // max(1, sum(call.bytes for call in kept.values())))
+        together = max(1, _BYTES // max(1, size))
         for start in range(0, len(vs), together):
             grads: list[list[Tensor]] = [[] for _ in sources]
             for k, v in enumerate(vs[start : start + together], start):
                 more = k + 1 < len(vs)
-                ended = torch.autograd.grad(
-                    out, sources, v.to(out.dtype), retain_graph=more, allow_unused=True
-                )
+                ended = torch.autograd.grad(out, sources, v.to(out.dtype), retain_graph=more, allow_unused=True)
                 for of, grad in zip(grads, ended, strict=True):
                     of += [] if grad is None else [grad]
             for name, of in zip(copies, grads, strict=False):
@@ -254,6 +257,7 @@ class _Plan:
         copied: Served by a copy for each sample, in the same pass.
         whole: Served by the network's vmap or, with `loop`, sample by sample.
         loop: See `whole`.
+        at_once: Samples in one pass.
     """
 
     modules: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -261,6 +265,7 @@ class _Plan:
     copied: list[str] = field(default_factory=list)
     whole: list[str] = field(default_factory=list)
     loop: bool = False
+    at_once: int = 2**31
 
     @classmethod
     def first(cls, network: nn.Module, parameters: Mapping[str, Tensor]) -> "_Plan":
@@ -311,12 +316,7 @@ def _keeper(calls: list[_Call | None], count: int) -> Callable[[nn.Module, tuple
 
     def keep(module: nn.Module, args: tuple[object, ...], output: object) -> None:
         call = None
-        if (
-            len(args) == 1
-            and isinstance(args[0], Tensor)
-            and isinstance(output, Tensor)
-            and output.requires_grad
-        ):
+        if len(args) == 1 and isinstance(args[0], Tensor) and isinstance(output, Tensor) and output.requires_grad:
             x = args[0].detach()
             if isinstance(module, (nn.Linear, nn.LayerNorm)) and len(x) % count == 0 and len(x) > count:
                 # Windows of images, flattened into the batch: each sample's are taken to lie together.
@@ -328,9 +328,7 @@ def _keeper(calls: list[_Call | None], count: int) -> Callable[[nn.Module, tuple
     return keep
 
 
-def _by_vmap(
-    module: nn.Module, parameters: Mapping[str, Tensor], x: Tensor, grads: Sequence[Tensor]
-) -> dict[str, Tensor]:
+def _by_vmap(module: nn.Module, parameters: Mapping[str, Tensor], x: Tensor, grads: Sequence[Tensor]) -> dict[str, Tensor]:
     """Sum over samples and `grads` of the squared gradients, by `vmap` over as many samples as fit."""
     own = {name: p.detach() for name, p in parameters.items()}
     each = sum(p.numel() * p.element_size() for p in own.values())

@@ -9,11 +9,11 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from itertools import takewhile
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import nn
 
-Part = Literal["whole", "last_stage", "head", "stem"]
+Part = Literal["whole", "last_half", "last_stage", "head", "stem"]
 
 __all__ = [
     "ParameterSelector",
@@ -22,6 +22,7 @@ __all__ = [
     "first_blocks",
     "head_name",
     "last_blocks",
+    "last_half",
     "last_stage",
     "parameters_of",
     "weight_layers",
@@ -138,29 +139,48 @@ def last_stage(network: nn.Module) -> list[str]:
     return list(hidden)[-1:] or [head]
 
 
+def last_half(network: nn.Module) -> list[str]:
+    """Names of the modules that make up the second half of the network, without the head.
+
+    The last half of the blocks, rounded up (layers 3 and 4 of a ResNet-18); where there are no blocks, of the weight layers
+    before the head; the head itself where there is no other.
+
+    Args:
+        network: Any classifier.
+
+    Returns:
+        Module names, in order.
+    """
+    head = head_name(network)
+    found = blocks(network) or [name for name in weight_layers(network) if name != head]
+    return found[len(found) // 2 :] or [head]
+
+
 def parameters_of(network: nn.Module, part: Part) -> list[str]:
     """Names of the parameters of one part of a network.
 
     Args:
         network: Any classifier.
-        part: `whole`: all; `last_stage`: see `last_stage`; `head`: the layer that gives the logits; `stem`:
+        part: `whole`: all; `last_half`, `last_stage`: see the functions; `head`: the layer that gives the logits; `stem`:
             everything before the first block (before the second weight layer where there are no blocks).
 
     Returns:
         Parameter names in the order of `named_parameters`.
 
     Raises:
-        ValueError: If `part` is none of the four.
+        ValueError: If `part` is none of these.
     """
     if part == "whole":
         return [name for name, _ in network.named_parameters()]
+    if part == "last_half":
+        return _parameters_under(network, last_half(network))
     if part == "last_stage":
         return _parameters_under(network, last_stage(network))
     if part == "head":
         return _parameters_under(network, [head_name(network)])
     if part == "stem":
         return first_blocks(network, 1)
-    raise ValueError(f"part is {part!r}; needed: 'whole', 'last_stage', 'head' or 'stem'.")
+    raise ValueError(f"part is {part!r}; needed: one of {', '.join(get_args(Part))}.")
 
 
 def first_blocks(network: nn.Module, k: int) -> list[str]:
@@ -234,7 +254,7 @@ class ParameterSelector:
         self.patterns = [patterns] if isinstance(patterns, str) else list(patterns)
         self.last_blocks = last_blocks
         self.first_blocks = first_blocks
-        known = ("whole", "last_stage", "head", "stem")
+        known: tuple[str, ...] = get_args(Part)
         wrong = [part for part in self.parts if part not in known]
         if wrong:
             raise ValueError(f"parts holds {wrong[0]!r}; needed: {', '.join(known)}.")
@@ -339,10 +359,7 @@ def _in_order(network: nn.Module, units: list[list[str]]) -> list[str]:
 
 
 def _wrong_count(network: nn.Module, k: int, length: int) -> str:
-    return (
-        f"{k} blocks were asked for; {type(network).__name__} has {length}, stem and head included; "
-        f"needed: 1 to {length}."
-    )
+    return f"{k} blocks were asked for; {type(network).__name__} has {length}, stem and head included; needed: 1 to {length}."
 
 
 def _no_match(network: nn.Module, pattern: str, every: list[str]) -> str:
@@ -351,9 +368,7 @@ def _no_match(network: nn.Module, pattern: str, every: list[str]) -> str:
     if any(name.startswith(f"{module}.") for name in every):
         near = [f"{module}.*"]
     elif not near:
-        near = difflib.get_close_matches(
-            module, [name for name, _ in network.named_modules() if name], 4, 0.3
-        )
+        near = difflib.get_close_matches(module, [name for name, _ in network.named_modules() if name], 4, 0.3)
     return (
         f"The pattern {pattern!r} matches no parameter of {type(network).__name__}; "
         f"nearest: {', '.join(near or every[:4])}. Patterns are matched against full parameter names."

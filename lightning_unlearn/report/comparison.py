@@ -17,8 +17,15 @@ __all__ = [
     "subjects",
 ]
 
-# Zero at the reference by definition: there is no reference's value to stand beside.
-DISTANCES = ("gap/avg", "gap/svc", "gap_svc", "js/forget", "js/test", "kl/forget", "kl/test", "relearn/gap")
+# Measured against a reference already: the original's own value is its distance, a level is of the same kind.
+DISTANCES = (
+    "gap/avg", "gap/ua", "gap/ra", "gap/ta", "gap/mia", "gap_svc/avg", "js/forget", "js/test", "kl/forget",
+    "kl/test", "relearn/gap",
+)  # fmt: skip
+# The same, but 1 at the reference: no difference can be set against the level.
+LIKENESSES = ("tow", "tow_mia")
+# What two references differ by in a plain metric, where it is known under the name of a gap.
+LEVELS = {"forget/acc": "gap/ua", "retain/acc": "gap/ra", "test/acc": "gap/ta", "mia/efficacy": "gap/mia"}
 MAIN = (
     "gap/avg", "forget/acc", "retain/acc", "test/acc", "unseen/acc", "mia/efficacy", "mia/auc",
     "mia/tpr@1fpr", "js/forget", "js/test", "relearn/acc", "relearn/gap",
@@ -47,7 +54,7 @@ class Comparison:
 
     @property
     def difference(self) -> float:
-        """Signed difference to the reference; a distance is its own."""
+        """Signed difference to the reference; a distance is its own, a likeness has none."""
         return self.value if self.metric in DISTANCES else self.value - self.reference
 
 
@@ -60,9 +67,7 @@ def subjects(report: Report) -> list[Row]:
     Returns:
         Its methods; where there is none, the originals that were evaluated.
     """
-    return [row for row in report.rows if row.role == "method"] or [
-        row for row in report.rows if row.role == "original"
-    ]
+    return [row for row in report.rows if row.role == "method"] or [row for row in report.rows if row.role == "original"]
 
 
 def references_of(report: Report, row: Row) -> list[Row]:
@@ -117,12 +122,14 @@ def compare(report: Report, row: Row, names: tuple[str, ...] = MAIN) -> list[Com
         One comparison per metric, in order of `names`.
     """
     references, original = references_of(report, row), original_of(report, row)
+    levels = report.levels.get(row.request, {})
     found = []
     for name in names:
         if name not in row.metrics:
             continue
+        relative = name in DISTANCES or name in LIKENESSES
         values = [value for other in references if math.isfinite(value := other.metrics.get(name, math.nan))]
-        reference = math.nan if name in DISTANCES or not values else fmean(values)
+        reference = math.nan if relative or not values else fmean(values)
         untouched = original.metrics.get(name, math.nan) if original is not None else math.nan
         found.append(
             Comparison(
@@ -130,8 +137,8 @@ def compare(report: Report, row: Row, names: tuple[str, ...] = MAIN) -> list[Com
                 value=row.metrics[name],
                 reference=reference,
                 original=untouched,
-                level=report.levels.get(row.request, {}).get(name, math.nan),
-                original_level=untouched if name in DISTANCES else abs(untouched - reference),
+                level=levels.get(name, levels.get(LEVELS.get(name, name), math.nan)),
+                original_level=untouched if relative else abs(untouched - reference),
             )
         )
     return found

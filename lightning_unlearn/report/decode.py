@@ -44,7 +44,8 @@ def decode(kind: type[T], value: object, where: str) -> T:
 
     Args:
         kind: A dataclass whose fields are text, numbers, literals, lists, dicts, typed dicts, unions of
-            these, or dataclasses of the same kind. A missing field takes its default; typed dicts keep unknown keys.
+            these, or dataclasses of the same kind. A missing field takes its default; typed dicts keep
+            unknown keys.
         value: What `encode` made of one; None stands for a number that was not finite.
         where: Name of the value, for the message.
 
@@ -90,9 +91,7 @@ def _decode(kind: object, value: object, where: str) -> object:
             hints = get_type_hints(kind)
             needed: frozenset[str] = getattr(kind, "__required_keys__", frozenset())
             _complain(where, missing=sorted(needed - value.keys()))
-            return {
-                key: _decode(hints.get(key, object), item, f"{where}.{key}") for key, item in value.items()
-            }
+            return {key: _decode(hints.get(key, object), item, f"{where}.{key}") for key, item in value.items()}
     elif isinstance(kind, type) and dataclasses.is_dataclass(kind) and isinstance(value, dict):
         return _decode_fields(kind, value, where)
     raise ConfigError(f"{where} is {_shown(value)}; it must be {_name(kind)}.")

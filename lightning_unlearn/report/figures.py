@@ -85,9 +85,7 @@ def margins(values: Margins, name: str) -> str:
         axes.set_ylabel("density")
         axes.set_yticks([])
         axes.spines["left"].set_visible(False)
-        axes.legend(
-            loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=4, handlelength=1.2, columnspacing=1.0
-        )
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=4, handlelength=1.2, columnspacing=1.0)
         shown = ", ".join(PARTS[part] for part, _ in parts)
         return to_svg(figure, name, f"Histograms of the margin: {shown}")
 
@@ -163,9 +161,7 @@ def per_class(classes: Sequence[ClassAccuracy], name: str) -> str:
         for row, entry in enumerate(classes):
             forget, retain, test = entry["forget"], entry["retain"], entry["test"]
             if forget is not None and test is not None:
-                axes.plot(
-                    [forget, test], [row, row], color=COLORS["line"], linewidth=3, solid_capstyle="round"
-                )
+                axes.plot([forget, test], [row, row], color=COLORS["line"], linewidth=3, solid_capstyle="round")
             for part, value in (("forget", forget), ("retain", retain), ("test", test)):
                 if value is not None and math.isfinite(value):
                     marks[part].append((value, row))
@@ -220,7 +216,7 @@ def layer_bars(values: Mapping[str, float], name: str, label: str, share: bool) 
         ticks = [0.0, 0.25, 0.5, 0.75, 1.0] if share else MaxNLocator(4).tick_values(0, largest)
         ticks = [float(tick) for tick in ticks if tick <= largest]
         axes.set_xticks(ticks, [percent(tick) for tick in ticks])
-        axes.set_xlabel(label)
+        axes.set_xlabel(clip(label, 60))
         return to_svg(figure, name, f"{label}, per layer")
 
 

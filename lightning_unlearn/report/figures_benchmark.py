@@ -123,9 +123,7 @@ def cost_against_gap(lines: Sequence[Line], name: str) -> str:
             width = len(text) * LETTER
             taken.append(Box(WIDTH - 14 - width, place((high, height))[1], width, FONT + 5))
         texts = [clip(line.method, 24) for line, _, _ in points]
-        for (line, _, _), text, box, (x, y) in zip(
-            points, texts, _place(spots, texts, taken), spots, strict=True
-        ):
+        for (line, _, _), text, box, (x, y) in zip(points, texts, _place(spots, texts, taken), spots, strict=True):
             color = COLORS["ink"] if line in front else COLORS["muted"]
             axes.text(box.x, box.y + 4, text, transform=None, fontsize=FONT - 0.5, color=color)
             near_x = min(max(x, box.x), box.x + box.width)
@@ -148,9 +146,7 @@ def spread(rows: Sequence[Row], lines: Sequence[Line], name: str, key: str = "ga
     Returns:
         An SVG element; empty text where no method has the metric.
     """
-    methods = [
-        line for line in lines if line.role == "method" and key in line.metrics and line.metrics[key].n
-    ]
+    methods = [line for line in lines if line.role == "method" and key in line.metrics and line.metrics[key].n]
     if not methods:
         return ""
     labels = [clip(line.method) for line in methods]
@@ -243,9 +239,7 @@ def _place(spots: Sequence[tuple[float, float]], texts: Sequence[str], taken: Se
 
     def cost(box: Box, point: tuple[float, float], others: Sequence[Box]) -> float:
         outside = max(56 - box.x, 0) + max(box.x + box.width - WIDTH + 4, 0) + max(48 - box.y, 0)
-        away = math.hypot(
-            max(box.x - point[0], point[0] - box.x - box.width, 0), box.y + height / 2 - point[1]
-        )
+        away = math.hypot(max(box.x - point[0], point[0] - box.x - box.width, 0), box.y + height / 2 - point[1])
         return 40 * outside + 2 * sum(box.overlap(other) for other in others) + away
 
     options = [candidates(x, y, len(text) * LETTER) for (x, y), text in zip(spots, texts, strict=True)]

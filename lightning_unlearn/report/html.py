@@ -6,14 +6,16 @@ from lightning_unlearn.report import sections, sections_benchmark, sections_deta
 from lightning_unlearn.report.comparison import compare, subjects
 from lightning_unlearn.report.labels import SCREENING, TIERS, metric, number, seconds
 from lightning_unlearn.report.leaderboard import leaderboard, ranked_by
-from lightning_unlearn.report.markup import Html, name, paragraph, raw, section, text
+from lightning_unlearn.report.markup import Html, fold, name, paragraph, raw, section, text
 from lightning_unlearn.report.schema import Report
 from lightning_unlearn.report.stylesheet import STYLE
-from lightning_unlearn.report.wording import summary
+from lightning_unlearn.report.wording import remarks, summary
 
 __all__ = ["render"]
 
 KINDS = {"unlearn": "Unlearning report", "evaluate": "Evaluation report", "benchmark": "Benchmark report"}
+# More notes than this are folded away.
+NOTES = 6
 # Even if a name got through unescaped, the browser would run and load nothing.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
@@ -43,7 +45,9 @@ def _header(report: Report) -> Html:
     tier = TIERS.get(report.tier, SCREENING)
     calm = "" if tier == SCREENING else " calm"
     tiles = _tiles_benchmark(report) if report.kind == "benchmark" else _tiles(report)
-    notes = list(dict.fromkeys(note for row in report.rows for note in row.notes))
+    notes = _list(remarks(report), "notes")
+    if len(remarks(report)) > NOTES:
+        notes = fold(f"{len(remarks(report))} notes on single models", notes)
     return raw(
         Html("<header>"),
         paragraph(kicker, css="kicker"),
@@ -52,7 +56,7 @@ def _header(report: Report) -> Html:
         paragraph(*summary(report), css="lead"),
         Html(f'<dl class="tiles">{"".join(tiles)}</dl>') if tiles else Html(""),
         _list(report.warnings, "warnings"),
-        _list(notes, "notes"),
+        notes,
         Html("</header>\n"),
     )
 
@@ -133,12 +137,8 @@ def _tiles(report: Report) -> list[Html]:
     auc = row.metrics.get("forget_unseen/auc", math.nan)
     if math.isfinite(auc) and "gap/avg" not in row.metrics:
         low, high = (row.metrics.get(f"forget_unseen/auc/{end}", math.nan) for end in ("low", "high"))
-        interval = (
-            f"{number('mia/auc', low)} to {number('mia/auc', high)}" if math.isfinite(low + high) else ""
-        )
-        found.insert(
-            0, _tile("Forgotten against unseen, AUC", number("mia/auc", auc), interval, "alike at 0.5")
-        )
+        interval = f"{number('mia/auc', low)} to {number('mia/auc', high)}" if math.isfinite(low + high) else ""
+        found.insert(0, _tile("Forgotten against unseen, AUC", number("mia/auc", auc), interval, "alike at 0.5"))
     time, share = (row.metrics.get(key, math.nan) for key in ("time/unlearn_s", "cost/share"))
     if math.isfinite(time):
         work = f"{number('cost/share', share)} of retraining\u2019s work" if math.isfinite(share) else ""
@@ -157,14 +157,8 @@ def _tiles_benchmark(report: Report) -> list[Html]:
     found = []
     for line in [line for line in lines if line.role == "method" and key in line.metrics][:3]:
         cost = line.metrics.get("cost/share")
-        beside = (
-            f"{number('cost/share', cost.mean)} of retraining\u2019s work"
-            if cost is not None and cost.n
-            else ""
-        )
-        found.append(
-            _tile(line.method, number(key, line.metrics[key].mean), metric(key).label.lower(), beside)
-        )
+        beside = f"{number('cost/share', cost.mean)} of retraining\u2019s work" if cost is not None and cost.n else ""
+        found.append(_tile(line.method, number(key, line.metrics[key].mean), metric(key).label.lower(), beside))
     for line in lines:
         if line.role in ("level", "original") and key in line.metrics and line.metrics[key].n:
             found.append(_tile(line.method, number(key, line.metrics[key].mean), metric(key).label.lower()))

@@ -46,18 +46,22 @@ class Metric(NamedTuple):
 
 METRICS = {
     "gap/avg": Metric("Average gap to retraining", "Gap", "points", 2),
-    "gap_svc": Metric("Average gap with the SVC attack", "Gap (SVC)", "points", 2),
-    "gap/svc": Metric("Average gap with the SVC attack", "Gap (SVC)", "points", 2),
+    "gap/ua": Metric("Gap in accuracy on forgotten samples", "Gap UA", "points", 2),
+    "gap/ra": Metric("Gap in accuracy on retained samples", "Gap RA", "points", 2),
+    "gap/ta": Metric("Gap in test accuracy", "Gap TA", "points", 2),
+    "gap/mia": Metric("Gap in what the attack calls non-members", "Gap MIA", "points", 2),
+    "gap_svc/avg": Metric("Average gap with the SVC attack", "Gap (SVC)", "points", 2),
     "forget/acc": Metric("Accuracy on forgotten samples", "Forget acc", "points", 1),
     "retain/acc": Metric("Accuracy on retained samples", "Retain acc", "points", 1),
     "test/acc": Metric("Test accuracy", "Test acc", "points", 1),
+    "test_forgotten/acc": Metric("Test accuracy on forgotten classes", "Test forgotten", "points", 1),
     "unseen/acc": Metric("Accuracy on unseen samples", "Unseen acc", "points", 1),
-    "mia/efficacy": Metric(
-        "Forgotten samples that an attack calls non-members, %", "MIA efficacy", "points", 1
-    ),
+    "mia/efficacy": Metric("Forgotten samples that an attack calls non-members, %", "MIA efficacy", "points", 1),
     "mia/auc": Metric("Attack: area under the ROC curve", "Attack AUC", "fraction", 3),
-    "mia/tpr@1fpr": Metric("Attack: true positives at 1 % false positives", "TPR @ 1 %", "share", 1),
-    "mia/tpr@0.1fpr": Metric("Attack: true positives at 0.1 % false positives", "TPR @ 0.1 %", "share", 2),
+    "mia/svc": Metric("The same with the SVC attack, %", "MIA SVC", "points", 1),
+    "mia/tpr@1fpr": Metric("Attack: true positives at 1 % false positives, %", "TPR @ 1 %", "points", 1),
+    "mia/tpr@1fpr/low": Metric("Attack: the same, lower end, %", "TPR low", "points", 1),
+    "mia/tpr@1fpr/high": Metric("Attack: the same, upper end, %", "TPR high", "points", 1),
     "js/forget": Metric("Jensen-Shannon divergence, forgotten samples", "JS forget", "fraction", 4),
     "js/test": Metric("Jensen-Shannon divergence, test samples", "JS test", "fraction", 4),
     "kl/forget": Metric("KL divergence, forgotten samples", "KL forget", "fraction", 4),
@@ -67,8 +71,12 @@ METRICS = {
     "forget_unseen/auc": Metric("Forgotten against unseen: rank AUC", "Unseen AUC", "fraction", 3),
     "forget_unseen/auc/low": Metric("Forgotten against unseen: lower end", "AUC low", "fraction", 3),
     "forget_unseen/auc/high": Metric("Forgotten against unseen: upper end", "AUC high", "fraction", 3),
+    "forget_unseen/rf_jsd": Metric("Forgotten against the original's unseen (RF-JSD)", "RF-JSD", "fraction", 4),
     "streisand": Metric("Streisand check: forgotten minus unseen confidence", "Streisand", "fraction", 3),
-    "churn": Metric("Predictions that changed", "Churn", "share", 1),
+    "streisand/low": Metric("Streisand check: lower end", "Streisand low", "fraction", 3),
+    "streisand/high": Metric("Streisand check: upper end", "Streisand high", "fraction", 3),
+    "churn": Metric("Predictions that changed, %", "Churn", "points", 1),
+    "distance": Metric("Relative weight distance to the original", "Distance", "fraction", 3),
     "tow": Metric("Tug of war (ToW)", "ToW", "fraction", 3),
     "tow_mia": Metric("Tug of war with the attack (ToW-MIA)", "ToW-MIA", "fraction", 3),
     "zrf": Metric("Zero retrain forgetting (ZRF)", "ZRF", "fraction", 3),
@@ -101,9 +109,7 @@ def metric(name: str) -> Metric:
 
 def _scaled(name: str, value: float) -> tuple[float, int, str]:
     kind = metric(name)
-    scale, unit = {"share": (100.0, " %"), "seconds": (1.0, " s"), "megabytes": (1.0, " MB")}.get(
-        kind.unit, (1.0, "")
-    )
+    scale, unit = {"share": (100.0, " %"), "seconds": (1.0, " s"), "megabytes": (1.0, " MB")}.get(kind.unit, (1.0, ""))
     decimals = kind.decimals
     # A method that costs 0.03 % of retraining must not read "0.0 %"; one that takes an hour needs no tenths.
     if kind.unit == "share" and 0 < abs(value * scale) < 1:

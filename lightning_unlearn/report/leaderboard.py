@@ -116,10 +116,7 @@ def leaderboard(report: Report) -> list[Line]:
     for name in dict.fromkeys(family(row.request) for row in report.rows):
         rows = [row for row in report.rows if family(row.request) == name]
         methods = dict.fromkeys(row.method for row in rows if row.role == "method")
-        grouped = {
-            method: [row for row in rows if row.role == "method" and row.method == method]
-            for method in methods
-        }
+        grouped = {method: [row for row in rows if row.role == "method" and row.method == method] for method in methods}
         lines += sorted((_line(name, method, "method", of) for method, of in grouped.items()), key=order)
         if references := [row for row in rows if row.role == "reference"]:
             lines.append(_line(name, "retrained reference", "reference", references))
@@ -133,9 +130,7 @@ def leaderboard(report: Report) -> list[Line]:
     return lines
 
 
-def _line(
-    name: str, method: str, role: Literal["method", "original", "reference"], rows: Sequence[Row]
-) -> Line:
+def _line(name: str, method: str, role: Literal["method", "original", "reference"], rows: Sequence[Row]) -> Line:
     metrics = dict.fromkeys(key for row in rows for key in row.metrics)
     means = {key: estimate(row.metrics.get(key, math.nan) for row in rows) for key in metrics}
     return Line(name, method, role, len(rows), means)
@@ -166,9 +161,7 @@ def pareto_front(lines: Sequence[Line], cost: str = "cost/share", gap: str = "ga
     return [line for _, _, line in sorted(front, key=lambda point: (point[0], point[1], point[2].method))]
 
 
-def paired_difference(
-    rows: Sequence[Row], method_a: str, method_b: str, metric: str
-) -> tuple[float, float, int]:
+def paired_difference(rows: Sequence[Row], method_a: str, method_b: str, metric: str) -> tuple[float, float, int]:
     """How much two methods differ on the same request and seed.
 
     The spread between forget sets is common to both methods and drops out, which it would not in a

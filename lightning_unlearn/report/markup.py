@@ -134,14 +134,10 @@ def table(
     if not rows:
         return Html("")
     if dropped:
-        kept = [
-            i for i in range(len(head)) if i < words or any(cells[i] not in ("", MISSING) for cells in rows)
-        ]
+        kept = [i for i in range(len(head)) if i < words or any(cells[i] not in ("", MISSING) for cells in rows)]
         head, rows = [head[i] for i in kept], [[cells[i] for i in kept] for cells in rows]
     kinds = ["" if column < words else "n" for column in range(len(head))]
-    top = "".join(
-        f'<th scope="col"{_css(kind)}>{text(cell)}</th>' for cell, kind in zip(head, kinds, strict=True)
-    )
+    top = "".join(f'<th scope="col"{_css(kind)}>{text(cell)}</th>' for cell, kind in zip(head, kinds, strict=True))
     body = []
     for index, cells in enumerate(rows):
         first, *others = cells

@@ -21,16 +21,13 @@ def merge(reports: list[Report]) -> Report:
         ConfigError: There is none, their goals differ, or a request's name stands for two sets of samples.
     """
     if not reports:
-        raise ConfigError(
-            "There is no report to merge. Give at least one run folder that holds a report.json."
-        )
+        raise ConfigError("There is no report to merge. Give at least one run folder that holds a report.json.")
     if len(reports) == 1:
         return reports[0]
     goals = sorted({report.goal for report in reports})
     if len(goals) > 1:
         raise ConfigError(
-            f"Reports with the goals {' and '.join(goals)} cannot be compared; merge those of one "
-            "goal at a time."
+            f"Reports with the goals {' and '.join(goals)} cannot be compared; merge those of one goal at a time."
         )
     ordered = sorted(reports, key=lambda report: report.created)
     warnings = _unique([warning for report in reports for warning in report.warnings])
@@ -85,9 +82,7 @@ def _rows(reports: list[Report]) -> tuple[list[Row], int]:
     for row in (row for report in reports for row in report.rows):
         # repr makes nan equal to itself.
         key = (row.role, row.method, row.request, str(row.seed), row.settings)
-        replaced += key in found and repr(sorted(found[key].metrics.items())) != repr(
-            sorted(row.metrics.items())
-        )
+        replaced += key in found and repr(sorted(found[key].metrics.items())) != repr(sorted(row.metrics.items()))
         found[key] = row
     return list(found.values()), replaced
 
@@ -95,8 +90,7 @@ def _rows(reports: list[Report]) -> tuple[list[Row], int]:
 def _versions(reports: list[Report]) -> dict[str, str]:
     names = _unique([name for report in reports for name in report.versions])
     return {
-        name: " / ".join(_unique([report.versions[name] for report in reports if name in report.versions]))
-        for name in names
+        name: " / ".join(_unique([report.versions[name] for report in reports if name in report.versions])) for name in names
     }
 
 

@@ -90,9 +90,7 @@ class Roc(TypedDict):
 
 
 # "class" is a keyword, which the class syntax refuses.
-ClassAccuracy = TypedDict(
-    "ClassAccuracy", {"class": str, "forget": float | None, "retain": float | None, "test": float | None}
-)
+ClassAccuracy = TypedDict("ClassAccuracy", {"class": str, "forget": float | None, "retain": float | None, "test": float | None})
 ClassAccuracy.__doc__ = "Accuracies of one class, in percent points; None where it has no samples."
 
 
@@ -117,10 +115,11 @@ class Row:
         role: What the model is.
         request: Name of a `Request` of the same report.
         seed: Seed of the run.
-        metrics: By name; any may be missing. Accuracies, `mia/efficacy`, `gap/*` and `relearn/*` are in
-            percent points (0 ... 100); AUCs, `mia/tpr@1fpr`, `churn`, `tow` and `cost/share` (1 is retraining) are
-            fractions; divergences are in nats, `time/*` in seconds, `memory/*` in MB. nan stands for a value
-            that does not exist, such as a relearn time that was not reached.
+        metrics: By name; any may be missing. Accuracies, `mia/efficacy`, `mia/svc`, `mia/tpr@1fpr`, `gap/*`,
+            `relearn/*` and `churn` are in percent points (0 ... 100); AUCs, `tow` and `cost/share` (1 is
+            retraining) are fractions; divergences are in nats, `time/*` in seconds, `memory/*` in MB.
+            `streisand` is positive where the model is more confident on forgotten than on unseen samples.
+            nan stands for a value that does not exist, such as a relearn time that was not reached.
         stages: What each stage took, in order.
         details: Histograms, curves and tables for the figures.
         notes: Sentences about this run, shown beside it.
@@ -169,8 +168,9 @@ class Report:
         tier: `screen`, `audit` or `benchmark`.
         requests: What was to be forgotten.
         rows: One per model.
-        levels: By request name: metric -> what two references differ by in it. For `gap/avg` and divergences
-            it is the value of one reference against another, for others the mean absolute difference.
+        levels: By request name: metric -> what it reads between two references; the difference of two
+            references in `forget/acc`, `retain/acc`, `test/acc`, `mia/efficacy` may stand under `gap/ua`,
+            `gap/ra`, `gap/ta`, `gap/mia`.
         config: The exact configuration, YAML.
         versions: Of the packages that matter.
         machine: What it ran on, in words.
@@ -214,9 +214,7 @@ class Report:
         writer.writerow([*head, *(_inert(name) for name in metrics), "notes"])
         for row in self.rows:
             text = [_inert(value) for value in (row.role, row.method, row.request)]
-            sums = [
-                sum(getattr(stage, name) for stage in row.stages) for name in ("seconds", "work", "share")
-            ]
+            sums = [sum(getattr(stage, name) for stage in row.stages) for name in ("seconds", "work", "share")]
             values = [row.metrics.get(name, math.nan) for name in metrics]
             numbers = [repr(float(value)) if math.isfinite(value) else "" for value in [*sums, *values]]
             writer.writerow([*text, row.seed, _inert(row.settings), *numbers, _inert(" | ".join(row.notes))])
@@ -254,13 +252,9 @@ class Report:
         try:
             plain = json.loads(file.read_text(encoding="utf-8"))
         except OSError as error:
-            raise ConfigError(
-                f"Cannot read {file}: {error.strerror}. Give a run folder that holds a report.json."
-            ) from error
+            raise ConfigError(f"Cannot read {file}: {error.strerror}. Give a run folder that holds a report.json.") from error
         except (ValueError, RecursionError) as error:
-            raise ConfigError(
-                f"{file} is not a report: broken JSON ({error}). Run the command again."
-            ) from error
+            raise ConfigError(f"{file} is not a report: broken JSON ({error}). Run the command again.") from error
         if not isinstance(plain, dict) or plain.get("schema") != SCHEMA:
             found = plain.get("schema") if isinstance(plain, dict) else None
             raise ConfigError(f"{file} has schema {found!r}; this version reads schema {SCHEMA}.")

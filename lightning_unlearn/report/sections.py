@@ -12,9 +12,9 @@ from lightning_unlearn.report.wording import against_unseen, brought_back, readi
 
 __all__ = ["back", "cost", "distance", "forgotten", "memory"]
 
-ACCURACIES = ("forget/acc", "retain/acc", "test/acc", "unseen/acc")
+ACCURACIES = ("forget/acc", "retain/acc", "test/acc", "test_forgotten/acc", "unseen/acc")
 DISTANCE = (
-    "gap/avg", "gap/svc", "gap_svc", "forget/acc", "retain/acc", "test/acc", "mia/efficacy", "js/forget",
+    "gap/avg", "gap_svc/avg", "forget/acc", "retain/acc", "test/acc", "mia/efficacy", "js/forget",
     "js/test", "kl/forget", "kl/test", "tow", "tow_mia", "zrf",
 )  # fmt: skip
 
@@ -47,9 +47,7 @@ def forgotten(report: Report) -> Html:
     goal = GOALS.get(report.goal)
     return section(
         "What was forgotten",
-        paragraph(
-            f"Goal: {report.goal}, {goal}." if goal else f"Goal: {report.goal}." if report.goal else ""
-        ),
+        paragraph(f"Goal: {report.goal}, {goal}." if goal else f"Goal: {report.goal}." if report.goal else ""),
         table(head, rows, words=3),
         paragraph("The samples themselves are not part of this report.", css="quiet"),
     )
@@ -211,6 +209,4 @@ def memory(report: Report, rows: Sequence[Row]) -> Html:
     peaks = [(row.method, row.metrics[key]) for row in rows if math.isfinite(row.metrics.get(key, math.nan))]
     if len(peaks) < 2:
         return section("Peak memory", paragraph(*(f"{number(key, peak)}." for _, peak in peaks)))
-    return section(
-        "Peak memory", table(["Model", "Peak"], [[name(who), number(key, peak)] for who, peak in peaks])
-    )
+    return section("Peak memory", table(["Model", "Peak"], [[name(who), number(key, peak)] for who, peak in peaks]))

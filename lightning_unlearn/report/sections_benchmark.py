@@ -63,9 +63,7 @@ def _lines(lines: Sequence[Line], columns: Sequence[str]) -> Html:
     rows, marked, before = [], [], "method"
     for position, line in enumerate(lines):
         cells = [
-            with_spread(column, line.metrics[column].mean, line.metrics[column].sd)
-            if column in line.metrics
-            else ""
+            with_spread(column, line.metrics[column].mean, line.metrics[column].sd) if column in line.metrics else ""
             for column in columns
         ]
         star = Html('\u00a0<span title="on the Pareto front">\u25c6</span>') if line in front else Html("")
@@ -101,8 +99,7 @@ def trade_off(report: Report) -> Html:
         drawings = [
             figure(
                 figures_benchmark.cost_against_gap(lines, f"cost{position}"),
-                "Filled: on the Pareto front. Bars: one standard deviation. Band: what two references "
-                "differ by.",
+                "Filled: on the Pareto front. Bars: one standard deviation. Band: what two references differ by.",
             ),
             figure(
                 figures_benchmark.spread(rows, lines, f"spread{position}", ranked_by(report.goal)[0]),
@@ -165,9 +162,7 @@ def stage_table(report: Report) -> Html:
         ]  # fmt: skip
         if line.role != "method" or not cells:
             continue
-        order = dict.fromkeys(
-            (position, stage.name) for row in cells for position, stage in enumerate(row.stages)
-        )
+        order = dict.fromkeys((position, stage.name) for row in cells for position, stage in enumerate(row.stages))
         for position, stage_name in sorted(order, key=lambda key: key[0]):
             same = [
                 row.stages[position] for row in cells
@@ -183,11 +178,7 @@ def stage_table(report: Report) -> Html:
             ])
     full = table(["Method", "Stage", "Wall time", "Share of retraining"], rows, words=2)
     body = fold(f"{len(rows)} stages", full) if len(rows) > 30 else full
-    return (
-        section("Time per stage", body, paragraph("Mean over draws and seeds.", css="quiet"))
-        if rows
-        else Html("")
-    )
+    return section("Time per stage", body, paragraph("Mean over draws and seeds.", css="quiet")) if rows else Html("")
 
 
 def best_cells(report: Report) -> list[Row]:
@@ -203,9 +194,7 @@ def best_cells(report: Report) -> list[Row]:
     for title, lines in _families(leaderboard(report)).items():
         leading = next((line for line in lines if line.role == "method"), None)
         key = ranked_by(report.goal)[0]
-        if leading is None or not math.isfinite(
-            leading.metrics[key].mean if key in leading.metrics else math.nan
-        ):
+        if leading is None or not math.isfinite(leading.metrics[key].mean if key in leading.metrics else math.nan):
             continue
         chosen += [
             row for row in report.rows

@@ -10,7 +10,10 @@ from lightning_unlearn.report.schema import Report, Row
 
 __all__ = ["attack", "classes", "layers", "stages"]
 
-ATTACK = ("mia/efficacy", "mia/auc", "mia/tpr@1fpr", "mia/tpr@0.1fpr", "streisand", "churn")
+ATTACK = (
+    "mia/efficacy", "mia/svc", "mia/auc", "mia/tpr@1fpr", "mia/tpr@1fpr/low", "mia/tpr@1fpr/high", "streisand",
+    "streisand/low", "streisand/high", "churn", "distance",
+)  # fmt: skip
 
 
 def attack(report: Report, rows: Sequence[Row]) -> Html:
@@ -39,16 +42,11 @@ def attack(report: Report, rows: Sequence[Row]) -> Html:
         position = rows.index(row)
         margins, roc = row.details.get("margins"), row.details.get("roc")
         if margins and len(margins.get("bins", [])) > 1:
-            caption = (
-                "Margins of the model. Forgotten samples should lie where unseen samples, and "
-                "the reference's, do."
-            )
+            others = "unseen samples, and the reference's, do" if margins.get("reference") else "unseen samples do"
+            caption = f"Margins of the model. Forgotten samples should lie where {others}."
             drawings.append(figure(figures.margins(margins, f"margins{position}"), caption))
         if roc and len(roc["fpr"]) > 1:
-            caption = (
-                "Membership attack on the forgotten samples. On the dashed line it does no "
-                "better than chance."
-            )
+            caption = "Membership attack on the forgotten samples. On the dashed line it does no better than chance."
             drawings.append(figure(figures.roc(roc, f"roc{position}"), caption))
         head = ["", "This model", "Retrained reference", "Two references differ by", "Original"]
         return raw(table(head, lines, dropped=True), grid(*drawings))
@@ -71,10 +69,7 @@ def classes(rows: Sequence[Row]) -> Html:
         if not found:
             return Html("")
         drawn = figures.most_different(found)
-        caption = (
-            "Forgotten samples should be classified about as well as test samples of their "
-            "class, not as retained ones."
-        )
+        caption = "Forgotten samples should be classified about as well as test samples of their class, not as retained ones."
         if len(drawn) < len(found):
             caption += f" The {len(drawn)} of {len(found)} classes where the two lie furthest apart."
         lines = [
@@ -86,9 +81,7 @@ def classes(rows: Sequence[Row]) -> Html:
         ]
         full = table(["Class", "Forgotten", "Retained", "Test"], lines, caption="Accuracy in %", dropped=True)
         drawing = figure(figures.per_class(drawn, f"class{rows.index(row)}"), caption)
-        return (
-            grid(drawing, full) if len(found) <= 20 else raw(drawing, fold(f"All {len(found)} classes", full))
-        )
+        return grid(drawing, full) if len(found) <= 20 else raw(drawing, fold(f"All {len(found)} classes", full))
 
     return section("Per class", each([(heading(row), one(row)) for row in rows]))
 
@@ -108,15 +101,13 @@ def layers(rows: Sequence[Row]) -> Html:
         drawings, tables = [], []
         changed = row.details.get("layers", {})
         if changed:
-            drawing = figures.layer_bars(
-                changed, f"layers{position}", "relative change of weights", share=False
-            )
+            drawing = figures.layer_bars(changed, f"layers{position}", "relative change of weights", share=False)
             drawings.append(figure(drawing, "How far each layer's weights moved from the original's."))
             lines = [[name(layer), number("churn", value)] for layer, value in changed.items()]
             tables.append(fold("Weight change of all layers", table(["Layer", "Relative change"], lines)))
         for index, stage in enumerate(row.stages):
             if stage.mask_on:
-                label = f"share of the mask that is on, {stage.name}"
+                label = "share of the mask that is on"
                 drawing = figures.layer_bars(stage.mask_on, f"mask{position}-{index}", label, share=True)
                 drawings.append(figure(drawing, f"Share of weights that {stage.name} selected, per layer."))
                 lines = [[name(layer), number("churn", value)] for layer, value in stage.mask_on.items()]

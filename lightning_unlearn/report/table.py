@@ -11,13 +11,14 @@ from lightning_unlearn.report.comparison import MAIN, compare, references_of, su
 from lightning_unlearn.report.labels import SCREENING, TIERS, count, metric, number, plain, with_spread
 from lightning_unlearn.report.leaderboard import leaderboard, pareto_front
 from lightning_unlearn.report.schema import Report
-from lightning_unlearn.report.wording import reading, summary
+from lightning_unlearn.report.wording import reading, remarks, summary
 
 __all__ = ["Grid", "grids", "show"]
 
 WIDTH = 100
 NAME = 30
 GAP = 2
+NOTES = 8
 # Which columns stay where there is no room for all, the most important first.
 PRIORITY = ("gap/avg", "test/acc", "forget/acc", "cost/share", "retain/acc", "relearn/gap", "time/unlearn_s",
             "mia/efficacy", "forget_unseen/auc", "js/forget", "mia/auc", "memory/peak_mb")  # fmt: skip
@@ -102,8 +103,7 @@ def _leaderboards(report: Report, width: int) -> list[Grid]:
         names = [_clip(line.method) + (" \u25c6" if line in front else "") for line in shown]
         cells = {
             key: [
-                with_spread(key, line.metrics[key].mean, line.metrics[key].sd) if key in line.metrics else ""
-                for line in shown
+                with_spread(key, line.metrics[key].mean, line.metrics[key].sd) if key in line.metrics else "" for line in shown
             ]
             for key in ORDER
             if any(key in line.metrics for line in shown)
@@ -111,17 +111,14 @@ def _leaderboards(report: Report, width: int) -> list[Grid]:
         counts = [str(line.n) for line in shown]
         taken = _longest(["Method", *names]) + GAP + _longest(["n", *counts])
         kept = _fitting(cells, width - taken)
-        rows = [
-            [name, n, *(cells[key][row] for key in kept)]
-            for row, (name, n) in enumerate(zip(names, counts, strict=True))
-        ]
+        rows = [[name, n, *(cells[key][row] for key in kept)] for row, (name, n) in enumerate(zip(names, counts, strict=True))]
         strong = (0,) if shown and shown[0].role == "method" else ()
         found.append(Grid(plain(title), ["Method", "n", *(metric(key).short for key in kept)], rows, strong))
     return found
 
 
 def _fitting(cells: dict[str, list[str]], room: int) -> list[str]:
-    """The columns that fit, the most important first to be kept, in the order of the table."""
+    # The most important are kept first, and shown in the order of the table.
     kept = []
     for key in PRIORITY:
         if key in cells:
@@ -150,8 +147,7 @@ def _models(report: Report, width: int) -> list[Grid]:
             for cells in list(columns.values())[2:]:
                 cells[:] = [cell if asked else "" for cell, asked in zip(cells, compared, strict=True)]
         columns["Original"] = [
-            number(entry.metric, entry.original) if asked else ""
-            for entry, asked in zip(entries, compared, strict=True)
+            number(entry.metric, entry.original) if asked else "" for entry, asked in zip(entries, compared, strict=True)
         ]
         if "Reference" in columns:
             columns["Against level"] = [reading(entry.difference, entry.level) for entry in entries]
@@ -174,8 +170,10 @@ def _before(report: Report) -> list[str]:
 
 
 def _after(report: Report) -> list[str]:
-    notes = dict.fromkeys(note for row in report.rows for note in row.notes)
-    return [" ".join(summary(report)), *(f"note: {plain(note)}" for note in notes)]
+    notes = [f"note: {plain(note)}" for note in remarks(report)]
+    if len(notes) > NOTES:
+        notes = [*notes[:NOTES], f"{len(notes) - NOTES} more notes stand in report.html"]
+    return [" ".join(summary(report)), *notes]
 
 
 def _lines(report: Report, width: int) -> list[str]:
@@ -187,9 +185,7 @@ def _lines(report: Report, width: int) -> list[str]:
         lines.append(grid.title)
         for cells in (grid.head, *grid.rows):
             first = cells[0] + " " * (sizes[0] - cell_len(cells[0]))
-            rest = [
-                " " * (size - cell_len(cell)) + cell for size, cell in zip(sizes[1:], cells[1:], strict=True)
-            ]
+            rest = [" " * (size - cell_len(cell)) + cell for size, cell in zip(sizes[1:], cells[1:], strict=True)]
             lines.append((" " * GAP).join([first, *rest]).rstrip())
         lines.append("")
     return [*lines, *_after(report)]

@@ -7,7 +7,7 @@ from lightning_unlearn.report.labels import count, number, plain, seconds, with_
 from lightning_unlearn.report.leaderboard import Line, family, leaderboard, ranked_by
 from lightning_unlearn.report.schema import Report, Request, Row
 
-__all__ = ["against_unseen", "brought_back", "limits", "reading", "summary"]
+__all__ = ["against_unseen", "brought_back", "limits", "reading", "remarks", "summary"]
 
 # For a claim about a method (evaluation, "Nothing is printed without its zero").
 DRAWS, POOLED = 5, 400
@@ -45,10 +45,7 @@ def against_unseen(row: Row) -> str:
         return ""
     shown = number("mia/auc", auc)
     if not (math.isfinite(low) and math.isfinite(high)):
-        return (
-            f"Confidence ranks forgotten above unseen samples with AUC {shown} (0.5: alike); "
-            "without an interval."
-        )
+        return f"Confidence ranks forgotten above unseen samples with AUC {shown} (0.5: alike); without an interval."
     interval = f"AUC {shown}, interval {number('mia/auc', low)} to {number('mia/auc', high)}"
     if low <= 0.5 <= high:
         shift = max(0.5 - low, high - 0.5)
@@ -57,10 +54,7 @@ def against_unseen(row: Row) -> str:
             f"({interval}; a shift of {number('mia/auc', shift)} could be missed)."
         )
     side = "more" if auc > 0.5 else "less"
-    return (
-        f"Forgotten samples are distinguishable from unseen ones: the model is {side} "
-        f"confident on them ({interval})."
-    )
+    return f"Forgotten samples are distinguishable from unseen ones: the model is {side} confident on them ({interval})."
 
 
 def brought_back(report: Report, row: Row) -> str:
@@ -68,14 +62,19 @@ def brought_back(report: Report, row: Row) -> str:
 
     Args:
         report: For the level.
-        row: With `relearn/gap`, or without.
+        row: With `relearn/gap` or `relearn/acc`, or without.
 
     Returns:
-        A sentence, empty without the metric.
+        A sentence, empty without the metrics.
     """
-    gap = row.metrics.get("relearn/gap", math.nan)
+    gap, again = (row.metrics.get(key, math.nan) for key in ("relearn/gap", "relearn/acc"))
     if not math.isfinite(gap):
-        return ""
+        if not math.isfinite(again):
+            return ""
+        return (
+            f"After fine-tuning on retained data alone, forget accuracy is {number('relearn/acc', again)} %; "
+            "what a retrained model would reach is not known."
+        )
     level = report.levels.get(row.request, {}).get("relearn/gap", math.nan)
     size = f"{number('relearn/gap', abs(gap))} points {'above' if gap >= 0 else 'below'}"
     text = f"After fine-tuning on retained data alone, forget accuracy lies {size} the reference's"
@@ -100,7 +99,9 @@ def summary(report: Report) -> list[str]:
         return ["This report holds no results."]
     if report.kind == "benchmark":
         return _summary_benchmark(report)
-    return _summary_model(report, subjects(report)[0] if subjects(report) else report.rows[0])
+    rows = subjects(report) or report.rows
+    first = [f"{len(rows)} models; what follows is about the first."] if len(rows) > 1 else []
+    return first + _summary_model(report, rows[0])
 
 
 def _summary_model(report: Report, row: Row) -> list[str]:
@@ -108,20 +109,14 @@ def _summary_model(report: Report, row: Row) -> list[str]:
     sentences = []
     request = next((item for item in report.requests if item.name == row.request), None)
     if request is not None:
-        sentences.append(
-            f"{count(request.count)} of {count(request.of)} training samples were to be forgotten."
-        )
+        sentences.append(f"{count(request.count)} of {count(request.of)} training samples were to be forgotten.")
     sentences += _cost(row, values.get("test/acc"))
     gap = values.get("gap/avg")
     if gap is not None and math.isfinite(gap.value):
-        sentences.append(
-            f"Its average gap to retraining is {number('gap/avg', gap.value)} points{_levels(gap)}."
-        )
+        sentences.append(f"Its average gap to retraining is {number('gap/avg', gap.value)} points{_levels(gap)}.")
     else:
         if not references_of(report, row):
-            sentences.append(
-                "No retrained reference was given, so how far it is from retraining is not known."
-            )
+            sentences.append("No retrained reference was given, so how far it is from retraining is not known.")
         sentences.append(against_unseen(row))
     sentences.append(brought_back(report, row))
     return [sentence for sentence in sentences if sentence]
@@ -171,6 +166,8 @@ def _summary_benchmark(report: Report) -> list[str]:
     ]
     for name in dict.fromkeys(line.family for line in lines):
         sentences.append(_best(report, [line for line in lines if line.family == name]))
+    if _too_few(report):
+        sentences.append("These are too few forget sets or samples to call one method better than another.")
     return [sentence for sentence in sentences if sentence]
 
 
@@ -186,13 +183,36 @@ def _best(report: Report, lines: list[Line]) -> str:
     if larger:
         return f"{where} has the highest test accuracy, {value} %{at}."
     level, original = (
-        next(
-            (line.metrics[key].mean for line in lines if line.role == role and key in line.metrics), math.nan
-        )
+        next((line.metrics[key].mean for line in lines if line.role == role and key in line.metrics), math.nan)
         for role in ("level", "original")
     )
     levels = _levels(Comparison(key, first.metrics[key].mean, level=level, original_level=original))
-    return f"{where} comes closest to retraining: average gap {value} points{at}{levels}."
+    return f"{where} has the smallest average gap to retraining, {value} points{at}{levels}."
+
+
+def remarks(report: Report) -> list[str]:
+    """The notes of the models that the report is about, each once.
+
+    Args:
+        report: Of any kind.
+
+    Returns:
+        Sentences; with several models each names those that it was noted of. Notes on originals and references
+        are left out: they would be read as the model's.
+    """
+    rows = subjects(report)
+    found: dict[str, dict[str, None]] = {}
+    for row in rows:
+        for note in row.notes:
+            found.setdefault(note, {})[row.method] = None
+    if len(rows) < 2:
+        return list(found)
+    return [f"{_some(list(methods))}: {note}" for note, methods in found.items()]
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 
 def limits(report: Report) -> list[str]:
@@ -235,10 +255,8 @@ def limits(report: Report) -> list[str]:
         said.append(f"Forget accuracy of few samples is uncertain: {counts} (one standard error at 50 %).")
     if copies := sum(request.copies_left for request in report.requests):
         what = "1 exact copy" if copies == 1 else f"{copies} exact copies"
-        said.append(
-            f"{what} of forgotten samples stay in the retain set: the model may rightly still know them."
-        )
-    if not any("relearn/gap" in row.metrics for row in rows):
+        said.append(f"{what} of forgotten samples stay in the retain set: the model may rightly still know them.")
+    if not any("relearn/gap" in row.metrics or "relearn/acc" in row.metrics for row in rows):
         said.append("Whether fine-tuning on retained data alone brings the memory back was not measured.")
     said.append(
         "Other places may hold the samples: earlier checkpoints, optimiser state, caches, logs, "

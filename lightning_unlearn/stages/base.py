@@ -98,8 +98,9 @@ class UnlearningStage(LightningModule, ABC):
         """
         self.classifier = classifier
         self.artifacts = artifacts
+        # Before anything is changed: a selection that fits nothing leaves the network as it was.
         try:
-            self.selected = self.selector.names(classifier)
+            self.selected = self.choose(classifier)
         except ValueError as error:
             raise ChainError(f"{type(self).__name__}: {error}") from None
         self._was_trainable = {name: p.requires_grad for name, p in classifier.named_parameters()}
@@ -138,6 +139,17 @@ class UnlearningStage(LightningModule, ABC):
         return {}
 
     # What a method overrides.
+
+    def choose(self, classifier: nn.Module) -> list[str]:
+        """Names of the parameters that the stage trains or edits.
+
+        Args:
+            classifier: The network.
+
+        Returns:
+            What the selector chose; a stage that can use only some of it overrides this.
+        """
+        return self.selector.names(classifier)
 
     def objective(self, batch: Batch | dict[str, Batch]) -> Tensor:
         """The loss of a batch, a scalar; minimised.

@@ -40,8 +40,12 @@ class CachedStage(UnlearningStage):
 
     def on_fit_start(self) -> None:
         """Compute the features, where the conditions hold."""
-        reason = self._why_not()
+        found = self._find_cut()
+        if found is not None:
+            self.work.backward_share = found.share
+        reason = self._why_not(found)
         if reason is None:
+            self.cached = found
             self._fill()
         elif self.cache:
             raise ChainError(f"{type(self).__name__}: features cannot be cached: {reason}. Set cache to null or false.")
@@ -84,16 +88,20 @@ class CachedStage(UnlearningStage):
         n = len(batch["forget"].target)
         return logits[:n], logits[n:]
 
-    def _why_not(self) -> str | None:
+    def _find_cut(self) -> Cut | None:
+        frozen = len(self.selected) < len(list(self.classifier.parameters()))
+        if self.max_epochs == 0 or not frozen:
+            return None
+        # Not from a loader: a rank may have no sample of a small part.
+        example = self.data.example(1).to(self.device)
+        return cut(self.classifier, self.selected, self.trainer.precision_plugin.convert_input(example))
+
+    def _why_not(self, found: Cut | None) -> str | None:
         if self.cache is False:
             return "cache is false"
         if self.data.augmentation is not None:
             return "images are augmented"
-        if self.max_epochs == 0:
-            return "the stage takes no step"
-        example = next(iter(self.data.evaluation_loader(self.cached_parts()[0]))).input[:1]
-        self.cached = cut(self.classifier, self.selected, self.trainer.precision_plugin.convert_input(example))
-        if self.cached is None:
+        if found is None:
             return "no single tensor leads from a frozen beginning to the trained parameters"
         return None
 

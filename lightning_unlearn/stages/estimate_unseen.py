@@ -22,6 +22,10 @@ from lightning_unlearn.stages.base import UnlearningStage
 __all__ = ["EstimateUnseen"]
 
 Forward: TypeAlias = Callable[[Batch], Tensor]
+# Estimates by copies and by neighbours, each (N, K) or None.
+Pieces: TypeAlias = tuple[Tensor | None, Tensor | None]
+# Features and labels of retained samples.
+Bank: TypeAlias = tuple[Tensor, Tensor]
 
 
 class EstimateUnseen(UnlearningStage):
@@ -32,19 +36,20 @@ class EstimateUnseen(UnlearningStage):
     - *copies*: its mean answer to shifted and mirrored copies of a sample, which it was not trained on;
     - *neighbours*: the labels of the nearest retained samples in the space before its head.
 
-    Their mixture is chosen on unseen samples, for which the true answer is known: it is the network's own. Then the estimates
-    are calibrated: their log-odds of the label get the distribution that those of unseen samples have.
+    Their mixture is chosen with the help of unseen samples, for which the true answer is known: it is the network's own. Then
+    the estimates are calibrated: their log-odds of the label get the distribution that those of unseen samples have.
 
     Where whole classes are forgotten, a model that never saw them gives them no probability: they are struck from the
     network's own answer, and nothing is calibrated.
 
-    Artifacts: `targets`, with `index` (F,) and `probabilities` (F, K).
+    Artifacts: `targets`, with `index` (F,), `probabilities` (F, K) and whether they are of `whole_classes`.
 
     Args:
         copies: Copies of each sample.
         shifts: Sizes of the shifts in pixels; each copy is shifted by one of them in both directions, with random signs.
         flip: Whether every second copy is mirrored. Not for digits and letters.
         neighbours: How many nearest retained samples vote; 0: copies alone, which saves a pass over the retained samples.
+        bank_samples: Retained samples among which neighbours are looked for, a random part.
         copies_share: Share of the copies in the mixture, in 0 ... 1; None: chosen on unseen samples.
         unseen_samples: Unseen samples on which the mixture is chosen.
         calibrate: Whether log-odds are matched to those of unseen samples.
@@ -62,15 +67,17 @@ class EstimateUnseen(UnlearningStage):
         shifts: tuple[int, ...] = (2, 3, 4),
         flip: bool = True,
         neighbours: int = 15,
+        bank_samples: int = 2000,
         copies_share: float | None = None,
         unseen_samples: int = 200,
         calibrate: bool = True,
         rank_noise: float = 0.0,
     ) -> None:
         super().__init__(max_epochs=0)
-        if copies < 0 or neighbours < 0 or copies + neighbours == 0:
+        if copies < 0 or neighbours < 0 or copies + neighbours == 0 or bank_samples < 1:
             raise ChainError(
-                f"EstimateUnseen: copies is {copies} and neighbours is {neighbours}; needed: at least one of them above 0."
+                f"EstimateUnseen: copies is {copies}, neighbours {neighbours} and bank_samples {bank_samples}; needed: at least one of "
+                "copies and neighbours above 0, and samples to look among."
             )
         if copies and not shifts:
             raise ChainError("EstimateUnseen: shifts is empty; needed: at least one size in pixels.")
@@ -80,6 +87,7 @@ class EstimateUnseen(UnlearningStage):
         self.shifts = tuple(shifts)
         self.flip = flip
         self.neighbours = neighbours
+        self.bank_samples = bank_samples
         self.copies_share = copies_share
         self.unseen_samples = unseen_samples
         self.calibrate = calibrate
@@ -95,25 +103,22 @@ class EstimateUnseen(UnlearningStage):
         probabilities = strike_classes(self._answers("forget").softmax(1), gone) if whole else self._estimate(targets)
         right = (probabilities.argmax(1) == targets).float().mean()
         self._summary["forget/acc"] = 100 * float(right)
-        self.artifacts["targets"] = {"index": index, "probabilities": probabilities}
+        self.artifacts["targets"] = {
+            "index": index,
+            "probabilities": probabilities,
+            "whole_classes": torch.tensor(whole),
+        }
 
     def summary(self) -> Mapping[str, Mapping[str, float]]:
         """The chosen mixture, and the accuracy of the targets on the forgotten samples."""
         return {"estimate": self._summary}
 
     def _estimate(self, targets: Tensor) -> Tensor:
-        chosen = self._some_unseen()
-        share = self.copies_share
-        bank = self._bank() if self.neighbours and share != 1 else None
-        if share is None:
-            truth = self._answers("unseen", chosen)
-            pieces = self._pieces("unseen", bank, chosen)
-            grid = torch.linspace(0, 1, 11).tolist()
-            distance = {w: float(jensen_shannon(_mixed(pieces, w).log(), truth).mean()) for w in grid}
-            share = min(grid, key=distance.__getitem__)
-            self._summary["unseen/js"] = distance[share]
+        bank = self._bank() if self.neighbours and self.copies_share != 1 else None
+        forgotten = self._pieces("forget", bank)
+        share = self._choose_share(forgotten, targets, bank) if self.copies_share is None else self.copies_share
         self._summary["copies_share"] = share
-        probabilities = _mixed(self._pieces("forget", bank if share < 1 else None), share)
+        probabilities = _mixed(forgotten, share)
         if not self.calibrate:
             return probabilities
         samples, index = self.data.part("unseen")
@@ -122,14 +127,36 @@ class EstimateUnseen(UnlearningStage):
         unseen = log_odds(self._answers("unseen").softmax(1), samples.targets[index].to(self.device))
         return match_quantiles(probabilities, targets, unseen, self.rank_noise, generator("rank noise"))
 
-    def _some_unseen(self) -> Tensor:
-        """Unseen samples on which the mixture is chosen."""
-        samples, index = self.data.part("unseen")
-        return index[order(samples.hashes[index], 0, "estimate")[: self.unseen_samples]].sort().values
+    def _choose_share(self, forgotten: Pieces, targets: Tensor, bank: Bank | None) -> float:
+        """The share of the copies that does least harm to unseen samples and leaves least memory in forgotten ones.
 
-    def _pieces(
-        self, part: Part, bank: tuple[Tensor, Tensor] | None, index: Tensor | None = None
-    ) -> tuple[Tensor | None, Tensor | None]:
+        Harm: Jensen-Shannon between the estimate for an unseen sample and the network's own answer. Memory: how much more the
+        estimates believe in the labels of forgotten samples than the network does in those of unseen ones; for a model
+        that saw neither, they would be alike.
+        """
+        chosen = self._some("unseen", self.unseen_samples)
+        if len(chosen) == 0:
+            raise ChainError("EstimateUnseen: there are no unseen samples to choose on. Set copies_share.")
+        samples, _ = self.data.part("unseen")
+        truth = self._answers("unseen", chosen)
+        labels = samples.targets[chosen].to(self.device)
+        belief = truth.softmax(1).gather(1, labels[:, None]).mean()
+        pieces = self._pieces("unseen", bank, chosen)
+        scores = {}
+        for share in torch.linspace(0, 1, 11).tolist():
+            harm = float(jensen_shannon(_mixed(pieces, share).log(), truth).mean())
+            memory = float((_mixed(forgotten, share).gather(1, targets[:, None]).mean() - belief).abs())
+            scores[share] = harm + memory
+        best = min(scores, key=scores.__getitem__)
+        self._summary["harm_and_memory"] = scores[best]
+        return best
+
+    def _some(self, part: Part, count: int) -> Tensor:
+        """A random part of the samples of a part, the same in every run."""
+        samples, index = self.data.part(part)
+        return index[order(samples.hashes[index], 0, "estimate")[:count]].sort().values
+
+    def _pieces(self, part: Part, bank: Bank | None, index: Tensor | None = None) -> Pieces:
         """Estimates by copies and by neighbours, each (N, K) or None."""
         copies = self._collect(part, self._copied, index) if self.copies else None
         votes = None
@@ -138,9 +165,10 @@ class EstimateUnseen(UnlearningStage):
             votes = neighbour_votes(features, *bank, self.neighbours, self.num_classes)
         return copies, votes
 
-    def _bank(self) -> tuple[Tensor, Tensor]:
-        samples, index = self.data.part("retain")
-        return self._collect("retain", self._features), samples.targets[index].to(self.device)
+    def _bank(self) -> Bank:
+        index = self._some("retain", self.bank_samples)
+        samples, _ = self.data.part("retain")
+        return self._collect("retain", self._features, index), samples.targets[index].to(self.device)
 
     def _answers(self, part: Part, index: Tensor | None = None) -> Tensor:
         return self._collect(part, lambda batch: self.classifier(batch.input).float(), index)
@@ -188,7 +216,7 @@ class EstimateUnseen(UnlearningStage):
         return gone[counts[gone] == 0].to(self.device)
 
 
-def _mixed(pieces: tuple[Tensor | None, Tensor | None], share: float) -> Tensor:
+def _mixed(pieces: Pieces, share: float) -> Tensor:
     """`share` of the copies and the rest of the neighbours; a little of everything, so that logarithms exist."""
     copies, votes = pieces
     mixture = copies if votes is None else votes if copies is None else share * copies + (1 - share) * votes

@@ -23,6 +23,7 @@ class ImitateUnseen(CachedStage):
 
     Args:
         passes: Passes over the forgotten samples; the number of steps follows from it, so it grows with their number.
+        class_passes: The same for whole classes, whose targets are learnt sooner.
         max_steps: Number of steps in place of `passes`.
         **kwargs: See `CachedStage`.
     """
@@ -30,17 +31,21 @@ class ImitateUnseen(CachedStage):
     view = "both"
     requires = ("targets",)
 
-    def __init__(self, passes: int = 40, max_steps: int | None = None, **kwargs: object) -> None:
-        if passes < 1:
-            raise ChainError(f"ImitateUnseen: passes is {passes}; needed: at least 1.")
+    def __init__(
+        self, passes: int = 30, class_passes: int = 12, max_steps: int | None = None, **kwargs: object
+    ) -> None:
+        if passes < 1 or class_passes < 1:
+            raise ChainError(f"ImitateUnseen: passes is {passes} and class_passes {class_passes}; needed: at least 1.")
         super().__init__(max_steps=max_steps, **kwargs)
         self.passes = passes
+        self.class_passes = class_passes
         self._targets = torch.empty(0)
         self._position = torch.empty(0)
 
     def length(self, data: UnlearningDataModule) -> tuple[int, int]:
         """See `UnlearningStage.length`: as many steps as the passes over the forgotten samples take."""
-        steps = self.max_steps or math.ceil(self.passes * len(data.part("forget")[1]) / self._forget_batch(data))
+        passes = self.class_passes if bool(self.artifacts["targets"]["whole_classes"]) else self.passes
+        steps = self.max_steps or math.ceil(passes * len(data.part("forget")[1]) / self._forget_batch(data))
         return -1, steps
 
     def on_fit_start(self) -> None:

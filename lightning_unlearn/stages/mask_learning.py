@@ -62,6 +62,8 @@ class MaskLearning(CachedStage):
     ) -> None:
         if initial <= threshold:
             raise ChainError(f"MaskLearning: initial is {initial} and threshold {threshold}; needed: initial above it.")
+        if max_epochs < 1:
+            raise ChainError(f"MaskLearning: max_epochs is {max_epochs}; needed: at least 1, or no mask is learnt.")
         parameters = parameters or ParameterSelector(parts=["last_stage"])
         super().__init__(max_epochs=max_epochs, optimizer=optimizer, parameters=parameters, **kwargs)
         self.penalty = penalty
@@ -76,10 +78,6 @@ class MaskLearning(CachedStage):
     def bind(self, classifier: nn.Module, artifacts: Artifacts) -> None:
         """See `UnlearningStage.bind`; the selected weights get scores, and nothing else is trained."""
         super().bind(classifier, artifacts)
-        weights = [f"{layer}.weight" for layer in weight_layers(classifier)]
-        self.selected = [name for name in weights if name in set(self.selected)]
-        if not self.selected:
-            raise ChainError("MaskLearning: the selection holds no weight of a convolution or linear layer. Select some.")
         for parameter in classifier.parameters():
             parameter.requires_grad_(False)
         parameters = dict(classifier.named_parameters())
@@ -94,6 +92,24 @@ class MaskLearning(CachedStage):
                 for group in groups
             }
         )
+
+    def choose(self, classifier: nn.Module) -> list[str]:
+        """The selected weights of convolutions and linear layers.
+
+        Args:
+            classifier: The network.
+
+        Returns:
+            Names of parameters, at least one.
+
+        Raises:
+            ValueError: There is none among the selected parameters.
+        """
+        selected = set(super().choose(classifier))
+        weights = [name for layer in weight_layers(classifier) if (name := f"{layer}.weight") in selected]
+        if not weights:
+            raise ValueError("the selection holds no weight of a convolution or linear layer. Select some.")
+        return weights
 
     def objective(self, batch: Batch | dict[str, Batch]) -> Tensor:
         """Cross-entropy on the correct labels, plus the L1 penalty.

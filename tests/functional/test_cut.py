@@ -14,9 +14,7 @@ from lightning_unlearn.networks import MLP, ResNet, SmallCNN
 
 
 def vit():
-    return timm.create_model(
-        "vit_tiny_patch16_224", img_size=32, patch_size=8, num_classes=5, embed_dim=24, num_heads=3
-    )
+    return timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=8, num_classes=5, embed_dim=24, num_heads=3)
 
 
 def convnext():

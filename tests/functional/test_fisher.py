@@ -50,7 +50,7 @@ def check(network, x, kind="empirical", split=(3, 4), names=None, rtol=1e-5):
         assert value.shape == expected[name].shape
         scale = expected[name].abs().max().item()
         torch.testing.assert_close(
-            value, expected[name], rtol=rtol, atol=1e-9 * scale + 1e-25, msg=lambda m: f"{name}: {m}"
+            value, expected[name], rtol=rtol, atol=1e-9 * scale + 1e-25, msg=lambda m, name=name: f"{name}: {m}"
         )
     return sums
 
@@ -58,8 +58,7 @@ def check(network, x, kind="empirical", split=(3, 4), names=None, rtol=1e-5):
 def ways(network, x):
     """How each parameter is served: a hidden fallback would be right, but slow."""
     squares = SquaredGradients(network.double().eval(), [name for name, _ in network.named_parameters()])
-    plan = squares._choose(x.double())
-    return plan
+    return squares._choose(x.double())
 
 
 IMAGES = {
@@ -110,6 +109,11 @@ CONVOLUTIONS = {
 }
 
 
+SAME = "ignore:Using padding='same' with even kernel:UserWarning"  # torch's own remark on what is tested here
+SLOW = "ignore:There is a performance drop because:UserWarning"  # vmap over weight norm works, by a loop
+
+
+@pytest.mark.filterwarnings(SAME)
 @pytest.mark.parametrize("size", [8, 13])
 @pytest.mark.parametrize("key", CONVOLUTIONS)
 def test_convolutions(key, size):
@@ -122,6 +126,7 @@ def test_convolutions(key, size):
     assert not plan.whole
 
 
+@pytest.mark.filterwarnings(SAME)
 @pytest.mark.parametrize("method", ["_by_columns", "_by_grouped_convolution"])
 @pytest.mark.parametrize("key", CONVOLUTIONS)
 def test_both_ways_through_a_convolution_agree(monkeypatch, key, method):
@@ -158,9 +163,7 @@ def test_one_dimension_and_other_dimensions():
     )
     check(volume, torch.randn(7, 1, 4, 4, 4))
     plan = ways(volume, torch.randn(2, 1, 4, 4, 4))
-    assert {
-        name for name in plan.modules if name in plan.by_vmap or not rule_for(volume.get_submodule(name))
-    } == {"0", "3"}
+    assert {name for name in plan.modules if name in plan.by_vmap or not rule_for(volume.get_submodule(name))} == {"0", "3"}
     assert not plan.whole
 
 
@@ -241,6 +244,7 @@ class Odd(nn.Module):
         return self.fc(self.norm(x).mean(1))
 
 
+@pytest.mark.filterwarnings(SLOW)
 @pytest.mark.parametrize("tokens", [2, 5])
 @pytest.mark.parametrize("kind", ["empirical", "model"])
 def test_what_no_formula_covers_is_found_out(kind, tokens):
@@ -364,6 +368,46 @@ def test_float32_under_autocast_is_within_the_budget_of_float64():
     for name, value in sums.items():
         assert value.dtype == torch.float32
         assert ((value - exact[name]).norm() / exact[name].norm()).item() < 1e-5
+
+
+def test_sure_samples_keep_their_gradients_in_float32():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 3))
+    network[0].weight.data *= 40
+    x = torch.randn(32, 4)
+    y = network(x).argmax(1)
+    for kind in ("empirical", "model"):
+        sums, _ = diagonal_fisher(network.float(), [(x, y)], kind)
+        exact, _ = diagonal_fisher(network.double(), [(x, y)], kind)
+        for name, value in sums.items():
+            torch.testing.assert_close(value.double(), exact[name], rtol=1e-3, atol=0)
+
+
+def test_blocks_of_samples_add_up(monkeypatch):
+    from lightning_unlearn.functional import per_sample
+
+    torch.manual_seed(0)
+    network = ResNet(3, width=8).double()
+    x, y = torch.randn(40, 3, 8, 8, dtype=torch.float64), torch.arange(40) % 3
+    whole, _ = diagonal_fisher(network, [(x, y)])
+    monkeypatch.setattr(per_sample, "_CPU_BYTES", 1)
+    squares = per_sample.SquaredGradients(network.eval(), ["linear.bias"])
+    assert squares._choose(x).at_once == 16
+    parts, count = diagonal_fisher(network, [(x, y)])
+    assert count == 40
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, rtol=1e-9, atol=1e-20)
+
+
+def test_two_classes_and_one():
+    torch.manual_seed(0)
+    x = torch.randn(5, 4, dtype=torch.float64)
+    for classes in (1, 2):
+        network = nn.Sequential(nn.Linear(4, classes)).double()
+        sums, _ = diagonal_fisher(network, [(x, x)], "model")
+        p = network(x).detach().softmax(1)
+        each = (p * (1 - p))[:, :, None] * x[:, None] ** 2 if classes == 2 else torch.zeros(5, 1, 4, dtype=torch.float64)
+        torch.testing.assert_close(sums["0.weight"], each.sum(0))
 
 
 def test_wrong_arguments_are_refused():

@@ -36,11 +36,7 @@ def test_a_masked_call_is_a_call_of_the_edited_network():
     torch.manual_seed(0)
     network = ResNet(blocks=(1, 1), width=8).double().eval().requires_grad_(False)
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
-    scores = {
-        name: torch.randn_like(p).requires_grad_()
-        for name, p in network.named_parameters()
-        if "layer2" in name
-    }
+    scores = {name: torch.randn_like(p).requires_grad_() for name, p in network.named_parameters() if "layer2" in name}
     before = {k: v.clone() for k, v in network.state_dict().items()}
     out = masked_call(network, {k: binary_mask(s, 0.0) for k, s in scores.items()}, x)
     out.square().sum().backward()

@@ -22,6 +22,10 @@ def medians(variants: Mapping[str, Callable[[], object]], repeats: int = 5, warm
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     seconds: dict[str, list[float]] = {name: [] for name in variants}
+    # The C library hands large blocks back to the system until it has seen one freed, and page faults then cost more
+    # than the arithmetic: start as a process that has run for a while.
+    block = torch.empty(31 * 2**18)
+    del block
     try:
         for i in range(warm_up + repeats):
             for name, run in variants.items():

@@ -1,0 +1,111 @@
+"""One call of the command line with everything that it needs, and what is written down when it begins."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule
+
+from lightning_unlearn.bank import hash_of_file
+from lightning_unlearn.classifier import Classifier
+from lightning_unlearn.cli.arguments import Call
+from lightning_unlearn.cli.configs import Tree
+from lightning_unlearn.cli.redact import without_names
+from lightning_unlearn.cli.run_folder import RunFolder
+from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.exceptions import CheckpointError, ConfigError
+from lightning_unlearn.trainer import UnlearningTrainer
+
+__all__ = ["Job", "newest_checkpoint"]
+
+
+@dataclass
+class Job:
+    """One call with everything that it needs.
+
+    Attributes:
+        call: The call.
+        folder: Its folder.
+        trainer: Its Trainer.
+        model: Its model.
+        data: Its data.
+        arguments: Arguments of the Trainer's method.
+        config: The full configuration, in plain values.
+    """
+
+    call: Call
+    folder: RunFolder
+    trainer: UnlearningTrainer
+    model: LightningModule
+    data: UnlearningDataModule
+    arguments: dict[str, Any]
+    config: Tree
+
+    @property
+    def path(self) -> Path:
+        """The run's folder."""
+        return self.folder.path
+
+    def begin(self, checkpoint: str | None) -> None:
+        """Write down what the run is, or see that an interrupted one goes on unchanged.
+
+        Args:
+            checkpoint: Weights that it starts from.
+        """
+        command = self.call.command or ""
+        record: Tree = {
+            **{part: self.data.fingerprint(part) for part in ("retain", "forget", "unseen")},
+            "checkpoint": None if checkpoint is None else _hash(checkpoint),
+        }
+        if self.folder.resumed:
+            self.folder.check(command, self.config, record)
+        else:
+            self.folder.start(command, self.config, record)
+        self.trainer.configuration = without_names(self.config)
+
+    def needs_weights(self, checkpoint: str | None) -> None:
+        """Refuse to work on an untrained network.
+
+        Args:
+            checkpoint: What was given.
+
+        Raises:
+            ConfigError: There is none, and a `Classifier` has no weights of its own.
+        """
+        if checkpoint is None and isinstance(self.model, Classifier):
+            raise ConfigError(
+                f"{self.call.command} needs a trained model. Give --checkpoint runs/fit/1/checkpoints/last.ckpt, for instance."
+            )
+
+    def say(self, text: str) -> None:
+        """Print a line, once over all ranks.
+
+        Args:
+            text: The line.
+        """
+        if self.folder.first:
+            print(text)
+
+    @property
+    def seed(self) -> object:
+        """The seed, for the person to see."""
+        return self.config.get("seed_everything")
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The newest training state of a `fit`.
+
+    Args:
+        folder: The run's folder.
+
+    Returns:
+        The file, or None where there is none yet.
+    """
+    return max((folder / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns, default=None)
+
+
+def _hash(checkpoint: str) -> str:
+    try:
+        return hash_of_file(Path(checkpoint))
+    except OSError as error:
+        raise CheckpointError(f"{checkpoint} cannot be read: {error.strerror}. Needed: a checkpoint file.") from None

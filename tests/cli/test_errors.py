@@ -1,0 +1,144 @@
+"""Bad input: one line with cause and remedy, exit code 2, nothing written."""
+
+import errno
+import logging
+
+import pytest
+import torch
+import yaml
+
+from lightning_unlearn.cli import main
+from lightning_unlearn.files import lock_folder
+from tests.cli.conftest import CHECKPOINT, UNLEARN
+
+BAD = {
+    "stage": ({"stages": [{"class_path": "MaskLearnin"}]}, r"stages: no class is called 'MaskLearnin'. Nearest: 'MaskLearning'. \(bad.yaml, line 2\)"),
+    "argument": (
+        {"stages": [{"class_path": "FineTune", "init_args": {"max_epoch": 2}}]},
+        "FineTune has no argument 'max_epoch'. Nearest: 'max_epochs'",
+    ),
+    "type": ({"stages": [{"class_path": "FineTune", "init_args": {"max_epochs": "two"}}]}, "max_epochs is 'two'; needed: int"),
+    "section": ({"dota": {}}, "unlearn has no argument 'dota', which bad.yaml gives. Nearest: 'data'"),
+    "data": ({"data": {"batchsize": 3}}, "no argument 'data.batchsize'. Nearest: 'data.batch_size'"),
+    "module": ({"data": {"forget": {"class_path": "no.such.Rule"}}}, "there is no no.such.Rule: No module named 'no'"),
+    "attribute": ({"model": {"class_path": "Classifier", "init_args": {"optimizer": {"class_path": "torch.optim.SGDD"}}}}, "Nearest: 'SGD'"),
+    "nested": (
+        {"model": {"class_path": "Classifier", "init_args": {"optimizer": {"class_path": "SGD", "init_args": {"lrr": 1}}}}},
+        "SGD has no argument 'lrr'. Nearest: 'lr'",
+    ),
+    "choice": ({"goal": "untrian"}, "goal is 'untrian'; needed: untrain, remove-class, repair. Nearest: 'untrain'"),
+    "list": ({"stages": "FineTune"}, "stages is 'FineTune'; needed: list"),
+}
+TYPED = [
+    (["--data.batch_sise", "3"], "no argument --data.batch_sise. Nearest: '--data.batch_size'"),
+    (["--trainer.max_epoch", "3"], "no argument --trainer.max_epoch. Nearest: '--trainer.max_epochs'"),
+    (["--reference", "[x]"], "Nearest: '--references'"),
+    (["--data.forget", "RandomFractoin"], "no class is called 'RandomFractoin'. Nearest: 'RandomFraction'"),
+    (["--data.forget.fractoin", "1"], "RandomFraction has no argument 'fractoin'. Nearest: 'fraction'"),
+    (["--data.forget.fraction", "2"], "fraction is 2.0; needed: above 0"),
+    (["--data.batch_size", "x"], "data.batch_size is 'x'; needed: int"),
+    (["--data.batch_size", "0"], "batch_size is 0; needed"),
+    (["--data.dataset", "CIFAR10"], "root of CIFAR10 must be given"),
+    (["--data.dataset", "CIFAR10", "--data.dataset.root", "nowhere"], "its files must lie in nowhere"),
+    (["--model.network", "SmalCNN"], "Nearest: 'SmallCNN'"),
+    (["--trainer.accelerator", "tqu"], "accelerator='tqu'"),
+    (["--trainer.strategy", "fsdp"], "fsdp"),
+    (["--relearn_epochs"], "--relearn_epochs: expected one argument"),
+    (["stray"], "'stray' belongs to no argument"),
+    (["-c", "method/fine_tun"], "Nearest shipped name: 'method/fine_tune'"),
+    (["--checkpoint", "no.ckpt"], "no.ckpt cannot be read"),
+    (["--checkpoint", "base.yaml"], "base.yaml"),
+]
+
+
+def refused(capsys, arguments, message, tree):
+    before = sorted(tree.rglob("*"))
+    capsys.readouterr()
+    assert main(arguments) == 2
+    error = capsys.readouterr().err.strip()
+    assert len(error.splitlines()) == 1
+    assert error.startswith("error: ")
+    import re
+
+    assert re.search(message, error), error
+    assert sorted(tree.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_configs(work, capsys, name):
+    content, message = BAD[name]
+    (work / "bad.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    refused(capsys, [*UNLEARN, "-c", "bad.yaml"], message, work)
+
+
+@pytest.mark.parametrize(("extra", "message"), TYPED, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+def test_bad_arguments(work, capsys, extra, message):
+    refused(capsys, [*UNLEARN, *extra], message, work)
+
+
+def test_what_is_missing(work, capsys):
+    refused(capsys, ["unlearn"], "data.dataset, stages must be given. Give -c data/digits", work)
+    refused(capsys, ["fit", "-c", "base.yaml"], "--trainer.max_epochs", work)
+    refused(capsys, ["unlearn", "-c", "base.yaml", "-c", "method.yaml", *UNLEARN[9:]], "needs a trained model", work)
+    refused(capsys, [*UNLEARN[:9]], "no forget rule", work)
+    refused(capsys, ["evaluate", "--run", "runs/fit/9"], "is no run", work)
+    refused(capsys, ["unlearn", "--resume", "runs/fit/9"], "is no run", work)
+    refused(capsys, ["report", "nowhere"], "no report.json", work)
+    refused(capsys, ["export", "runs/fit/1"], "--output", work)
+    refused(capsys, ["validate", "-c", "base.yaml", "--checkpoint", CHECKPOINT, "--data.unseen", "0"], "unseen", work)
+
+
+def test_a_checkpoint_of_another_architecture(work, capsys):
+    refused(capsys, [*UNLEARN, "--model.network_args", "{widths: [8, 8]}"], "does not fit", work)
+    refused(capsys, [*UNLEARN, "--model.network", "MLP"], "of another architecture", work)
+
+
+def test_a_head_of_another_size(work, capsys):
+    (work / "head.py").write_text(
+        "from lightning.pytorch import LightningModule\nfrom torch import nn\n\n\n"
+        "class Three(LightningModule):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))\n\n"
+        "    def forward(self, x):\n        return self.net(x)\n"
+    )
+    # The class has no num_classes, so the link from the data finds nothing, silently.
+    message = r"\(2, 3\) and the data have 10 classes"
+    call = ["unlearn", "-c", "base.yaml", "-c", "method.yaml", *UNLEARN[9:], "--model", "head.Three"]
+    refused(capsys, call, message, work)
+
+
+def test_a_folder_in_use(work, capsys):
+    with lock_folder(work / "runs/fit/1"):
+        assert main(["fit", "--resume", "runs/fit/1"]) == 2
+    assert "in use by process" in capsys.readouterr().err
+
+
+def test_debug_shows_where_it_comes_from(work, capsys):
+    assert main([*UNLEARN, "--goal", "x", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), 2, "Lower --data.batch_size"),
+        (OSError(errno.ENOSPC, "No space left on device", "metrics.csv"), 2, "metrics.csv: No space left on device; free space"),
+        (KeyError("oops"), 1, "unexpected KeyError"),
+    ],
+)
+def test_errors_of_the_machine_and_of_the_program(work, capsys, monkeypatch, error, code, message):
+    from lightning_unlearn.cli import verbs
+
+    def broken(job):
+        raise error
+
+    monkeypatch.setitem(verbs.VERBS, "fit", broken)
+    assert main(["fit", "-c", "base.yaml", "--trainer.max_epochs", "1"]) == code
+    assert message in capsys.readouterr().err
+    assert not (work / "runs/fit/2").exists()
+
+
+def test_nothing_of_a_call_stays_behind(work):
+    level = logging.getLogger("lightning.pytorch").level
+    assert main(["fit"]) == 2
+    assert logging.getLogger("lightning.pytorch").level == level
+    assert not logging.getLogger("lightning_unlearn").handlers

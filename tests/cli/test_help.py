@@ -1,0 +1,86 @@
+"""Help that a person can read, at once."""
+
+import resource
+import sys
+
+import pytest
+
+from lightning_unlearn import __version__
+from lightning_unlearn.cli import main
+from lightning_unlearn.cli.commands import COMMANDS
+from lightning_unlearn.cli.configs import method_names
+from tests.cli.conftest import start
+
+LAZY = ("torch", "lightning", "numpy", "matplotlib", "jsonargparse")
+
+
+def test_overview_and_version(capsys):
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    for command, summary in COMMANDS.items():
+        assert command in text
+        assert summary in text
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == __version__
+
+
+@pytest.mark.parametrize("method", [None, *method_names()])
+def test_help_of_unlearn_fits_on_two_screens_and_names_the_stages(capsys, method):
+    assert main(["unlearn", "--help", *([] if method is None else ["-c", f"method/{method}"])]) == 0
+    text = capsys.readouterr().out
+    lines = text.splitlines()
+    assert len(lines) <= 120
+    assert max(map(len, lines)) <= 100
+    for word in ("--resume", "--help.all", "checkpoint = null", "batch_size = 128", "network = resnet18", "accelerator"):
+        assert word in text
+    if method is None:
+        assert all(name in text for name in method_names())
+    else:
+        assert "stages[0]" in text
+
+
+def test_help_shows_what_reaches_a_stage_through_its_base_classes(capsys):
+    assert main(["unlearn", "--help", "-c", "method/selective_forgetting"]) == 0
+    text = capsys.readouterr().out
+    for word in ("penalty = 1e-05", "max_epochs = 20", "max_steps = null", "Weight of the L1 norm", "factor = 0.5"):
+        assert word in text
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command != "unlearn"])
+def test_help_of_the_other_commands(capsys, command):
+    assert main([command, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("usage: lightning-unlearn " + command)
+    assert len(text.splitlines()) <= 120
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_help_all_is_complete(capsys):
+    assert main(["fit", "--help.all"]) == 0
+    assert "--trainer.reload_dataloaders_every_n_epochs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["report", "--help"], ["report", "nowhere"]])
+def test_quick_answers_take_no_torch_and_little_time(arguments, tmp_path):
+    code = (
+        f"import sys, time\nsys.argv = ['lightning-unlearn', *{arguments}]\n"
+        "from lightning_unlearn.cli import main\nmain()\n"
+        f"print('loaded:', [name for name in {LAZY} if name in sys.modules])\n"
+        "print('seconds:', time.process_time())\n"
+    )
+    import subprocess
+
+    from tests.cli.conftest import REPOSITORY
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(REPOSITORY)}, check=True
+    )
+    assert "loaded: []" in done.stdout
+    assert float(done.stdout.rsplit("seconds:", 1)[1]) <= 1.5
+
+
+def test_python_m_is_the_same_command(tmp_path):
+    process = start("--version", folder=tmp_path)
+    assert process.communicate(timeout=60)[0].strip() == __version__
+    assert process.returncode == 0
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime > 0

@@ -1,0 +1,119 @@
+"""Runs that were killed, interrupted or started twice."""
+
+import signal
+import time
+
+import pytest
+import torch
+import yaml
+
+from lightning_unlearn.checkpoint import read_weights
+from lightning_unlearn.cli import main
+from tests.cli.conftest import CHECKPOINT, UNLEARN, start
+
+FIT = ["fit", "-c", "base.yaml", "--trainer.max_epochs", "4"]
+
+
+def wait_for(process, word):
+    for line in process.stderr:
+        if word in line:
+            return
+    raise AssertionError(f"{word} did not come")
+
+
+def same_state(first, second):
+    first, second = (torch.load(path, weights_only=True) for path in (first, second))
+    assert first["global_step"] == second["global_step"]
+    assert all(torch.equal(value, second["state_dict"][name]) for name, value in first["state_dict"].items())
+    for one, other in zip(first["optimizer_states"], second["optimizer_states"], strict=True):
+        for key, state in one["state"].items():
+            assert torch.equal(state["momentum_buffer"], other["state"][key]["momentum_buffer"])
+
+
+@pytest.mark.faults
+def test_a_killed_fit_goes_on_bit_for_bit(empty, capsys):
+    assert main([*FIT, "--output", "whole"]) == 0
+    process = start(*FIT, "--output", "killed", folder=empty)
+    wait_for(process, "epoch 2/4")
+    process.kill()
+    process.communicate()
+    assert main([*FIT[:3], "--resume", "killed"]) == 2  # another length
+    assert "trainer.max_epochs was 4 and is now" in capsys.readouterr().err
+    assert main(["fit", "--resume", "killed"]) == 0
+    same_state("whole/checkpoints/last.ckpt", "killed/checkpoints/last.ckpt")
+    assert (empty / "whole/metrics.csv").read_bytes() == (empty / "killed/metrics.csv").read_bytes()
+    assert main(["fit", "--resume", "killed"]) == 0
+    assert "is finished" in capsys.readouterr().out
+
+
+@pytest.mark.faults
+def test_a_killed_unlearning_goes_on_at_its_unfinished_stage(work, capsys):
+    stage = {"class_path": "FineTune", "init_args": {"max_epochs": 1, "cache": False}}
+    long = {"class_path": "FineTune", "init_args": {"max_epochs": 400, "max_steps": 1500, "cache": False}}
+    (work / "method.yaml").write_text(yaml.safe_dump({"stages": [stage, long]}))
+    process = start(*UNLEARN, "--output", "killed", folder=work)
+    end = time.monotonic() + 120
+    while not (work / "killed/stage0.ckpt").is_file():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    assert not (work / "killed/unlearned.ckpt").exists()
+    first = (work / "killed/stage0.ckpt").stat().st_mtime_ns
+    assert main([*UNLEARN, "--output", "killed"]) == 2  # nothing is written over
+    assert main(["unlearn", "--resume", "killed", "--data.forget.fraction", "0.2"]) == 2
+    assert "init_args.fraction was 0.1 and is now 0.2" in capsys.readouterr().err
+    assert (work / "killed/stage0.ckpt").stat().st_mtime_ns == first
+    assert main(["unlearn", "--resume", "killed"]) == 0
+    assert main([*UNLEARN, "--output", "whole"]) == 0
+    one, other = (read_weights(work / name / "unlearned.ckpt")[0] for name in ("killed", "whole"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    capsys.readouterr()
+    assert main(["unlearn", "--resume", "killed"]) == 0
+    assert "is finished" in capsys.readouterr().out
+
+
+def test_changed_data_or_weights_are_refused(work, capsys, monkeypatch):
+    from lightning_unlearn.cli import verbs
+
+    def stopped(*_, **__):
+        (work / "run/stage0.ckpt").touch()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(verbs.UnlearningTrainer, "unlearn", stopped)
+        assert main([*UNLEARN, "--output", "run"]) == 130
+    assert "--resume run" in capsys.readouterr().err
+    checkpoint = work / CHECKPOINT
+    state = torch.load(checkpoint, weights_only=True)
+    state["state_dict"]["network.fc.bias"] += 1
+    torch.save(state, checkpoint)
+    assert main(["unlearn", "--resume", "run"]) == 2
+    assert "checkpoint was" in capsys.readouterr().err
+    split = (work / "runs/fit/1/checkpoints/split.json").read_text()
+    (work / "runs/fit/1/checkpoints/split.json").write_text(split.replace("unseen", "removed!").replace("removed\"", "unseen\"").replace("removed!", "removed"))
+    assert main(["unlearn", "--resume", "run"]) == 2
+    assert "cannot be resumed: retain was" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_exit_codes_of_signals(empty, number, code):
+    process = start("fit", "-c", "base.yaml", "--trainer.max_epochs", "10000", folder=empty)
+    wait_for(process, "epoch 2/10000")
+    process.send_signal(number)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == code
+    assert "go on with: lightning-unlearn fit --resume runs/fit/1" in error
+    assert "Traceback" not in error
+
+
+def test_two_processes_in_one_folder(empty, capsys):
+    process = start("fit", "-c", "base.yaml", "--trainer.max_epochs", "10000", folder=empty)
+    wait_for(process, "epoch 1/10000")
+    try:
+        assert main(["fit", "--resume", "runs/fit/1"]) == 2
+        assert f"in use by process {process.pid}" in capsys.readouterr().err
+    finally:
+        process.kill()
+        process.communicate()

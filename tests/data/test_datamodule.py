@@ -1,0 +1,221 @@
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.data.forget import ListedSamples, RandomCount, RandomFraction
+from lightning_unlearn.data.noise import LabelNoise
+from lightning_unlearn.data.reading import pick
+from lightning_unlearn.data.vision import VisionData, content_keys
+from lightning_unlearn.exceptions import ConfigError, DataError
+
+
+def index(data, part):
+    return data.part(part)[1]
+
+
+def keys(data, part):
+    samples, chosen = data.part(part)
+    return {samples.keys[i] for i in chosen.tolist()}
+
+
+def listed(tmp_path, names):
+    path = tmp_path / "request.txt"
+    path.write_text("\n".join(names))
+    return ListedSamples(path)
+
+
+def test_the_parts_are_disjoint_and_complete(make_data):
+    data = make_data()
+    parts = [index(data, name) for name in ("forget", "retain", "unseen")]
+    assert torch.equal(torch.cat(parts).sort().values, torch.arange(300))
+    assert [len(p) for p in parts] == [27, 243, 30]
+    assert all(torch.equal(p, p.sort().values) for p in parts)
+
+
+@pytest.mark.parametrize(("unseen", "count"), [(None, 30), (0.2, 60), (50, 50), (0, 0)])
+def test_unseen_is_a_share_or_a_count(unseen, count, make_data):
+    data = make_data(unseen=unseen)
+    assert len(index(data, "unseen")) == count
+    assert ("unseen" in data.present) == (count > 0)
+    assert len(data.val_dataloader()) == (count > 0)
+
+
+def test_unseen_stays_where_another_forget_set_is_drawn(make_data):
+    data = make_data()
+    before, forget, fingerprint = index(data, "unseen"), index(data, "forget"), data.fingerprint("train")
+    data.draw(forget_seed=1)
+    assert torch.equal(index(data, "unseen"), before)
+    assert not torch.equal(index(data, "forget"), forget)
+    # An original is shared by all forget sets, a reference is not.
+    assert data.fingerprint("train") == fingerprint
+    retained = data.fingerprint("retain")
+    data.draw(forget_seed=0)
+    assert data.fingerprint("retain") != retained
+
+
+def test_unseen_as_a_data_set_of_its_own(digits, make_data):
+    other = VisionData("other", digits.test, digits.train, digits.classes, digits.mean, digits.std)
+    data = make_data(unseen=other)
+    assert len(index(data, "forget")) + len(index(data, "retain")) == 300
+    assert data.part("unseen")[0] is digits.test
+    batch = next(iter(data.evaluation_loader("unseen")))
+    assert torch.equal(batch.target, digits.test.targets)
+
+
+def test_the_saved_split_is_used_again(make_data, tmp_path):
+    first = make_data(unseen=50)
+    first.saved_split(everything_trained=True).save(tmp_path / "split.json")
+    again = make_data(split_seed=7)  # would carve others
+    again.use_split_of(tmp_path / "model.ckpt")
+    assert keys(again, "unseen") == keys(first, "unseen")
+    assert not again.saw_everything
+    assert not keys(again, "forget") & keys(first, "unseen")
+    assert len(index(again, "forget")) + len(index(again, "retain")) == 250
+
+
+def test_what_was_forgotten_earlier_is_removed(make_data, tmp_path):
+    first = make_data()
+    first.saved_split().save(tmp_path / "split.json")
+    second = make_data()
+    second.use_split_of(tmp_path / "unlearned.ckpt")
+    gone = keys(first, "forget")
+    assert not gone & (keys(second, "forget") | keys(second, "retain") | keys(second, "unseen"))
+    assert set(second.saved_split().removed) == gone
+
+
+def test_what_a_checkpoint_forgot_is_judged_without_a_rule(make_data, tmp_path):
+    first = make_data()
+    first.saved_split().save(tmp_path / "split.json")
+    judge = make_data(forget=None)
+    judge.use_split_of(tmp_path / "unlearned.ckpt", forgotten_is_removed=False)
+    for part in ("forget", "retain", "unseen"):
+        assert keys(judge, part) == keys(first, part)
+
+
+def test_the_saved_split_holds_after_files_were_deleted(digits, make_data, tmp_path):
+    first = make_data()
+    first.saved_split(everything_trained=True).save(tmp_path / "split.json")
+    kept = torch.arange(40, 300)
+    less = VisionData("digits", pick(digits.train, kept), digits.test, digits.classes, digits.mean, digits.std)
+    data = make_data(less)
+    data.use_split_of(tmp_path / "model.ckpt")
+    assert keys(data, "unseen") == keys(first, "unseen") & set(less.train.keys)
+
+
+def test_a_foreign_checkpoint_cuts_the_test_set_in_disjoint_halves(make_data, tmp_path):
+    data = make_data()
+    data.use_split_of(tmp_path / "foreign.ckpt")
+    assert data.saw_everything
+    unseen, test = index(data, "unseen"), index(data, "test")
+    assert torch.equal(torch.cat([unseen, test]).sort().values, torch.arange(100))
+    assert data.part("unseen")[0] is data.dataset.test
+    assert len(index(data, "forget")) + len(index(data, "retain")) == 300
+    named = make_data(unseen=30)
+    named.use_split_of(tmp_path / "foreign.ckpt")
+    assert not named.saw_everything
+    assert len(index(named, "test")) == 100
+
+
+def test_a_request_that_names_unseen_samples(make_data, tmp_path):
+    data = make_data()
+    never, trained = sorted(keys(data, "unseen"))[:2], sorted(keys(data, "retain"))[:3]
+    request = make_data(forget=listed(tmp_path, [*never, *trained]))
+    assert keys(request, "forget") == set(trained)
+    assert sorted(request.never_trained) == never
+    with pytest.raises(DataError, match="never trained on any of them"):
+        index(make_data(forget=listed(tmp_path, never)), "forget")
+
+
+def test_trained_on_counts_forgotten_samples_that_a_reference_saw(make_data, tmp_path):
+    data = make_data()
+    assert data.trained_on(tmp_path / "reference.ckpt") == 0  # nothing is known
+    data.saved_split().save(tmp_path / "split.json")
+    assert data.trained_on(tmp_path / "reference.ckpt") == 0
+    data.saved_split(everything_trained=True).save(tmp_path / "split.json")
+    assert data.trained_on(tmp_path / "reference.ckpt") == 27
+
+
+def test_exact_copies_are_found(digits, make_data):
+    images = digits.train.images.clone()
+    images[200] = images[5]
+    samples = replace(digits.train, images=images, keys=content_keys(images))
+    dataset = VisionData("digits", samples, digits.test, digits.classes, digits.mean, digits.std)
+    data = make_data(dataset, unseen=0)
+    for seed in range(100):
+        data.draw(forget_seed=seed)
+        forget = index(data, "forget").tolist()
+        if (5 in forget) != (200 in forget):
+            break
+    pair = [samples.keys[5], samples.keys[200]]
+    assert data.copies == [tuple(pair if 5 in forget else pair[::-1])]
+
+
+def test_noisy_labels_are_served_and_the_fingerprint_tells_them_apart(make_data):
+    noisy = make_data(label_noise=LabelNoise(0.5))
+    assert noisy.fingerprint("train") != make_data().fingerprint("train")
+    batch = next(iter(noisy.evaluation_loader("retain")))
+    assert torch.equal(batch.target, noisy.samples.targets[batch.index])
+    assert (batch.target != noisy.dataset.train.targets[batch.index]).float().mean() > 0.3
+
+
+@pytest.mark.parametrize("view", ["forget", "both", "both_equal", "forget_then_retain"])
+def test_views_with_forgotten_samples_need_a_rule(view, make_data):
+    with pytest.raises(DataError, match="there is no forget rule"):
+        make_data(forget=None, view=view).train_dataloader()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"forget_batch_size": -1}, "forget_batch_size is -1"),
+        ({"unseen": -0.1}, "unseen is -0.1"),
+    ],
+)
+def test_arguments_are_checked(arguments, message, digits):
+    with pytest.raises(ConfigError, match=message):
+        UnlearningDataModule(digits, **arguments)
+
+
+def test_unseen_may_not_be_everything(make_data):
+    with pytest.raises(DataError, match="unseen is 300 of 300"):
+        index(make_data(unseen=300), "retain")
+
+
+def test_serve_returns_what_was_served(make_data):
+    data = make_data()
+    before = data.serving
+    assert data.serve("both", batch_size=8, forget_batch_size=4, salt="x") == before
+    assert (data.serving.view, data.serving.batch_size, data.serving.forget_batch_size) == ("both", 8, 4)
+    data.skip_images()
+    assert not data.serving.images
+    data.serving = before
+    assert len(data.train_dataloader()) == 9
+
+
+def test_what_a_configuration_links_to(make_data):
+    data = make_data(forget=RandomCount(3))
+    assert (data.num_classes, data.in_chans, data.image_size, data.batch_size) == (10, 1, 8, 32)
+    assert data.example(3).shape == (3, 1, 8, 8)
+    assert len(index(data, "forget")) == 3
+
+
+def test_copies_do_not_carry_the_images_twice(make_data):
+    data = make_data()
+    data.evaluation_loader("retain")
+    assert data._makers
+    assert not copy.copy(data).__getstate__()["_makers"]
+
+
+def test_the_order_follows_the_seed(make_data, monkeypatch):
+    def first(data):
+        return next(iter(data.train_dataloader())).index
+
+    monkeypatch.setenv("PL_GLOBAL_SEED", "5")
+    seeded = first(make_data())
+    assert torch.equal(seeded, first(make_data(seed=5)))
+    assert not torch.equal(seeded, first(make_data(seed=6)))
+    assert isinstance(make_data().forget_rule, RandomFraction)

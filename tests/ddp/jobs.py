@@ -1,0 +1,261 @@
+"""What is computed on one rank and on two: `python jobs.py JOB FOLDER DEVICES` writes `FOLDER/JOB-DEVICES-RANK.pt`.
+
+Run from the folder, so that the user's own stage in it is found.
+"""
+
+import copy
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import torch
+
+from lightning_unlearn import stages as shipped
+from lightning_unlearn.chain import run_chain
+from lightning_unlearn.classifier import Classifier
+from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.data.datasets import Digits
+from lightning_unlearn.data.forget import ListedSamples, RandomFraction
+from lightning_unlearn.evaluation import collect_outputs
+from lightning_unlearn.exceptions import UnlearnError
+from lightning_unlearn.functional.structure import ParameterSelector
+from lightning_unlearn.trainer import UnlearningTrainer
+from lightning_unlearn.training import fit_quietly
+
+
+def sgd(lr):
+    return lambda params: torch.optim.SGD(params, lr=lr, momentum=0.9, weight_decay=5e-4)
+
+
+def adam(lr):
+    return lambda params: torch.optim.Adam(params, lr=lr)
+
+
+def end():
+    return ParameterSelector(parts=["last_stage", "head"])
+
+
+def head():
+    return ParameterSelector(parts=["head"])
+
+
+def chains(long):
+    """One chain or more for every stage: `long` is 20 steps, otherwise one epoch."""
+    length = {"max_epochs": 50, "max_steps": 20} if long else {"max_epochs": 1}
+    forget = {"batch_size": 5, **length}
+    estimate = {"copies": 2, "shifts": (1,), "neighbours": 3, "bank_samples": 101, "unseen_samples": 21}
+    mask = {"penalty": 1e-4, "batch_size": 3, "optimizer": adam(2e-3), "max_epochs": 5 if long else 1}
+    imitate = {"max_steps": 20 if long else 6, "batch_size": 33, "forget_batch_size": 9, "optimizer": sgd(0.05)}
+    s = shipped
+    return {
+        "EstimateUnseen": lambda: [s.EstimateUnseen(**estimate)],
+        "FineTune": lambda: [s.FineTune(optimizer=sgd(0.05), schedule="one_cycle", **length)],
+        "FineTune, cached": lambda: [s.FineTune(optimizer=sgd(0.05), parameters=end(), cache=True, **length)],
+        "FineTune, head": lambda: [s.FineTune(optimizer=sgd(0.05), parameters=head(), cache=False, **length)],
+        "FisherNoise": lambda: [s.FisherNoise(samples=101)],
+        "FisherNoise, of the model": lambda: [s.FisherNoise(samples=51, kind="model", parameters=end())],
+        "FisherNoise, one sample": lambda: [s.FisherNoise(samples=1, parameters=end())],
+        "GaussianNoise": lambda: [s.GaussianNoise(std=0.1)],
+        "GradientAscent": lambda: [s.GradientAscent(max_retain_drop=100.0, **forget)],
+        "ImitateUnseen": lambda: [s.EstimateUnseen(**estimate), s.ImitateUnseen(**imitate)],
+        "ImitateUnseen, cached": lambda: [s.EstimateUnseen(**estimate), s.ImitateUnseen(parameters=end(), **imitate)],
+        "MaskLearning": lambda: [s.MaskLearning(cache=False, **mask)],
+        "MaskLearning, exclusive": lambda: [s.MaskLearning(exclusive=True, forget_batch_size=3, **mask), s.NormDecay(0.4)],
+        "NormDecay": lambda: [s.MaskLearning(**mask), s.NormDecay(0.3), s.FineTune(optimizer=sgd(0.05), **length)],
+        "ResetLayers": lambda: [s.ResetLayers(last_blocks=1)],
+        "Retrain": lambda: [s.Retrain(optimizer=sgd(0.05), max_epochs=4 if long else 1)],
+    }
+
+
+# Those in which no BatchNorm is in train mode.
+IN_EVAL_MODE = (
+    "EstimateUnseen",
+    "FineTune, head",
+    "FisherNoise",
+    "FisherNoise, of the model",
+    "GaussianNoise",
+    "GradientAscent",
+    "MaskLearning",
+    "MaskLearning, exclusive",
+    "ResetLayers",
+)
+
+
+def classifier(norm="group"):
+    network = {"norm": norm, "blocks": [1, 1, 1], "width": 8}
+    return Classifier("ResNet", num_classes=10, in_chans=1, network_args=network, optimizer=sgd(0.05))
+
+
+def data(forget=None, **kwargs):
+    """Odd sizes everywhere: 205 samples, of which 31 are unseen and 17 forgotten; batches of 33."""
+    dataset = Digits(test_size=101, train_size=205)
+    arguments = {"unseen": 31, "batch_size": 33, "num_workers": 0, "seed": 0, **kwargs}
+    return UnlearningDataModule(dataset, forget or RandomFraction(0.1), **arguments)
+
+
+def trainer(devices, **kwargs):
+    strategy = {"strategy": "ddp"} if devices > 1 else {}
+    silent = {"logger": False, "enable_progress_bar": False}
+    return UnlearningTrainer(accelerator="cpu", devices=devices, **{**silent, **strategy, **kwargs})
+
+
+def start(folder, norm="group"):
+    """The classifier that `make_start` trained."""
+    model = classifier(norm)
+    model.load_state_dict(torch.load(Path(folder) / f"{norm}.pt", weights_only=True))
+    return model.eval()
+
+
+def make_start(folder):
+    """Train one classifier of each kind on one rank."""
+    for norm in ("group", "batch"):
+        torch.manual_seed(0)
+        model = classifier(norm)
+        fit_quietly(model, data(), "train", 8, {"accelerator": "cpu", "devices": 1})
+        torch.save(model.cpu().state_dict(), Path(folder) / f"{norm}.pt")
+
+
+def run_chains(folder, devices, norm, precision, names=None):
+    """Weights, artifacts, work and summary of every chain."""
+    found = {}
+    for name, build in chains(long=precision == "64-true").items():
+        if names is not None and name not in names:
+            continue
+        model, chain = start(folder, norm), build()
+        results = run_chain(trainer(devices, precision=precision).fresh, model, data(), chain)
+        found[name] = {
+            "weights": model.state_dict(),
+            "artifacts": chain[-1].artifacts.state_dict(),
+            "work": [result.work for result in results],
+            "summary": [result.summary for result in results],
+        }
+    return found
+
+
+def chains_in_float64(folder, devices):
+    return run_chains(folder, devices, "group", "64-true")
+
+
+def chains_in_float32(folder, devices):
+    return run_chains(folder, devices, "group", "32-true")
+
+
+def chains_in_eval_mode(folder, devices):
+    return run_chains(folder, devices, "batch", "64-true", IN_EVAL_MODE)
+
+
+def batch_norm_in_train_mode(folder, devices):
+    """Fine-tuning and training with BatchNorm: weights, accuracies, and what was warned of."""
+    found = {"warnings": []}
+    for name in ("FineTune", "Retrain"):
+        model = start(folder, "batch")
+        stage = {
+            "FineTune": shipped.FineTune(max_epochs=3, optimizer=sgd(0.02)),
+            "Retrain": shipped.Retrain(max_epochs=25, optimizer=sgd(0.1)),
+        }[name]
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            run_chain(trainer(devices).fresh, model, data(), [stage])
+        found["warnings"].append([str(w.message) for w in caught if "BatchNorm" in str(w.message)])
+        outputs = collect_outputs(trainer(devices).fresh, model, data())
+        accuracy = {part: float((o.logits.argmax(1) == o.targets).float().mean()) for part, o in outputs.items()}
+        found[name] = {"weights": model.state_dict(), "accuracy": accuracy}
+    return found
+
+
+def evaluation(folder, devices):
+    """Outputs for every size of the forgotten part, from fewer samples than ranks on."""
+    found, model = {}, start(folder)
+    keys = data().samples.keys
+    for count in (1, 2, 3, 5, 8):
+        names = [keys[i] for i in data().part("retain")[1][:count].tolist()]
+        listed = Path(folder) / f"request-{count}-{os.environ.get('LOCAL_RANK', 'x')}-{devices}.txt"
+        listed.write_text("\n".join(names) + "\n")
+        module = data(ListedSamples(str(listed)), eval_batch_size=3)
+        for precision in ("32-true", "bf16-mixed", "64-true"):
+            outputs = collect_outputs(trainer(devices, precision=precision).fresh, copy.deepcopy(model), module)
+            found[count, precision] = {part: (o.logits, o.targets, o.index) for part, o in outputs.items()}
+    return found
+
+
+def plain_report(report):
+    """Figures of a report without what a clock says."""
+    rows = {}
+    for row in report.rows:
+        kept = {k: v for k, v in row.metrics.items() if not k.startswith("time/")}
+        rows[f"{row.method}/{row.role}/{row.seed}"] = {"metrics": kept, "notes": row.notes}
+    return {"rows": rows, "levels": report.levels, "warnings": report.warnings}
+
+
+def unlearn(folder, devices):
+    """The whole command: report, checkpoint, split."""
+    model, output = start(folder), Path(folder) / f"unlearn-{devices}"
+    chain = chains(long=False)["NormDecay"]()
+    report = trainer(devices, precision="64-true").unlearn(model, data(), chain, output=str(output), relearn_epochs=1)
+    return {"report": plain_report(report), "weights": model.state_dict(), "files": files(output)}
+
+
+def benchmark(folder, devices):
+    """Shipped and own stages by class_path, originals and references from a bank; then all of it again from the files."""
+    sys.path.insert(0, os.getcwd())
+    output, bank = Path(folder) / f"benchmark-{devices}", Path(folder) / f"bank-{devices}"
+    methods = [str(Path(folder) / "bounded.yaml"), str(Path(folder) / "noise.yaml")]
+    torch.manual_seed(0)
+    model, found = classifier(), {}
+    for turn in ("first", "again", "bank only"):
+        if turn == "bank only":
+            output = Path(folder) / f"benchmark-{devices}-second"
+        begin = time.perf_counter()
+        report = trainer(devices, precision="64-true", max_epochs=2).benchmark(
+            model, data(), methods, output=str(output), bank=str(bank), relearn_epochs=1
+        )
+        found[turn] = {"report": plain_report(report), "files": files(output), "seconds": time.perf_counter() - begin}
+    return found
+
+
+def failing(folder, devices):
+    """A loss that is not finite on the last rank alone ends the stage on all ranks, and the next stage runs."""
+    sys.path.insert(0, os.getcwd())
+    from bounded import BrokenOnTheLastRank
+
+    model, errors = start(folder), []
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    for _ in range(2):
+        try:
+            run_chain(trainer(devices).fresh, model, data(), [BrokenOnTheLastRank(max_epochs=1)])
+        except UnlearnError as error:
+            errors.append(str(error))
+    untouched = all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    run_chain(trainer(devices).fresh, model, data(), [shipped.FineTune(max_epochs=1, optimizer=sgd(0.05))])
+    return {"errors": errors, "untouched": untouched, "weights": model.state_dict()}
+
+
+def files(folder):
+    # Ranks look when all have finished writing.
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+JOBS = {
+    job.__name__: job
+    for job in (
+        chains_in_float64,
+        chains_in_float32,
+        chains_in_eval_mode,
+        batch_norm_in_train_mode,
+        evaluation,
+        unlearn,
+        benchmark,
+        failing,
+    )
+}
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    job, folder, devices = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    rank = int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
+    found = {name: JOBS[name](folder, devices) for name in job.split(",")}
+    torch.save(found, Path(folder) / f"{job}-{devices}-{rank}.pt")

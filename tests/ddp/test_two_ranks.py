@@ -1,0 +1,251 @@
+"""Two ranks on the CPU give what one gives: weights, artifacts, counts, outputs, reports and files."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jobs
+import pytest
+import torch
+
+from lightning_unlearn import stages
+from lightning_unlearn.checkpoint import save_weights
+from lightning_unlearn.classifier import Classifier
+
+pytestmark = pytest.mark.ddp
+
+BASES = {"UnlearningStage", "CachedStage"}
+# Images that every rank runs through the network to see how it is built, before it takes per-sample gradients.
+PROBE = 14
+OWN_STAGE = '''
+import math
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from lightning_unlearn.stages import UnlearningStage
+
+
+class BoundedAscent(UnlearningStage):
+    """Ascend the forget loss up to a ceiling; keep the retain loss low."""
+
+    view = "both"
+
+    def __init__(self, retain_weight: float = 1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.retain_weight = retain_weight
+
+    def objective(self, batch):
+        forget_logits, retain_logits = self.one_forward(batch)
+        forget = cross_entropy(forget_logits, batch["forget"].target, reduction="none")
+        retain = cross_entropy(retain_logits, batch["retain"].target, reduction="none")
+        bounded = forget.clamp(max=math.log(self.num_classes))
+        return self.retain_weight * self.mean(retain, batch["retain"]) - self.mean(bounded, batch["forget"])
+
+
+class BrokenOnTheLastRank(UnlearningStage):
+    view = "retain"
+
+    def objective(self, batch):
+        loss = cross_entropy(self.classifier(batch.input), batch.target)
+        last = self.trainer.global_rank == self.trainer.world_size - 1
+        return loss * float("nan") if last and self.trainer.global_step == 2 else loss
+'''
+OWN_METHOD = """
+stages:
+- class_path: bounded.BoundedAscent
+  init_args: {max_epochs: 1, retain_weight: 2.0, batch_size: 33, forget_batch_size: 7}
+"""
+NOISE = """
+stages:
+- {class_path: GaussianNoise, init_args: {std: 0.1}}
+- {class_path: FineTune, init_args: {max_epochs: 1}}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("ranks")
+    (path / "bounded.py").write_text(OWN_STAGE)
+    (path / "bounded.yaml").write_text(OWN_METHOD)
+    (path / "noise.yaml").write_text(NOISE)
+    jobs.make_start(path)
+    return path
+
+
+def run_quietly(command, folder):
+    """Run a command in the folder; what it said where it failed."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("PL_GLOBAL_SEED", "LOCAL_RANK", "RANK", "WORLD_SIZE")}
+    environment |= {"OMP_NUM_THREADS": "1", "MASTER_ADDR": "127.0.0.1"}
+    run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=500, check=False)
+    assert run.returncode == 0, run.stderr[-6000:]
+
+
+def launch(folder, names, devices):
+    """Run jobs in processes of their own; what each rank found, by job."""
+    run_quietly([sys.executable, jobs.__file__, ",".join(names), str(folder), str(devices)], folder)
+    files = [folder / f"{','.join(names)}-{devices}-{rank}.pt" for rank in range(devices)]
+    return [torch.load(file, weights_only=True) for file in files]
+
+
+@pytest.fixture(scope="module")
+def chains(folder):
+    names = ["chains_in_float64", "chains_in_float32", "chains_in_eval_mode"]
+    return *launch(folder, names, 1), *launch(folder, names, 2)
+
+
+@pytest.fixture(scope="module")
+def whole(folder):
+    names = ["batch_norm_in_train_mode", "evaluation", "unlearn", "failing", "benchmark"]
+    return *launch(folder, names, 1), *launch(folder, names, 2)
+
+
+def difference(a, b):
+    assert a.keys() == b.keys()
+    return max((float((a[k].double() - b[k].double()).abs().max()) for k in a if a[k].numel()), default=0.0)
+
+
+def test_every_stage_has_a_chain():
+    assert {name.partition(",")[0] for name in jobs.chains(long=True)} == set(stages.__all__) - BASES
+
+
+@pytest.mark.parametrize("name", list(jobs.chains(long=True)))
+def test_twenty_steps_in_float64(chains, name, record_property):
+    one, first, second = (found["chains_in_float64"][name] for found in chains)
+    record_property("difference", difference(one["weights"], first["weights"]))
+    assert difference(one["weights"], first["weights"]) <= 1e-8
+    assert difference(first["weights"], second["weights"]) == 0
+    assert first["work"] == pytest.approx(one["work"], rel=1e-6, abs=PROBE * name.startswith("FisherNoise"))
+    same_summary(one, first, 1e-6)
+    for group, tensors in one["artifacts"].items():
+        # Artifacts of a pass over samples are float32.
+        assert difference(tensors, first["artifacts"][group]) <= (0 if group == "mask" else 1e-6)
+        assert difference(first["artifacts"][group], second["artifacts"][group]) == 0
+
+
+@pytest.mark.parametrize("name", list(jobs.chains(long=False)))
+def test_an_epoch_in_float32(chains, name, record_property):
+    one, first, second = (found["chains_in_float32"][name] for found in chains)
+    record_property("difference", difference(one["weights"], first["weights"]))
+    assert difference(one["weights"], first["weights"]) <= 1e-4
+    assert difference(first["weights"], second["weights"]) == 0
+    assert first["work"] == pytest.approx(one["work"], rel=1e-6, abs=PROBE * name.startswith("FisherNoise"))
+
+
+@pytest.mark.parametrize("name", jobs.IN_EVAL_MODE)
+def test_batch_norm_in_eval_mode(chains, name, record_property):
+    one, first, second = (found["chains_in_eval_mode"][name] for found in chains)
+    record_property("difference", difference(one["weights"], first["weights"]))
+    assert difference(one["weights"], first["weights"]) <= 1e-8
+    assert difference(first["weights"], second["weights"]) == 0
+
+
+def test_every_chain_but_edits_of_artifacts_changes_weights(chains, folder):
+    start = torch.load(folder / "group.pt", weights_only=True)
+    for name, found in chains[1]["chains_in_float64"].items():
+        assert (difference(start, found["weights"]) > 1e-4) == (name not in ("EstimateUnseen", "MaskLearning")), name
+
+
+def test_batch_norm_in_train_mode_warns_and_stays_close(whole):
+    one, first, second = (found["batch_norm_in_train_mode"] for found in whole)
+    assert one["warnings"] == [[], []]
+    assert all("per-rank statistics" in text for texts in first["warnings"] for text in texts)
+    # Once for all stages of a process.
+    assert [len(texts) for texts in first["warnings"]] == [1, 0]
+    assert second["warnings"] == [[], []]
+    for name in ("FineTune", "Retrain"):
+        assert difference(first[name]["weights"], second[name]["weights"]) == 0
+        for part in ("retain", "test"):
+            assert abs(one[name]["accuracy"][part] - first[name]["accuracy"][part]) <= 0.02
+
+
+def test_every_sample_is_evaluated_once(whole):
+    one, *ranks = (found["evaluation"] for found in whole)
+    for (count, precision), parts in one.items():
+        assert len(parts["forget"][2]) == count
+        for part, (logits, targets, index) in parts.items():
+            for rank in ranks:
+                other = rank[count, precision][part]
+                assert other[0].dtype == torch.float32
+                assert torch.equal(other[2], index)
+                assert torch.equal(other[1], targets)
+                assert torch.allclose(other[0], logits, rtol=1e-5, atol=1e-5)
+            assert (logits.abs().sum(1) > 0).all()
+
+
+def test_unlearn_reports_the_same_and_writes_once(whole):
+    one, first, second = (found["unlearn"] for found in whole)
+    assert difference(one["weights"], first["weights"]) <= 1e-8
+    assert first["report"] == second["report"]
+    same_report(one["report"], first["report"])
+    assert first["files"] == one["files"]
+    assert {"unlearned.ckpt", "split.json", "report.json", "report.html"} <= set(first["files"])
+    assert not [name for name in first["files"] if "stage" in name or name.endswith(".tmp")]
+
+
+def test_benchmark_reports_the_same_and_writes_once(whole, folder):
+    one, first, second = (found["benchmark"] for found in whole)
+    for turn in ("first", "again", "bank only"):
+        assert first[turn]["report"] == second[turn]["report"]
+        assert "bounded/method/0" in first[turn]["report"]["rows"]
+        same_report(one[turn]["report"], first[turn]["report"])
+        assert first[turn]["files"] == one[turn]["files"]
+        assert not [name for name in first[turn]["files"] if name.endswith(".tmp")]
+    assert first["again"]["report"] == first["first"]["report"]
+    assert first["again"]["files"] == first["first"]["files"]
+    assert len(list((folder / "bank-2").glob("*/weights.ckpt"))) == 3
+    for row in first["first"]["report"]["rows"].values():
+        assert not [note for note in row["notes"] if "failed" in note]
+
+
+def test_a_broken_loss_on_one_rank_ends_the_stage_on_all(whole):
+    one, first, second = (found["failing"] for found in whole)
+    for found in (one, first, second):
+        assert len(found["errors"]) == 2
+        assert all("loss is not finite at batch 2 of epoch 0" in text for text in found["errors"])
+        assert found["untouched"]
+    assert difference(one["weights"], first["weights"]) <= 1e-4
+    assert difference(first["weights"], second["weights"]) == 0
+
+
+def test_the_command_line_on_two_ranks(folder):
+    model = Classifier("SmallCNN", num_classes=10, in_chans=1, image_size=8)
+    save_weights(folder / "start.ckpt", model.state_dict(), {})
+    data = "--data.dataset Digits --data.dataset.train_size 205 --data.forget RandomFraction --data.forget.fraction 0.1"
+    rest = "--model.network SmallCNN --data.unseen 31 --data.batch_size 33 --trainer.accelerator cpu --relearn_epochs 0"
+    reports = []
+    for devices in (1, 2):
+        output = folder / f"cli-{devices}"
+        ranks = f"--trainer.devices {devices} --trainer.precision 64-true --output {output} --checkpoint {folder}/start.ckpt"
+        ranks += " --trainer.strategy ddp" if devices > 1 else ""
+        command = [sys.executable, "-m", "lightning_unlearn", "unlearn", "-c", str(folder / "noise.yaml")]
+        run_quietly([*command, *data.split(), *rest.split(), *ranks.split()], folder)
+        rows = json.loads((output / "report.json").read_text())["rows"]
+        reports.append({row["method"]: {k: v for k, v in row["metrics"].items() if "time/" not in k} for row in rows})
+        assert (output / "unlearned.ckpt").exists()
+        assert not list(output.glob("stage*"))
+    one, two = reports
+    assert one.keys() == two.keys()
+    for method, metrics in one.items():
+        assert metrics == pytest.approx(two[method], abs=1e-4, rel=1e-4, nan_ok=True)
+
+
+def same_summary(one, two, tolerance):
+    for a, b in zip(one["summary"], two["summary"], strict=True):
+        assert a.keys() == b.keys()
+        for group, values in a.items():
+            assert values.keys() == b[group].keys()
+            assert values == pytest.approx(b[group], abs=tolerance), group
+
+
+def same_report(one, two):
+    assert json.dumps(one["warnings"]) == json.dumps(two["warnings"])
+    assert one["levels"].keys() == two["levels"].keys()
+    assert one["rows"].keys() == two["rows"].keys()
+    for name, row in one["rows"].items():
+        other = two["rows"][name]
+        assert row["notes"] == other["notes"]
+        assert row["metrics"].keys() == other["metrics"].keys()
+        for metric, value in row["metrics"].items():
+            assert value == pytest.approx(other["metrics"][metric], abs=1e-4, rel=1e-4, nan_ok=True), f"{name} {metric}"

@@ -1,0 +1,230 @@
+"""The page: whole, harmless, self-contained, and no stronger than its figures."""
+
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pytest
+from report_samples import EVIL, benchmark, hostile, metrics, request, single
+
+from lightning_unlearn.report.html import render
+from lightning_unlearn.report.labels import plain
+from lightning_unlearn.report.schema import Report, Row
+
+VOID = {"meta", "br", "wbr", "hr", "img", "input", "link"}
+SVG = {"svg", "g", "path", "use", "text", "defs", "clipPath", "rect"}
+HTML = {
+    "html", "head", "meta", "title", "style", "body", "main", "header", "section", "h1", "h2", "h3", "p", "dl", "dt",
+    "dd", "div", "ul", "li", "table", "caption", "thead", "tbody", "tr", "th", "td", "figure", "figcaption", "details",
+    "summary", "pre", "code", "span", "bdi", "wbr",
+}  # fmt: skip
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text of a page; fails on tags that do not match."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self.words, self.open, self.ids, self.uses = set(), [], [], [], [], set()
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.attributes += attrs
+        self.ids += [value for key, value in attrs if key == "id"]
+        self.uses |= {value[1:] for key, value in attrs if key == "href"}
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return "".join(self.words)
+
+
+REPORTS = {
+    "single": single(),
+    "no reference": single(reference=False),
+    "benchmark": benchmark(),
+    "hostile": hostile(),
+    "empty": Report("unlearn", "", "", "", ""),
+    "empty benchmark": Report("benchmark", "", "", "", ""),
+    "bare rows": Report("benchmark", "t", "", "untrain", "screen", rows=[Row("a", "method", "r", 0, {})]),
+}
+
+
+@pytest.mark.parametrize("report", REPORTS.values(), ids=REPORTS.keys())
+def test_page_is_whole_and_fetches_nothing(report):
+    text = render(report)
+    page = Page(text)
+    assert page.tags <= HTML | {tag.lower() for tag in SVG} | SVG
+    assert page.tags >= {"html", "h1", "main"}
+    assert not any(key.startswith("on") or key == "src" for key, _ in page.attributes)
+    assert all(value.startswith("#") for key, value in page.attributes if key in ("href", "xlink:href"))
+    assert len(page.ids) == len(set(page.ids))
+    assert page.uses <= set(page.ids)
+    # Nothing that a browser would fetch: the only "http" is in the policy that forbids it, and in hostile names.
+    assert "@import" not in text
+    assert not re.search(r"url\((?!#)", text)
+    links = re.findall(r"https?:?[^ ]*", text.replace("<wbr>", ""))
+    assert [link for link in links if not link.startswith("https://evil.example")] == ['http-equiv="Content-Security-Policy"']
+
+
+def test_every_hostile_text_is_shown_and_none_is_run():
+    text = render(hostile())
+    page = Page(text)
+    assert "script" not in page.tags
+    assert "img" not in page.tags
+    assert "b" not in page.tags
+    for name in EVIL:
+        assert plain(name) in page.text
+    for character in "\u202e\x1b\x00\udcff\r\t":
+        assert character not in text
+    text.encode("utf-8")
+
+
+def test_title_cannot_end_its_element():
+    report = single()
+    report.title = "</title><script>alert(1)</script>"
+    page = Page(render(report))
+    assert "script" not in page.tags
+    assert "</title><script>alert(1)</script>" in page.text
+
+
+def test_order_of_the_sections():
+    text = render(single())
+    heads = re.findall(r"<h2>(.*?)</h2>", text)
+    assert heads == [
+        "What was forgotten", "What it cost", "How far from a retrained model", "Does the memory come back?",
+        "Peak memory", "What an attacker sees", "Per class", "What changed, per layer", "Time per stage",
+        "Configuration", "Versions", "What this does not show",
+    ]  # fmt: skip
+    assert re.findall(r"<h2>(.*?)</h2>", render(benchmark()))[:3] == [
+        "Leaderboard", "Cost, quality and spread", "Differences between methods",
+    ]  # fmt: skip
+
+
+def test_figures_stand_with_both_levels():
+    rows = re.findall(r"<tr[^>]*>(.*?)</tr>", render(single()))
+    cells = [re.sub(r"<[^>]*>", "|", row) for row in rows if "Average gap to retraining" in row]
+    # This model 2.0; two references 0.8; the original 9.0; 2.0 / 0.8.
+    assert [cell for cell in cells[0].split("|") if cell] == [
+        "Average gap to retraining", "2.00", "\u2014", "+2.00", "0.80", "9.00", "2.5 times",
+    ]  # fmt: skip
+    forget = next(re.sub(r"<[^>]*>", "|", row) for row in rows if "2 times" not in row and "82.0" in row and "0.6" in row)
+    # 82.0 against the references' 80.5: +1.5, where two references differ by 0.6 and the original by 8.5.
+    assert [cell for cell in forget.split("|") if cell] == [
+        "Accuracy on forgotten samples", "82.0", "80.5", "+1.5", "0.6", "8.5", "2.5 times",
+    ]  # fmt: skip
+
+
+def test_without_reference_it_says_what_cannot_be_said():
+    text = render(single(reference=False))
+    assert "How far from a retrained model" not in text
+    assert "Forgotten against unseen samples" in text
+    assert "cannot be said" in text
+    assert "not distinguished from unseen ones by confidence at this power" in text
+
+
+def test_relearning_without_a_reference_is_told_as_far_as_it_goes():
+    report = single(reference=False)
+    assert "alone brings the memory back was not measured" in render(report)
+    report.rows[0].metrics["relearn/acc"] = 88.0
+    text = render(report)
+    assert "forget accuracy is 88.0 %; what a retrained model would reach is not known" in text
+    assert "was not measured" not in text
+
+
+def test_wording_never_claims_what_one_model_cannot_show():
+    for report in (single(), single(reference=False), benchmark()):
+        words = Page(render(report)).text.lower()
+        assert "certified" not in words
+        assert "successfully" not in words
+        assert not re.search(r"(was|were|is|are|has been|have been) forgotten(?! by)\b(?!, )", words.replace("what was", ""))
+        assert "screening: not evidence of forgetting" in words
+
+
+def test_unknown_tier_is_labelled_a_screening():
+    report = single()
+    report.tier = "made up"
+    assert "screening: not evidence of forgetting" in render(report)
+    report.tier = "audit"
+    assert "not evidence" not in Page(render(report)).text
+
+
+def test_samples_are_counted_and_hashed():
+    words = Page(render(single())).text
+    assert "100 of 2\u202f500 (4 %)" in words
+    assert request().digest[:16] in words
+
+
+def test_summary_of_a_benchmark():
+    words = Page(render(benchmark())).text
+    # Alpha: (1.0 + 1.1 + 1.5 + 1.6) / 4 = 1.30, deviation sqrt(0.26 / 3) = 0.29; references (0.8 + 1.0) / 2.
+    assert "On random 4 %, Alpha has the smallest average gap to retraining, 1.30 ± 0.29 points" in words
+    assert "two retrained models differ by 0.90 and the original is 9.00 away" in words
+    assert "too few forget sets" in words
+
+
+def test_notes_of_references_are_not_taken_for_the_models():
+    report = single()
+    report.rows[1].notes = ["about the original"]
+    words = Page(render(report)).text
+    assert "a note" in words
+    assert "about the original" not in words
+
+
+@pytest.mark.parametrize("key", [*metrics(1.0), "stages", "details", "levels", "requests"])
+def test_any_part_may_be_missing(key):
+    for make in (single, benchmark):
+        report = make()
+        if key in ("levels", "requests"):
+            getattr(report, key).clear()
+        for row in report.rows:
+            row.metrics.pop(key, None)
+            if key in ("stages", "details"):
+                getattr(row, key).clear()
+        Page(render(report))
+
+
+def test_no_metric_at_all():
+    for make in (single, benchmark):
+        report = make()
+        for row in report.rows:
+            row.metrics.clear()
+            row.details.clear()
+            row.stages.clear()
+        Page(render(report))
+
+
+def test_values_that_are_not_finite():
+    report = single()
+    for row in report.rows:
+        row.metrics = dict(zip(row.metrics, [float("nan"), float("inf")] * 20, strict=False))
+        row.details["layers"] = {"a": float("nan")}
+    assert "nan" not in Page(render(report)).text.lower().replace("nanos", "")
+
+
+def test_imports_neither_torch_nor_lightning():
+    code = """
+import pkgutil, sys
+import lightning_unlearn.report
+for module in pkgutil.iter_modules(lightning_unlearn.report.__path__):
+    __import__(f"lightning_unlearn.report.{module.name}")
+slow = {"torch", "lightning", "torchvision", "timm", "matplotlib", "rich"} & set(sys.modules)
+assert not slow, slow
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,91 @@
+"""The report in the terminal."""
+
+import io
+
+import pytest
+from report_samples import EVIL, benchmark, hostile, single
+from rich.cells import cell_len
+
+from lightning_unlearn.report.labels import plain
+from lightning_unlearn.report.table import grids, show
+
+
+class Terminal(io.StringIO):
+    encoding = "utf-8"
+
+    def isatty(self):
+        return True
+
+
+def shown(report, width=None, stream=None):
+    out = stream or io.StringIO()
+    show(report, out, width)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 100])
+@pytest.mark.parametrize("report", [single(), single(reference=False), benchmark(), hostile()])
+def test_tables_fit(report, width, monkeypatch):
+    for grid in grids(report, width):
+        for cells in (grid.head, *grid.rows):
+            assert len(cells) == len(grid.head)
+        sizes = [max(cell_len(cell) for cell in column) for column in zip(grid.head, *grid.rows, strict=True)]
+        assert sum(sizes) + 2 * (len(sizes) - 1) <= width
+    monkeypatch.setenv("TERM", "xterm-256color")
+    plain_lines = [line for line in shown(report, width, Terminal()).splitlines() if "\x1b[1m" not in line]
+    assert all(cell_len(line) <= width or "\x1b" in line for line in plain_lines)
+
+
+def test_leaderboard_keeps_the_gap_and_the_levels():
+    (wide,), (narrow,) = grids(benchmark(), 100), grids(benchmark(), 80)
+    assert set(narrow.head) < set(wide.head)
+    assert {"Method", "n", "Gap", "Cost"} <= set(narrow.head)
+    assert [row[0] for row in wide.rows] == [
+        "Alpha \u25c6", "Beta \u25c6", "retrained reference", "original", "reference to reference",
+    ]  # fmt: skip
+    assert wide.rows[0][wide.head.index("Gap")] == "1.30 ± 0.29"
+    assert wide.rows[4][wide.head.index("Gap")] == "0.90 ± 0.14"
+
+
+def test_one_model_keeps_both_levels_at_80():
+    (grid,) = grids(single(), 80)
+    assert grid.head[:6] == ["", "This model", "Reference", "Difference", "Ref. to ref.", "Orig. to ref."]
+    assert grid.rows[0][:6] == ["Gap", "2.00", "\u2014", "+2.00", "0.80", "9.00"]
+
+
+def test_pipe_gets_plain_lines(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    text = shown(benchmark())
+    assert "\x1b" not in text
+    assert "screening: not evidence of forgetting" in text
+    assert "1.30 ± 0.29" in text
+
+
+def test_terminal_gets_bold(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    text = shown(benchmark(), 100, Terminal())
+    assert "\x1b[1m" in text
+    assert "1.30 ± 0.29" in text
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_names_are_neither_markup_nor_escape_codes(terminal, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("NO_COLOR", "1")
+    text = shown(hostile(), 400, Terminal() if terminal else None)
+    assert "[bold red]rich[/bold red]" in text
+    assert "\x1b[31m" not in text
+    assert "\x1b]8" not in text
+    assert "\x00" not in text
+    assert "\u202e" not in text
+    for name in EVIL:
+        assert plain(name) in text
+
+
+def test_stream_of_few_letters():
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="ascii")
+    show(benchmark(), stream)
+    stream.flush()
+    assert b"1.30 +/- 0.29" in raw.getvalue()

@@ -1,0 +1,71 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_unlearn.artifacts import Artifacts
+from lightning_unlearn.chain import run_chain
+from lightning_unlearn.data.batch import Batch
+from lightning_unlearn.functional.structure import ParameterSelector
+from lightning_unlearn.stages import UnlearningStage
+from lightning_unlearn.stages.base import set_modes
+
+
+class Plain(UnlearningStage):
+    """A stage without an objective."""
+
+    view = "retain"
+
+
+def part(n, total, start=0):
+    return Batch(torch.zeros(n, 1), torch.zeros(n, dtype=torch.int64), torch.arange(start, start + n), total)
+
+
+def test_uneven_ranks_weigh_every_sample_alike():
+    """DDP averages over ranks: the mean of what two uneven ranks give is the mean over all samples."""
+    stage = Plain()
+    stage._trainer = SimpleNamespace(world_size=2)
+    values = torch.rand(7, dtype=torch.float64)
+    ranks = [(values[:4], part(4, 7)), (values[4:], part(3, 7, 4))]
+    together = sum(stage.mean(v, batch) for v, batch in ranks) / 2
+    torch.testing.assert_close(together, values.mean())
+
+
+def test_a_whole_batch_weighs_one():
+    stage = Plain()
+    stage._trainer = SimpleNamespace(world_size=1)
+    assert stage.rank_weight(part(5, 0)) == 1
+    assert stage.rank_weight(part(5, 5)) == 1
+
+
+def test_modes_follow_what_is_trained():
+    network = nn.Sequential(
+        nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)),
+        nn.Dropout(),
+        nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Dropout()),
+    )
+    set_modes(network, {f"2.{name}" for name, _ in network[2].named_parameters()})
+    assert [network[i].training for i in range(3)] == [False, False, True]
+    assert all(module.training for module in network[2].modules())
+    assert not any(module.training for module in network[0].modules())
+    set_modes(network, {"2.0.weight"})  # half of a layer: its statistics stay
+    assert not any(module.training for module in network.modules())
+    set_modes(network, {name for name, _ in network.named_parameters()})
+    assert all(module.training for module in network.modules())
+
+
+def test_bind_freezes_and_release_puts_back(trained):
+    trained.network.features[0].bias.requires_grad_(False)
+    found = {name: p.requires_grad for name, p in trained.named_parameters()}
+    stage = Plain(parameters=ParameterSelector(parts=["head"]))
+    stage.bind(trained, Artifacts())
+    assert [name for name, p in trained.named_parameters() if p.requires_grad] == ["network.fc.weight", "network.fc.bias"]
+    stage.release()
+    assert {name: p.requires_grad for name, p in trained.named_parameters()} == found
+    assert not hasattr(stage, "classifier")
+
+
+def test_a_stage_that_trains_must_say_what(trained, make_data, fresh):
+    with pytest.raises(NotImplementedError, match="Plain trains, so it must define `objective`"):
+        run_chain(fresh, trained, make_data(), [Plain()])

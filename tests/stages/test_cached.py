@@ -1,0 +1,105 @@
+import copy
+
+import pytest
+import torch
+from helpers import sgd
+from torch import nn
+
+from lightning_unlearn.chain import run_chain
+from lightning_unlearn.data.augment import Augmentation
+from lightning_unlearn.exceptions import ChainError
+from lightning_unlearn.functional.structure import ParameterSelector
+from lightning_unlearn.stages import EstimateUnseen, FineTune, ImitateUnseen, MaskLearning
+
+END = ParameterSelector(parts=["last_stage", "head"])
+
+
+def fine_tune(cache):
+    return [FineTune(max_epochs=2, optimizer=sgd(0.05, momentum=0.9), parameters=END, cache=cache)]
+
+
+def imitate(cache):
+    last = ImitateUnseen(max_steps=8, optimizer=sgd(0.05), parameters=END, cache=cache)
+    return [EstimateUnseen(copies=2, shifts=(1,), neighbours=0), last]
+
+
+@pytest.mark.parametrize("chain", [fine_tune, imitate])
+@pytest.mark.parametrize("network", ["trained", "trained_resnet"])
+def test_cached_features_give_the_same_weights_for_less_work(chain, network, request, make_data, fresh):
+    start, outcomes, work = request.getfixturevalue(network), [], []
+    for cache in (True, False):
+        model = copy.deepcopy(start)
+        results = run_chain(fresh, model, make_data(), chain(cache))
+        outcomes.append(model.state_dict())
+        work.append(results[-1].work)
+    changed = [name for name, value in start.state_dict().items() if not torch.equal(value, outcomes[0][name])]
+    assert changed
+    for name, value in outcomes[0].items():
+        torch.testing.assert_close(value, outcomes[1][name], rtol=1e-5, atol=1e-5)
+    assert work[0] < work[1]
+
+
+def test_the_work_is_that_of_one_pass_and_of_the_end(trained_resnet, make_data, fresh):
+    data = make_data()
+    n = len(data.part("retain")[1])
+    stage = fine_tune(True)[0]
+    share = {}
+    stage.on_train_start = lambda: share.update(tail=stage.cached.share)
+    [result] = run_chain(fresh, trained_resnet, data, [stage])
+    assert 0 < share["tail"] < 1
+    # One forward pass of the beginning; two epochs of forward (1) and backward (2) through the end.
+    assert result.work == pytest.approx(n * (1 - share["tail"]) + 2 * 3 * n * share["tail"])
+    # Without a cache the beginning runs forward in every step; backward it never runs, as it is frozen.
+    [whole] = run_chain(fresh, trained_resnet, data, fine_tune(False))
+    assert whole.work == pytest.approx(2 * n * (1 + 2 * share["tail"]))
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_scores_learnt_on_cached_features_are_those_on_images(exclusive, trained_resnet, make_data, fresh):
+    masks, courses = [], []
+    for cache in (True, False):
+        stage = MaskLearning(max_epochs=8, exclusive=exclusive, cache=cache, penalty=1e-4)
+        scores = {}
+        stage.on_train_epoch_end = lambda scores=scores, stage=stage: scores.update(
+            {k: v.detach().clone() for k, v in stage.scores.named_parameters()}
+        )
+        run_chain(fresh, copy.deepcopy(trained_resnet), make_data(), [stage])
+        masks.append(scores)
+        courses.append(stage.course)
+    assert masks[0].keys() == masks[1].keys()
+    assert all(torch.equal(masks[0][name], masks[1][name]) for name in masks[0])
+    assert courses[0] == courses[1]
+    assert courses[0][-1] < 1
+
+
+def test_features_are_cached_only_where_that_changes_nothing(trained_resnet, make_data, fresh):
+    whole = ParameterSelector()
+    with pytest.raises(ChainError, match="features cannot be cached: images are augmented"):
+        run_chain(fresh, trained_resnet, make_data(augmentation=Augmentation(1)), fine_tune(True))
+    with pytest.raises(ChainError, match="no single tensor leads from a frozen beginning"):
+        run_chain(fresh, trained_resnet, make_data(), [FineTune(parameters=whole, cache=True)])
+    # Left to itself, the stage does without.
+    run_chain(fresh, trained_resnet, make_data(augmentation=Augmentation(1)), fine_tune(None))
+    run_chain(fresh, trained_resnet, make_data(), [FineTune(parameters=whole)])
+
+
+def test_the_frozen_beginning_runs_in_eval_mode(make_data, fresh):
+    class Noisy(nn.Module):
+        """Dropout before what is trained."""
+
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.Dropout(0.5))
+            self.fc = nn.Linear(16, 10)
+
+        def forward(self, x):
+            return self.fc(self.stem(x))
+
+    torch.manual_seed(0)
+    start, outcomes = Noisy(), []
+    for cache in (True, False):
+        model = copy.deepcopy(start)
+        stage = FineTune(optimizer=sgd(0.1), parameters=ParameterSelector(parts=["head"]), cache=cache)
+        run_chain(fresh, model, make_data(), [stage])
+        outcomes.append(model.fc.weight)
+    torch.testing.assert_close(*outcomes, rtol=1e-5, atol=1e-6)

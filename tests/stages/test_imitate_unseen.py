@@ -1,0 +1,138 @@
+"""Imitating the unseen: what is estimated, and that it works where the truth is known."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import sgd
+
+from lightning_unlearn.artifacts import Artifacts
+from lightning_unlearn.chain import run_chain
+from lightning_unlearn.data.forget import WholeClasses
+from lightning_unlearn.exceptions import ChainError
+from lightning_unlearn.functional.calibration import log_odds
+from lightning_unlearn.functional.structure import ParameterSelector
+from lightning_unlearn.stages import EstimateUnseen, FineTune, ImitateUnseen, NormDecay
+
+
+def logits(model, data, part):
+    with torch.no_grad():
+        batches = [(model(b.input), b.target) for b in data.evaluation_loader(part)]
+    return torch.cat([a for a, _ in batches]), torch.cat([b for _, b in batches])
+
+
+def accuracy(model, data, part):
+    answers, targets = logits(model, data, part)
+    return 100 * float((answers.argmax(1) == targets).float().mean())
+
+
+def test_forgotten_labels_become_as_known_as_unseen_ones_and_fine_tuning_does_not_do_that(memorising, fresh):
+    model, data = memorising
+    before = {part: accuracy(model, data, part) for part in ("forget", "retain", "unseen")}
+    assert before["forget"] > 95 > before["unseen"] + 30  # a third of the labels is wrong: known by heart or not at all
+    imitated, tuned = copy.deepcopy(model), copy.deepcopy(model)
+    chain = [
+        EstimateUnseen(copies=8, shifts=(1,), flip=False, neighbours=10, unseen_samples=100),
+        ImitateUnseen(passes=40, optimizer=sgd(0.05, momentum=0.9)),
+    ]
+    run_chain(fresh, imitated, data, chain)
+    run_chain(fresh, tuned, data, [FineTune(max_epochs=5, optimizer=sgd(0.02, momentum=0.9))])
+    assert abs(accuracy(imitated, data, "forget") - before["unseen"]) <= 10
+    assert accuracy(imitated, data, "retain") > 90
+    assert accuracy(tuned, data, "forget") > before["unseen"] + 15
+
+
+@pytest.mark.parametrize("arguments", [{"neighbours": 0}, {"copies": 0}, {"copies_share": 0.3}])
+def test_targets_are_calibrated_on_unseen_samples(arguments, memorising, fresh):
+    model, data = memorising
+    stage = EstimateUnseen(**{"copies": 3, "shifts": (1,), "neighbours": 5, "unseen_samples": 50, **arguments})
+    run_chain(fresh, model, data, [stage])
+    targets = stage.artifacts["targets"]
+    samples, index = data.part("forget")
+    assert torch.equal(targets["index"], index)
+    torch.testing.assert_close(targets["probabilities"].sum(1), torch.ones(len(index)))
+    unseen = log_odds(*softmaxed(*logits(model, data, "unseen")))
+    found = log_odds(targets["probabilities"], samples.targets[index])
+    levels = torch.linspace(0.1, 0.9, 9, dtype=torch.float64)
+    torch.testing.assert_close(found.quantile(levels), unseen.quantile(levels), rtol=0.15, atol=0.5)
+    share = stage.summary()["estimate"]["copies_share"]
+    assert share == arguments.get("copies_share", float("neighbours" in arguments))
+
+
+def test_the_mixture_is_chosen_where_both_estimates_are_there(memorising, fresh):
+    model, data = memorising
+    stage = EstimateUnseen(copies=3, shifts=(1,), neighbours=5, unseen_samples=50)
+    run_chain(fresh, model, data, [stage])
+    assert 0 <= stage.summary()["estimate"]["copies_share"] <= 1
+
+
+def softmaxed(answers, targets):
+    return answers.softmax(1), targets
+
+
+def test_whole_classes_are_struck(trained, make_data, fresh):
+    data = make_data(forget=WholeClasses([3, 5]))
+    stage = EstimateUnseen()
+    run_chain(fresh, trained, data, [stage])
+    answers, _ = logits(trained, data, "forget")
+    expected = answers.softmax(1)
+    expected[:, [3, 5]] = 0
+    torch.testing.assert_close(stage.artifacts["targets"]["probabilities"], expected / expected.sum(1, keepdim=True))
+    assert stage.summary()["estimate"]["forget/acc"] == 0
+
+
+def test_the_loss_is_the_mean_over_all_samples_of_kl_and_cross_entropy(trained, make_data, fresh):
+    found = []
+
+    class Watched(ImitateUnseen):
+        def objective(self, batch):
+            loss = super().objective(batch)
+            forget, retain = batch["forget"], batch["retain"]
+            targets = self.artifacts["targets"]
+            rows = [targets["probabilities"][targets["index"].tolist().index(int(i))] for i in forget.index]
+            p, q = torch.stack(rows), self.classifier(forget.input).log_softmax(1)
+            divergence = (p * (p.clamp(min=1e-30).log() - q)).sum()
+            entropy = F.cross_entropy(self.classifier(retain.input), retain.target, reduction="sum")
+            expected = (divergence + entropy) / (len(forget.index) + len(retain.index))
+            found.append((loss.item(), expected.item()))
+            return loss
+
+    chain = [EstimateUnseen(copies=2, shifts=(1,), neighbours=0), Watched(max_steps=4, forget_batch_size=5, cache=False)]
+    run_chain(fresh, trained, make_data(), chain)
+    assert len(found) == 4
+    for loss, expected in found:
+        assert loss == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_number_of_steps_grows_with_the_forget_set(make_data):
+    data = make_data()
+    for arguments, steps in (
+        ({"passes": 6, "forget_batch_size": 9}, 6 * 27 // 9),
+        ({"passes": 6, "forget_batch_size": 500}, 6),
+        ({"max_steps": 5}, 5),
+    ):
+        stage = ImitateUnseen(**arguments)
+        stage.artifacts = Artifacts({"targets": {"whole_classes": torch.tensor(False)}})
+        assert stage.length(data) == (-1, steps)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: EstimateUnseen(copies=0, neighbours=0), "copies is 0"),
+        (lambda: EstimateUnseen(shifts=()), "shifts is empty"),
+        (lambda: ImitateUnseen(passes=0), "passes is 0"),
+    ],
+)
+def test_arguments_are_checked(build, message):
+    with pytest.raises(ChainError, match=message):
+        build()
+
+
+def test_calibration_without_unseen_samples_is_refused(trained, make_data, fresh):
+    with pytest.raises(ChainError, match="no unseen samples"):
+        run_chain(fresh, trained, make_data(unseen=0), [EstimateUnseen(neighbours=0)])
+    stage = EstimateUnseen(copies=2, shifts=(1,), neighbours=0, calibrate=False)
+    run_chain(fresh, trained, make_data(unseen=0), [stage, NormDecay(0.9, parameters=ParameterSelector(parts=["head"]))])
+    assert "targets" in stage.artifacts

@@ -1,0 +1,109 @@
+"""Stages that edit weights without data: noise, new layers, a new start."""
+
+import copy
+
+import pytest
+import torch
+from helpers import sgd
+from torch import nn
+
+from lightning_unlearn.chain import run_chain
+from lightning_unlearn.exceptions import ChainError
+from lightning_unlearn.functional.structure import ParameterSelector
+from lightning_unlearn.stages import GaussianNoise, ResetLayers, Retrain
+from lightning_unlearn.stages.gaussian_noise import add_noise
+from lightning_unlearn.stages.reset_layers import reset_modules
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_noise_has_the_deviation_that_was_asked_for(relative):
+    n = 40_000
+    weights = [torch.full((n,), 5.0, dtype=torch.float64), torch.full((n,), -0.1, dtype=torch.float64)]
+    add_noise(weights, 0.3, torch.Generator().manual_seed(0), relative)
+    for weight, start in zip(weights, (5.0, -0.1), strict=True):
+        expected = 0.3 * abs(start) if relative else 0.3
+        assert abs((weight - start).std() / expected - 1) < 5 / (2 * n) ** 0.5
+        assert abs((weight - start).mean()) < 5 * expected / n**0.5
+
+
+def test_noise_follows_the_seed_of_the_run(trained, make_data, fresh, monkeypatch):
+    weights = []
+    for seed in ("1", "1", "2"):
+        monkeypatch.setenv("PL_GLOBAL_SEED", seed)
+        model = copy.deepcopy(trained)
+        run_chain(fresh, model, make_data(), [GaussianNoise(0.1)])
+        weights.append(model.network.fc.weight.detach())
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_reset_draws_what_the_layer_itself_would_draw():
+    network = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))
+    with torch.no_grad():
+        for value in network.state_dict().values():
+            value.fill_(7)
+    before = torch.random.get_rng_state()
+    assert reset_modules(network, {"1.weight", "2.bias"}, torch.Generator().manual_seed(0)) == 2
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert (network[0].weight == 7).all()
+    # The whole module is drawn anew, running statistics included.
+    assert (network[1].running_mean == 0).all()
+    assert network[1].num_batches_tracked == 0
+    assert network[2].weight.abs().max() <= 1 / 3**0.5
+    assert network[2].weight.unique().numel() == 6
+
+
+def test_what_cannot_be_drawn_is_named():
+    class Scale(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gain = nn.Parameter(torch.ones(1))
+
+    with pytest.raises(ChainError, match=r"0 \(Scale\) has no reset_parameters.*\['0.gain'\]"):
+        reset_modules(nn.Sequential(Scale()), {"0.gain"}, torch.Generator())
+
+
+def test_reset_layers_takes_blocks_from_both_ends(trained_resnet, make_data, fresh):
+    before = copy.deepcopy(trained_resnet.state_dict())
+    run_chain(fresh, trained_resnet, make_data(), [ResetLayers(first_blocks=1, last_blocks=1)])
+    changed = {name for name, value in trained_resnet.state_dict().items() if not torch.equal(value, before[name])}
+    assert {"network.conv1.weight", "network.linear.weight"} <= changed
+    assert not any(".layer" in name for name in changed)
+
+
+def test_nothing_to_do_is_refused():
+    with pytest.raises(ChainError, match="nothing is selected"):
+        ResetLayers()
+    with pytest.raises(ChainError, match="std is 0"):
+        GaussianNoise(0)
+
+
+def test_retraining_does_not_depend_on_the_weights_before(trained, make_data, fresh):
+    outcomes = []
+    for factor in (1, 100):
+        model = copy.deepcopy(trained)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(factor)
+        run_chain(fresh, model, make_data(), [Retrain(max_epochs=1, optimizer=sgd(0.05))])
+        outcomes.append(model.state_dict())
+    assert all(torch.equal(value, outcomes[1][name]) for name, value in outcomes[0].items())
+
+
+def test_retraining_reaches_what_training_reached(trained, make_data, fresh):
+    data = make_data()
+
+    def accuracy(part):
+        return float(torch.cat([trained(b.input).argmax(1) == b.target for b in data.evaluation_loader(part)]).float().mean())
+
+    before = accuracy("retain")
+    run_chain(fresh, trained, data, [Retrain(max_epochs=8, optimizer=sgd(0.1, momentum=0.9))])
+    assert accuracy("retain") > before - 0.05
+    assert before > 0.8
+
+
+def test_noise_stays_where_it_was_put(trained, make_data, fresh):
+    before = copy.deepcopy(trained.state_dict())
+    run_chain(fresh, trained, make_data(), [GaussianNoise(0.1, parameters=ParameterSelector(patterns=["*.fc.bias"]))])
+    changed = {name for name, value in trained.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"network.fc.bias"}

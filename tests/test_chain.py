@@ -1,0 +1,164 @@
+import copy
+import json
+
+import pytest
+import torch
+from helpers import sgd
+
+from lightning_unlearn.artifacts import Artifacts
+from lightning_unlearn.chain import check_chain, run_chain
+from lightning_unlearn.exceptions import ChainError, ConfigError, DataError
+from lightning_unlearn.functional.structure import ParameterSelector
+from lightning_unlearn.stages import (
+    EstimateUnseen,
+    FineTune,
+    GaussianNoise,
+    ImitateUnseen,
+    MaskLearning,
+    NormDecay,
+    UnlearningStage,
+)
+
+
+class Interrupted(FineTune):
+    """Ends at its second step, as long as it is told to."""
+
+    def __init__(self, fails, **kwargs):
+        super().__init__(**kwargs)
+        self._fails = fails
+
+    def training_step(self, batch, batch_idx):
+        if self._fails and batch_idx == 2:
+            raise OSError("the disk is gone")
+        return super().training_step(batch, batch_idx)
+
+
+class WithoutView(UnlearningStage):
+    """Forgets to say what it trains on."""
+
+
+@pytest.mark.parametrize(
+    ("chain", "message"),
+    [
+        (lambda: [], "The chain is empty"),
+        (lambda: ["FineTune"], "stages\\[0\\] is a str; needed: an UnlearningStage"),
+        (lambda: [FineTune()] * 2, "stages\\[1\\] \\(FineTune\\) is in the chain twice"),
+        (lambda: [ImitateUnseen()], "needs the artifact 'targets', and the stages before it leave none"),
+        (lambda: [MaskLearning(), ImitateUnseen()], "leave \\['mask'\\]"),
+        (lambda: [ImitateUnseen(), EstimateUnseen()], "needs the artifact 'targets'"),
+        (lambda: [NormDecay(use_mask=True)], "needs the artifact 'mask'"),
+        (lambda: [WithoutView()], "has the view None; needed: one of train, retain"),
+    ],
+)
+def test_chains_that_cannot_run_are_refused(chain, message):
+    with pytest.raises(ChainError, match=message):
+        check_chain(chain())
+
+
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork", "ddp_notebook", "fsdp", "deepspeed_stage_2"])
+def test_strategies_that_lose_weights_are_refused(strategy):
+    with pytest.raises(ChainError, match=f"Strategy '{strategy}' cannot be used"):
+        check_chain([FineTune()], strategy)
+
+
+def test_chains_that_can_run_pass():
+    check_chain([MaskLearning(), NormDecay(use_mask=True), FineTune()], "ddp")
+    check_chain([EstimateUnseen(), NormDecay(), ImitateUnseen()])
+
+
+@pytest.mark.parametrize("arguments", [{"max_epochs": -1}, {"max_steps": 0}])
+def test_lengths_that_make_no_sense_are_refused(arguments):
+    with pytest.raises(ChainError, match="needed: 0 or more epochs"):
+        FineTune(**arguments)
+
+
+def test_a_selection_that_fits_nothing_is_refused(trained, make_data, fresh):
+    with pytest.raises(ChainError, match=r"FineTune: .*layer9"):
+        run_chain(fresh, trained, make_data(), [FineTune(parameters=ParameterSelector(patterns=["layer9.*"]))])
+
+
+def chain(fails):
+    return [
+        MaskLearning(max_epochs=10, parameters=ParameterSelector(parts=["head"])),
+        NormDecay(0.5, use_mask=True, parameters=ParameterSelector(parts=["head"])),
+        Interrupted(fails, optimizer=sgd(0.05, momentum=0.9)),
+        GaussianNoise(0.01),
+    ]
+
+
+def test_a_chain_goes_on_at_the_unfinished_stage(trained, make_data, fresh, tmp_path):
+    whole = copy.deepcopy(trained)
+    results = run_chain(fresh, whole, make_data(), chain(False))
+    with pytest.raises(OSError, match="the disk is gone"):
+        run_chain(fresh, copy.deepcopy(trained), make_data(), chain(True), tmp_path)
+    assert sorted(p.name for p in tmp_path.glob("stage*.ckpt")) == ["stage0.ckpt", "stage1.ckpt"]
+    written = (tmp_path / "stage0.ckpt").stat().st_mtime_ns
+    torch.rand(5)
+    again = copy.deepcopy(trained)
+    resumed = run_chain(fresh, again, make_data(), chain(False), tmp_path)
+    assert (tmp_path / "stage0.ckpt").stat().st_mtime_ns == written
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in whole.state_dict().items())
+    assert [(r.name, r.work, r.summary) for r in resumed] == [(r.name, r.work, r.summary) for r in results]
+
+
+def test_a_folder_of_another_chain_is_refused(trained, make_data, fresh, tmp_path):
+    with pytest.raises(OSError, match="the disk is gone"):
+        run_chain(fresh, copy.deepcopy(trained), make_data(), chain(True), tmp_path)
+    other = chain(False)
+    other[1] = NormDecay(0.4, use_mask=True, parameters=ParameterSelector(parts=["head"]))
+    changed = copy.deepcopy(trained)
+    torch.nn.init.zeros_(changed.network.fc.bias)
+    rest = make_data()
+    rest.draw(forget_seed=1)
+    for model, data, stages, differing in (
+        (trained, make_data(), other, "stages"),
+        (trained, make_data(), chain(False)[:3], "stages"),
+        (trained, rest, chain(False), "samples"),
+        (trained, make_data(batch_size=16), chain(False), "batches"),
+        (changed, make_data(), chain(False), "weights"),
+    ):
+        before = copy.deepcopy(model.state_dict())
+        with pytest.raises(ConfigError, match=f"holds the beginning of another run: its {differing}"):
+            run_chain(fresh, model, data, stages, tmp_path)
+        assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
+
+
+def test_an_error_leaves_model_and_data_as_they_were_found(trained, make_data, fresh):
+    data, trainable = make_data(), {name: p.requires_grad for name, p in trained.named_parameters()}
+    serving = data.serving
+    head = ParameterSelector(parts=["head"])
+    with pytest.raises(OSError, match="the disk is gone"):
+        run_chain(fresh, trained, data, [Interrupted(True, parameters=head)])
+    assert data.serving == serving
+    assert {name: p.requires_grad for name, p in trained.named_parameters()} == trainable
+    assert not any(module._forward_hooks for module in trained.modules())
+    assert not any(module.training for module in trained.modules())
+
+
+def test_nothing_to_forget_ends_before_the_first_step(trained, make_data, fresh):
+    before = trained.network.fc.weight.clone()
+    with pytest.raises(DataError, match="there is no forget rule"):
+        run_chain(fresh, trained, make_data(forget=None), [MaskLearning()])
+    assert torch.equal(trained.network.fc.weight, before)
+
+
+def test_stages_of_one_kind_have_their_own_noise_and_order(trained, make_data, fresh, tmp_path):
+    seen = []
+
+    class Recording(FineTune):
+        def training_step(self, batch, batch_idx):
+            seen.append(batch.index.tolist())
+            return super().training_step(batch, batch_idx)
+
+    run_chain(fresh, trained, make_data(), [Recording(max_steps=1), Recording(max_steps=1)])
+    assert seen[0] != seen[1]
+
+
+def test_results_are_plain(trained, make_data, fresh, tmp_path):
+    run_chain(fresh, trained, make_data(), [NormDecay()], tmp_path)
+    record = json.loads((tmp_path / "stage0.json").read_text())
+    assert record["name"] == "NormDecay"
+    assert record["work"] == 0
+    saved = torch.load(tmp_path / "stage0.ckpt", weights_only=True)
+    assert {"state_dict", "artifacts"} <= set(saved)
+    assert isinstance(Artifacts(saved["artifacts"]), Artifacts)

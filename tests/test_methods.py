@@ -1,0 +1,78 @@
+import re
+
+import pytest
+
+from lightning_unlearn.chain import check_chain
+from lightning_unlearn.exceptions import ChainError, ConfigError
+from lightning_unlearn.methods import load_method
+from lightning_unlearn.shipped import config_names
+from lightning_unlearn.stages import FineTune, MaskLearning, NormDecay
+from lightning_unlearn.training import describe_optimizer
+
+
+@pytest.mark.parametrize("name", config_names("method"))
+def test_every_shipped_method_is_a_chain_that_can_run(name):
+    method = load_method(name)
+    stages = method()
+    check_chain(stages)
+    assert all(a is not b for a, b in zip(stages, method(), strict=True))  # fresh ones every time
+    # What it is, its paper or origin, and what its cost grows with stand on the first line.
+    assert re.match(r"# \w.{40,}", method.path.read_text(encoding="utf-8").splitlines()[0])
+
+
+def test_arguments_reach_the_stages(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text(
+        "stages:\n"
+        "- class_path: MaskLearning\n  init_args: {penalty: 0.5, batch_size: 7}\n"
+        "- class_path: lightning_unlearn.stages.NormDecay\n  init_args: {factor: 0.25}\n"
+        "- class_path: FineTune\n"
+        "  init_args:\n"
+        "    optimizer: {class_path: torch.optim.SGD, init_args: {lr: 0.125}}\n"
+        "    parameters: {class_path: ParameterSelector, init_args: {parts: [head]}}\n"
+    )
+    learn, decay, tune = load_method(str(path))()
+    assert (type(learn), learn.penalty, learn.batch_size) == (MaskLearning, 0.5, 7)
+    assert (type(decay), decay.factor) == (NormDecay, 0.25)
+    assert isinstance(tune, FineTune)
+    assert tune.selector.parts == ["head"]
+    assert describe_optimizer(tune.optimizer).startswith("SGD")
+    assert "('lr', '0.125')" in describe_optimizer(tune.optimizer)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("stages:\n- class_path: FineTun\n", "no stage is called 'FineTun'. Nearest: 'FineTune'"),
+        ("stages:\n- class_path: Qqqq\n", "no stage is called 'Qqqq'. Known: "),
+        ("stages:\n- class_path: NormDecay\n  init_args: {faktor: 0.5}\n", "faktor"),
+        ("other: 1\n", "lists no stages"),
+        ("- 1\n", "lists no stages"),
+    ],
+)
+def test_files_that_are_no_method(text, message, tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(message)) as caught:
+        load_method(str(path))
+    assert str(path) in str(caught.value)
+
+
+def test_yaml_runs_no_code(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text("stages: !!python/object/apply:os.system ['touch made']\n")
+    with pytest.raises(ConfigError, match=r"no plain YAML.*python/object/apply"):
+        load_method(str(path))
+    assert not (tmp_path / "made").exists()
+
+
+def test_what_a_stage_refuses_is_said(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_text("stages:\n- class_path: NormDecay\n  init_args: {factor: 1.5}\n")
+    with pytest.raises(ChainError, match=r"factor is 1.5"):
+        load_method(str(path))()
+
+
+def test_unknown_names_are_answered_with_the_nearest():
+    with pytest.raises(ConfigError, match="Nearest shipped name: 'method/fine_tune'"):
+        load_method("fine_tunes")

@@ -1,0 +1,85 @@
+"""Mixed precision: every stage stays finite, and what is measured or estimated is float32 whatever the precision."""
+
+import copy
+
+import pytest
+import torch
+from helpers import sgd
+
+from lightning_unlearn import stages
+from lightning_unlearn.chain import run_chain
+from lightning_unlearn.evaluation import collect_outputs
+from lightning_unlearn.functional.structure import ParameterSelector
+
+BASES = {"UnlearningStage", "CachedStage"}
+ESTIMATE = {"copies": 2, "shifts": (1,), "neighbours": 3, "unseen_samples": 20}
+MASK = {"max_epochs": 10, "penalty": 1e-4}
+END = {"parameters": ParameterSelector(parts=["last_stage", "head"])}
+CHAINS = {
+    "EstimateUnseen": lambda: [stages.EstimateUnseen(**ESTIMATE)],
+    "FineTune": lambda: [stages.FineTune(optimizer=sgd(0.05))],
+    "FineTune, cached": lambda: [stages.FineTune(optimizer=sgd(0.05), cache=True, **END)],
+    "FisherNoise": lambda: [stages.FisherNoise(samples=50)],
+    "GaussianNoise": lambda: [stages.GaussianNoise(0.1)],
+    "GradientAscent": lambda: [stages.GradientAscent()],
+    "ImitateUnseen": lambda: [stages.EstimateUnseen(**ESTIMATE), stages.ImitateUnseen(max_steps=4)],
+    "ImitateUnseen, cached": lambda: [stages.EstimateUnseen(**ESTIMATE), stages.ImitateUnseen(max_steps=4, cache=True, **END)],
+    "MaskLearning": lambda: [stages.MaskLearning(**MASK)],
+    "NormDecay": lambda: [stages.MaskLearning(exclusive=True, **MASK), stages.NormDecay(0.5)],
+    "ResetLayers": lambda: [stages.ResetLayers(last_blocks=1)],
+    "Retrain": lambda: [stages.Retrain(max_epochs=1, optimizer=sgd(0.05))],
+}
+
+
+def test_every_stage_has_a_chain():
+    assert {name.partition(",")[0] for name in CHAINS} == set(stages.__all__) - BASES
+
+
+@pytest.mark.parametrize("name", sorted(CHAINS))
+def test_every_stage_is_finite_in_bf16_mixed(name, trained_resnet, make_data, make_trainer):
+    chain = CHAINS[name]()
+    run_chain(make_trainer(precision="bf16-mixed").fresh, trained_resnet, make_data(), chain)
+    for key, value in trained_resnet.state_dict().items():
+        assert value.isfinite().all(), key
+        assert value.dtype in (torch.float32, torch.int64)
+    for group in chain[-1].artifacts:
+        for value in chain[-1].artifacts[group].values():
+            assert value.dtype in (torch.float32, torch.bool, torch.int64)
+            assert value.isfinite().all()
+
+
+def test_training_differs_in_bf16_mixed(trained_resnet, make_data, make_trainer):
+    # Or the tests above would say nothing about mixed precision.
+    states = []
+    for precision in ("32-true", "bf16-mixed"):
+        model = copy.deepcopy(trained_resnet)
+        run_chain(make_trainer(precision=precision).fresh, model, make_data(), CHAINS["FineTune"]())
+        states.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
+    difference = float((states[0] - states[1]).norm() / states[0].norm())
+    assert 1e-5 < difference < 0.1
+
+
+@pytest.mark.parametrize("kind", ["empirical", "model", "model_mc"])
+def test_the_fisher_is_float32_whatever_the_precision(kind, trained_resnet, make_data, make_trainer):
+    found = []
+    for precision in ("32-true", "bf16-mixed"):
+        model, stage = copy.deepcopy(trained_resnet), stages.FisherNoise(samples=60, kind=kind)
+        run_chain(make_trainer(precision=precision).fresh, model, make_data(), [stage])
+        found.append((stage.artifacts["fisher"], model.state_dict()))
+    (fisher, weights), (mixed, mixed_weights) = found
+    largest = max(float(value.max()) for value in fisher.values())
+    assert largest > 1e-6
+    for name, value in fisher.items():
+        assert mixed[name].dtype == torch.float32
+        assert float((value - mixed[name]).abs().max()) <= 1e-6 * largest
+        assert torch.allclose(weights[name], mixed_weights[name], rtol=1e-5, atol=1e-6)
+
+
+def test_outputs_are_float32_whatever_the_precision(trained_resnet, make_data, make_trainer):
+    data = make_data()
+    plain = collect_outputs(make_trainer().fresh, trained_resnet, data)
+    for precision in ("bf16-mixed", "64-true"):
+        for part, outputs in collect_outputs(make_trainer(precision=precision).fresh, trained_resnet.float(), data).items():
+            assert outputs.logits.dtype == torch.float32
+            tolerance = 0.0 if precision == "bf16-mixed" else 1e-4
+            assert (outputs.logits - plain[part].logits).abs().max() <= tolerance, part

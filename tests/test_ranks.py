@@ -1,0 +1,28 @@
+import pytest
+
+from lightning_unlearn.exceptions import RunError
+from lightning_unlearn.ranks import barrier, is_first, lock_on_first
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch):
+    for name in ("RANK", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_the_only_process_is_the_first(monkeypatch):
+    assert is_first()
+    barrier()
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert not is_first()
+    monkeypatch.setenv("RANK", "0")
+    assert is_first()
+
+
+def test_only_the_first_locks(tmp_path, monkeypatch):
+    with lock_on_first(tmp_path):
+        with pytest.raises(RunError), lock_on_first(tmp_path):
+            pass
+        monkeypatch.setenv("RANK", "1")
+        with lock_on_first(tmp_path):
+            pass

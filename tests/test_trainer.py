@@ -1,0 +1,189 @@
+"""Unlearning and judging from start to end, with a stage and a network of a user's own."""
+
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import sgd, untrained
+from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import nn
+
+from lightning_unlearn.checkpoint import read_weights, save_weights
+from lightning_unlearn.exceptions import ChainError, CheckpointError, ConfigError, DataError
+from lightning_unlearn.stages import FineTune, MaskLearning, NormDecay, ResetLayers, UnlearningStage
+from lightning_unlearn.trainer import UnlearningTrainer
+from lightning_unlearn.training import fit_quietly
+
+
+class BoundedAscent(UnlearningStage):
+    """Ascend the forget loss up to a ceiling; keep the retain loss low."""
+
+    view = "both"
+
+    def __init__(self, retain_weight=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.retain_weight = retain_weight
+
+    def objective(self, batch):
+        forget, retain = batch["forget"], batch["retain"]
+        forget_logits, retain_logits = self.one_forward(batch)
+        ascent = F.cross_entropy(forget_logits, forget.target, reduction="none").clamp(max=math.log(self.num_classes))
+        keep = F.cross_entropy(retain_logits, retain.target, reduction="none")
+        return self.retain_weight * self.mean(keep, retain) - self.mean(ascent, forget)
+
+
+class Block(nn.Module):
+    """ConvNeXt in small: depthwise, LayerNorm over channels, two pointwise layers."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.depthwise = nn.Conv2d(width, width, 3, padding=1, groups=width)
+        self.norm = nn.LayerNorm(width)
+        self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+
+    def forward(self, x):
+        h = self.depthwise(x).permute(0, 2, 3, 1)
+        return x + self.down(F.gelu(self.up(self.norm(h)))).permute(0, 3, 1, 2)
+
+
+class OwnModule(LightningModule):
+    """A network and a training of somebody who does not know this package."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches = nn.Conv2d(1, 12, 2, 2)
+        self.blocks = nn.Sequential(Block(12), Block(12))
+        self.predict = nn.Linear(12, 10)
+
+    def forward(self, x):
+        return self.predict(self.blocks(self.patches(x)).mean((2, 3)))
+
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self(batch.input), batch.target)
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=1e-2)
+
+
+def row(report, role):
+    return next(r for r in report.rows if r.role == role)
+
+
+@pytest.fixture(scope="module")
+def own(digits):
+    from lightning_unlearn.data.datamodule import UnlearningDataModule
+    from lightning_unlearn.data.forget import RandomFraction
+
+    torch.manual_seed(0)
+    model = OwnModule()
+    data = UnlearningDataModule(digits, RandomFraction(0.1), batch_size=32, num_workers=0, seed=0)
+    fit_quietly(model, data, "train", 20, {"accelerator": "cpu"})
+    return model.cpu()
+
+
+def test_own_stage_on_own_module(own, make_data, make_trainer):
+    model = copy.deepcopy(own)
+    stage = BoundedAscent(max_epochs=6, optimizer=lambda params: torch.optim.Adam(params, lr=2e-3))
+    report = make_trainer().unlearn(model, make_data(), [stage], relearn_epochs=0)
+    before, after = row(report, "original").metrics, row(report, "method").metrics
+    assert after["forget/acc"] < before["forget/acc"] - 20
+    assert after["retain/acc"] > before["retain/acc"] - 20
+    assert after["retain/acc"] - after["forget/acc"] > 20
+
+
+def test_selective_forgetting_on_own_module(own, make_data, make_trainer):
+    model = copy.deepcopy(own)
+    chain = [MaskLearning(max_epochs=20), NormDecay(0.5), FineTune(max_epochs=2, optimizer=sgd(0.05))]
+    report = make_trainer().unlearn(model, make_data(), chain, relearn_epochs=0, retrain_epochs=10)
+    result = row(report, "method")
+    assert [s.name for s in result.stages] == ["MaskLearning", "NormDecay", "FineTune"]
+    assert 0 < result.metrics["cost/share"] < 1
+    assert set(result.stages[0].mask_on) <= {name for name, _ in model.named_parameters()}
+    layers = result.details["layers"]
+    assert all(layers[name] > 0 for name in layers)
+
+
+def test_a_plain_module_is_enough(trained, make_data, make_trainer):
+    report = make_trainer().unlearn(trained.network, make_data(), [NormDecay(0.9)], relearn_epochs=0)
+    assert row(report, "method").metrics["distance"] > 0
+
+
+def test_unlearn_writes_a_run_that_evaluate_reads(trained, make_data, make_trainer, tmp_path):
+    data = make_data()
+    start = tmp_path / "original"
+    save_weights(start / "model.ckpt", trained.state_dict(), dict(trained.hparams))
+    data.saved_split(everything_trained=True).save(start / "split.json")
+    reference = untrained()
+    fit_quietly(reference, data, "retain", 3, {"accelerator": "cpu"})
+    save_weights(tmp_path / "reference" / "model.ckpt", reference.state_dict(), {})
+    data.saved_split().save(tmp_path / "reference" / "split.json")
+    run = tmp_path / "run"
+    paths = {"checkpoint": str(start / "model.ckpt"), "references": [str(tmp_path / "reference" / "model.ckpt")]}
+    model = untrained()
+    stages = [FineTune(optimizer=sgd(0.01))]
+    report = make_trainer().unlearn(model, make_data(), stages, output=str(run), relearn_epochs=1, **paths)
+    assert [r.role for r in report.rows] == ["reference", "original", "method"]
+    assert not list(run.glob("stage*"))
+    state, _ = read_weights(run / "unlearned.ckpt")
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in state.items())
+    judged = make_trainer().evaluate(
+        untrained(),
+        make_data(forget=None),
+        str(run / "unlearned.ckpt"),
+        original=paths["checkpoint"],
+        references=paths["references"],
+        relearn_epochs=1,
+        output=str(tmp_path / "judged"),
+    )
+    assert row(judged, "method").metrics["forget/acc"] == row(report, "method").metrics["forget/acc"]
+    assert row(judged, "original").metrics == row(report, "original").metrics
+    with pytest.raises(ConfigError, match="holds a finished run"):
+        make_trainer().unlearn(untrained(), make_data(), [FineTune()], output=str(run))
+    with pytest.raises(CheckpointError, match="trained on 27 of the forgotten samples"):
+        make_trainer().evaluate(untrained(), make_data(), paths["checkpoint"], references=[paths["checkpoint"]])
+
+
+def test_what_cannot_be_unlearned_is_said_before_the_first_step(trained, make_data, make_trainer, digits):
+    before = {name: value.clone() for name, value in trained.state_dict().items()}
+    with pytest.raises(DataError, match="no forget rule"):
+        make_trainer().unlearn(trained, make_data(forget=None), [NormDecay()])
+    with pytest.raises(ChainError, match="needs the artifact 'mask'"):
+        make_trainer().unlearn(trained, make_data(), [NormDecay(use_mask=True)])
+    with pytest.raises(CheckpointError, match="outputs of shape \\(2, 4\\) and the data have 10"):
+        make_trainer().unlearn(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), make_data(), [NormDecay()])
+    with pytest.raises(DataError, match="cannot read images of \\(1, 8, 8\\)"):
+        make_trainer().unlearn(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()), make_data(), [NormDecay()])
+    with pytest.raises(DataError, match="Nothing says what was forgotten"):
+        make_trainer().evaluate(trained, make_data(forget=None))
+    assert all(torch.equal(value, trained.state_dict()[name]) for name, value in before.items())
+
+
+def test_user_callbacks_are_copied_for_every_stage(trained, make_data, make_trainer, tmp_path):
+    given = ModelCheckpoint(tmp_path, save_last=True, monitor=None)
+    trainer = make_trainer(callbacks=[given])
+    stages = [FineTune(optimizer=sgd(0.01)), FineTune(optimizer=sgd(0.01))]
+    trainer.unlearn(trained, make_data(), stages, relearn_epochs=0)
+    assert (tmp_path / "last.ckpt").is_file()
+    assert given.best_model_path == ""
+
+
+def test_fresh_trainers_keep_the_arguments(make_trainer):
+    trainer = make_trainer(precision="bf16-mixed", gradient_clip_val=0.5, max_epochs=9)
+    stage, judge = trainer.fresh(max_epochs=2, max_steps=5), trainer.fresh(evaluation=True)
+    assert isinstance(stage, UnlearningTrainer)
+    assert (stage.max_epochs, stage.max_steps, stage.gradient_clip_val, stage.precision) == (2, 5, 0.5, "bf16-mixed")
+    # Outputs that are compared are float32, whatever the run's precision.
+    assert judge.precision == "32-true"
+
+
+def test_the_same_seed_gives_the_same_report(trained, make_data, make_trainer):
+    reports = []
+    for _ in range(2):
+        torch.rand(3)
+        chain = [ResetLayers(last_blocks=1), FineTune(optimizer=sgd(0.05))]
+        reports.append(make_trainer().unlearn(copy.deepcopy(trained), make_data(), chain, relearn_epochs=1))
+    metrics = [{k: v for k, v in row(r, "method").metrics.items() if not k.startswith("time")} for r in reports]
+    assert str(metrics[0]) == str(metrics[1])  # NaN equals itself in text
