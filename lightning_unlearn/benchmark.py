@@ -212,7 +212,7 @@ class _Runner:
 
 
 def _forget_sets(rules: Sequence[ForgetRule], draws: Sequence[int]) -> list[_ForgetSet]:
-    sets = []
+    sets: list[_ForgetSet] = []
     for rule in rules:
         for draw in draws:
             name = rule.describe() if len(draws) == 1 else f"{rule.describe()}, draw {draw}"

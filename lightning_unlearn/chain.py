@@ -116,6 +116,7 @@ def run_chain(
 
     Raises:
         ConfigError: The folder holds finished stages of another run.
+        KeyboardInterrupt: Somebody ended it; Lightning only ends the fit.
     """
     artifacts = Artifacts()
     results: list[StageResult] = []

@@ -4,15 +4,15 @@ import copy
 import difflib
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from lightning.pytorch.utilities.types import OptimizerConfig, OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 from torchmetrics.aggregation import MeanMetric
@@ -25,10 +25,11 @@ from lightning_unlearn.schedule import Schedule, with_schedule
 
 __all__ = ["Classifier", "build_network", "default_optimizer", "untrained_copy"]
 
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 Plain: TypeAlias = str | int | float | bool | list[int] | list[str] | None
 
 
-def default_optimizer(params: list[nn.Parameter]) -> Optimizer:
+def default_optimizer(params: Iterable[nn.Parameter]) -> Optimizer:
     """SGD with momentum 0.9, learning rate 0.1 and weight decay 5e-4."""
     return SGD(params, lr=0.1, momentum=0.9, weight_decay=5e-4)
 
@@ -79,7 +80,7 @@ class Classifier(LightningModule):
             )
             network = build_network(network, num_classes, in_chans, network_args or {}, small_image_stem, image_size)
         # Convolutions on the CPU are up to 1.6 times as fast with channels last, and never much slower.
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stubs
+        self.network = network.to(memory_format=torch.channels_last)
         self.num_classes = num_classes
         self.optimizer = optimizer
         self.schedule = schedule
@@ -89,7 +90,8 @@ class Classifier(LightningModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, K) of normalised images (B, C, H, W)."""
-        return self.network(x)
+        logits: Tensor = self.network(x)
+        return logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean cross-entropy of a batch, weighted so that uneven ranks count every sample alike.
@@ -102,7 +104,8 @@ class Classifier(LightningModule):
             The loss, a scalar.
         """
         loss = F.cross_entropy(self(batch.input), batch.target, label_smoothing=self.label_smoothing)
-        if batch_idx % self.trainer.log_every_n_steps == 0:
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning, absent in its annotations
+        if batch_idx % every == 0:
             self.log("train/loss", loss, prog_bar=True)
         return loss * (len(batch.target) * self.trainer.world_size / (batch.total or len(batch.target)))
 
@@ -126,9 +129,10 @@ class Classifier(LightningModule):
         Returns:
             (B, K).
         """
-        return self(batch.input)
+        logits: Tensor = self(batch.input)
+        return logits
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+    def configure_optimizers(self) -> OptimizerConfig | OptimizerLRSchedulerConfig:
         """The optimiser over all parameters, with its schedule.
 
         Returns:
@@ -191,7 +195,7 @@ def build_network(
         if network is None:
             import timm  # takes seconds, and class paths do without
 
-            network = timm.create_model(name, **given)
+            network = timm.create_model(name, **given)  # type: ignore[arg-type]  # the architecture knows its arguments
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"No network {name!r}: {error}. Give a timm name or the class path of an nn.Module.") from None
     except RuntimeError as error:
@@ -234,7 +238,7 @@ def _shrink_stem(network: nn.Module, name: str, in_chans: int) -> None:
     network.maxpool = nn.Identity()
 
 
-def untrained_copy(model: nn.Module) -> nn.Module:
+def untrained_copy(model: ModuleT) -> ModuleT:
     """A model of the same architecture with weights drawn anew, from torch's global random numbers.
 
     A `Classifier` whose network was named is built again; of any other, every module's `reset_parameters` is called.

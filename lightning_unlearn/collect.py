@@ -22,7 +22,7 @@ def sum_over_ranks(value: Tensor, trainer: Trainer) -> Tensor:
     Returns:
         The same shape.
     """
-    return value if trainer.world_size == 1 else trainer.strategy.reduce(value, reduce_op="sum")  # type: ignore[return-value]
+    return value if trainer.world_size == 1 else trainer.strategy.reduce(value, reduce_op="sum")
 
 
 def collect(forward: Callable[[Batch], Tensor], loader: EvaluationLoader, index: Tensor, trainer: Trainer) -> Tensor:

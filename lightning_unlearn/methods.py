@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-import lightning_unlearn.stages  # noqa: F401  # short class names are found among imported classes
+import lightning_unlearn.stages  # short class names are found among imported classes
 from lightning_unlearn.exceptions import ConfigError, UnlearnError
 from lightning_unlearn.shipped import find_config
 from lightning_unlearn.stages.base import UnlearningStage
@@ -38,9 +38,10 @@ class Method:
         if not isinstance(content, dict) or "stages" not in content:
             raise ConfigError(f"{self.path} lists no stages; needed: `stages:` with one class_path per stage.")
         try:
-            return parser.parse_object({"stages": content["stages"]})
+            settings: Namespace = parser.parse_object({"stages": content["stages"]})
         except ArgumentError as error:
             raise ConfigError(f"{self.path}: {_first_line(str(error), content['stages'])}") from None
+        return settings
 
     def __call__(self) -> list[UnlearningStage]:
         """Fresh stages.
@@ -49,7 +50,8 @@ class Method:
             The chain.
 
         Raises:
-            ConfigError: A stage refuses its arguments.
+            UnlearnError: A stage refuses its arguments.
+            ConfigError: The same, where Python noticed it.
         """
         parser = ArgumentParser(exit_on_error=False)
         parser.add_argument("--stages", type=list[UnlearningStage], required=True)

@@ -5,6 +5,7 @@ can be rebuilt without this package.
 """
 
 from functools import partial
+from itertools import pairwise
 from typing import Literal
 
 import torch.nn.functional as F
@@ -41,13 +42,14 @@ class MLP(nn.Module):
         widths = [in_chans * image_size * image_size, *hidden]
         self.flatten = nn.Flatten()
         self.layers = nn.Sequential(
-            *(nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in zip(widths, widths[1:], strict=False))
+            *(nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in pairwise(widths))
         )
         self.fc = nn.Linear(widths[-1], num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, K) of images (B, C, H, W)."""
-        return self.fc(self.layers(self.flatten(x)))
+        logits: Tensor = self.fc(self.layers(self.flatten(x)))
+        return logits
 
 
 class SmallCNN(nn.Module):
@@ -75,7 +77,7 @@ class SmallCNN(nn.Module):
         channels = [in_chans, *widths]
         layers: list[nn.Module] = []
         size = image_size
-        for i, (a, b) in enumerate(zip(channels, channels[1:], strict=False)):
+        for i, (a, b) in enumerate(pairwise(channels)):
             stride = 1 if i == 0 else 2
             layers += [nn.Conv2d(a, b, 3, stride, 1), nn.ReLU()]
             size = (size - 1) // stride + 1
@@ -85,12 +87,16 @@ class SmallCNN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, K) of images (B, C, H, W)."""
-        return self.fc(self.hidden(self.features(x)))
+        logits: Tensor = self.fc(self.hidden(self.features(x)))
+        return logits
 
 
 class _BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut; the shortcut of a wider block is a strided 1x1 convolution or, as in He et al.
-    (2016) for CIFAR-10, sub-sampling with zero padding of the channels ("option A")."""
+    """Two 3x3 convolutions and a shortcut.
+
+    The shortcut of a wider block is a strided 1x1 convolution or, as in He et al. (2016) for CIFAR-10, sub-sampling with zero
+    padding of the channels ("option A").
+    """
 
     def __init__(self, a: int, b: int, stride: int, norm: Norm, shortcut: Literal["conv", "pad"]) -> None:
         super().__init__()
@@ -166,4 +172,5 @@ class ResNet(nn.Module):
         x = F.relu(self.bn1(self.conv1(x)))
         for i in range(1, self.stages + 1):
             x = self.get_submodule(f"layer{i}")(x)
-        return self.linear(x.mean(dim=(2, 3)))
+        logits: Tensor = self.linear(x.mean(dim=(2, 3)))
+        return logits

@@ -2,6 +2,8 @@
 
 import hashlib
 import platform
+import resource
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -110,6 +112,7 @@ class Panel:
                 StageRecord(result.name, result.seconds, result.work, share, result.summary.get("mask_on", {}))
             )
         if results:
+            row.metrics["memory/peak_mb"] = peak_memory()
             row.metrics["time/unlearn_s"] = sum(result.seconds for result in results)
             if retraining:
                 row.metrics["cost/share"] = sum(result.work for result in results) / retraining
@@ -169,7 +172,7 @@ class Panel:
         if curves:
             row.details["roc"] = curves.get("unseen") or curves["test"]
         row.details["per_class"] = [
-            {"class": name, **{part: entry[f"{part}_acc"] for part in ("forget", "retain", "test")}}
+            {"class": name, "forget": entry["forget_acc"], "retain": entry["retain_acc"], "test": entry["test_acc"]}
             for name, entry in zip(self.data.dataset.classes, details["classes"], strict=True)
         ]
         return row
@@ -256,3 +259,15 @@ def machine() -> str:
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def peak_memory() -> float:
+    """The most memory held so far: of the GPU where there is one, else of this process.
+
+    Returns:
+        MB of 2**20 bytes.
+    """
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    # Linux counts in KiB, macOS in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)

@@ -3,7 +3,7 @@
 from typing import Literal, TypeAlias
 
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from lightning.pytorch.utilities.types import OptimizerConfig, OptimizerLRSchedulerConfig
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
@@ -12,7 +12,9 @@ __all__ = ["Schedule", "with_schedule"]
 Schedule: TypeAlias = Literal["constant", "cosine", "one_cycle"]
 
 
-def with_schedule(module: LightningModule, optimizer: Optimizer, schedule: Schedule) -> OptimizerLRSchedulerConfig:
+def with_schedule(
+    module: LightningModule, optimizer: Optimizer, schedule: Schedule
+) -> OptimizerConfig | OptimizerLRSchedulerConfig:
     """What `configure_optimizers` returns for an optimiser with a schedule stepped once a step.
 
     Args:

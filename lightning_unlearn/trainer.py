@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ProgressBar
 from torch import nn
 
 from lightning_unlearn.chain import check_chain, run_chain
@@ -49,10 +49,11 @@ class UnlearningTrainer(Trainer):
     configuration: str = ""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
-        plugins = kwargs.get("plugins") or []
-        kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins])]
-        if not any(isinstance(plugin, AtomicCheckpointIO) for plugin in kwargs["plugins"]):
-            kwargs["plugins"].append(AtomicCheckpointIO())
+        given = kwargs.get("plugins") or []
+        plugins = [*given] if isinstance(given, list) else [given]
+        if not any(isinstance(plugin, AtomicCheckpointIO) for plugin in plugins):
+            plugins.append(AtomicCheckpointIO())
+        kwargs["plugins"] = plugins
         self._positional, self._keywords = args, dict(kwargs)
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # typed by Lightning's signature
 
@@ -79,6 +80,10 @@ class UnlearningTrainer(Trainer):
             given = self._keywords.get("callbacks") or []
             # Copies: a ModelCheckpoint, for one, would keep the best score of the stage before.
             own = copy.deepcopy(list(given) if isinstance(given, list) else [given])  # type: ignore[list-item]
+        # A bar for every one of many short fits would only flicker where nobody looks.
+        bar = not evaluation and self._keywords.get("enable_progress_bar") is not False and sys.stderr.isatty()
+        if not bar:
+            own = [callback for callback in own if not isinstance(callback, ProgressBar)]
         changes: dict[str, object] = {
             "max_epochs": max_epochs,
             "max_steps": max_steps,
@@ -88,10 +93,7 @@ class UnlearningTrainer(Trainer):
             "limit_val_batches": 0,
             "enable_checkpointing": None if any("Checkpoint" in type(c).__name__ for c in own) else False,
             "enable_model_summary": False,
-            # A bar for every one of many short fits would only flicker where nobody looks.
-            "enable_progress_bar": not evaluation
-            and self._keywords.get("enable_progress_bar") is not False
-            and sys.stderr.isatty(),
+            "enable_progress_bar": bar,
             "plugins": [AtomicCheckpointIO()],
         }
         if evaluation and "mixed" in str(self._keywords.get("precision") or ""):

@@ -20,5 +20,5 @@ class Batch(NamedTuple):
 
     input: Tensor
     target: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody asks a batch for
     total: int = 0

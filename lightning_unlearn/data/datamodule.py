@@ -436,7 +436,8 @@ class UnlearningDataModule(LightningDataModule):
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def _position(self) -> tuple[int, int]:
-        if self.trainer is None:
+        # A Trainer that has ended its fit still counts its last epoch.
+        if self.trainer is None or not self.trainer.training:
             return 0, 0
         return self.trainer.current_epoch, self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
 

@@ -85,7 +85,7 @@ class _Published(VisionData):
         labels = source.labels if hasattr(source, "labels") else source.targets
         return resident_samples(source.data, labels, f"{self.short} ({part})")
 
-    def _torchvision(self, root: Path, part: str, download: bool) -> Any:  # noqa: ANN401
+    def _torchvision(self, root: Path, part: str, download: bool) -> Any:  # ruff: ignore[any-type]  # torchvision is not typed
         try:
             datasets = importlib.import_module("torchvision.datasets")
         except ImportError as error:

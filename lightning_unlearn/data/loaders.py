@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -61,10 +60,9 @@ class BatchMaker:
         if self.resident:
             images = self.samples.images
             if not isinstance(images, Tensor):
-                steps = [[index] for index in torch.arange(len(self.samples)).split(256)]
+                steps = [[index] for index in torch.split(torch.arange(len(self.samples)), 256)]
                 images = torch.cat([part.cpu() for (part,) in self.read(steps)])
-            # Held with channels last, so that every batch gathered from it is as convolutions like it.
-            self._resident = images.to(self.device).contiguous(memory_format=torch.channels_last)
+            self._resident = images.to(self.device)
         self._targets = self.samples.targets.to(self.device)
         self._hashes = self.samples.hashes.to(self.device)
 
@@ -176,7 +174,7 @@ class EvaluationLoader:
     def __init__(self, index: Tensor, maker: BatchMaker, batch_size: int, rank: int = 0, world: int = 1) -> None:
         self.index = index
         mine = torch.tensor_split(index, world)[rank]
-        self.batches = list(mine.split(batch_size)) if len(mine) else []
+        self.batches = list(torch.split(mine, batch_size)) if len(mine) else []
         self.maker = maker
 
     def __len__(self) -> int:
@@ -185,7 +183,7 @@ class EvaluationLoader:
     def __iter__(self) -> Iterator[Batch]:
         raw = self.maker.read([[index] for index in self.batches])
         for index, images in zip(self.batches, raw, strict=True):
-            yield self.maker.make(cast(Tensor, images[0]), Piece(index, 0, len(index)), augment=False)
+            yield self.maker.make(images[0], Piece(index, 0, len(index)), augment=False)
 
     def example(self) -> Batch:
         """The first sample of the part, for a rank that has none and needs to know what a model makes of one.

@@ -26,7 +26,7 @@ class Piece(NamedTuple):
         total: Samples of the batch on all ranks.
     """
 
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody asks a piece for
     epoch: int
     total: int
 

@@ -7,7 +7,7 @@ __all__ = ["log_odds", "match_quantiles", "neighbour_votes", "strike_classes"]
 
 
 def log_odds(probabilities: Tensor, targets: Tensor, floor: float = 1e-6) -> Tensor:
-    """log p_y - log(1 - p_y).
+    """Log odds of the label, log p_y - log(1 - p_y).
 
     Args:
         probabilities: (N, K).
@@ -70,7 +70,7 @@ def neighbour_votes(features: Tensor, bank: Tensor, labels: Tensor, k: int, num_
     """
     bank = torch.nn.functional.normalize(bank.flatten(1).float(), dim=1)
     votes = []
-    for chunk in torch.nn.functional.normalize(features.flatten(1).float(), dim=1).split(1024):
+    for chunk in torch.split(torch.nn.functional.normalize(features.flatten(1).float(), dim=1), 1024):
         nearest = (chunk @ bank.T).topk(min(k, len(bank)), dim=1).indices
         votes.append(torch.nn.functional.one_hot(labels[nearest], num_classes).float().mean(1))
     return torch.cat(votes)

@@ -1,12 +1,12 @@
 """What every stage of unlearning shares."""
 
 from abc import ABC
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from lightning.pytorch.utilities.types import OptimizerConfig, OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
@@ -22,7 +22,7 @@ from lightning_unlearn.work import Work
 __all__ = ["UnlearningStage", "default_stage_optimizer"]
 
 
-def default_stage_optimizer(params: list[nn.Parameter]) -> Optimizer:
+def default_stage_optimizer(params: Iterable[nn.Parameter]) -> Optimizer:
     """SGD with momentum 0.9 and learning rate 0.01, no weight decay."""
     return SGD(params, lr=0.01, momentum=0.9)
 
@@ -183,13 +183,14 @@ class UnlearningStage(LightningModule, ABC):
             The loss.
         """
         loss = self.objective(batch)
-        if batch_idx % self.trainer.log_every_n_steps == 0:
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning, absent in its annotations
+        if batch_idx % every == 0:
             self.log(f"{type(self).__name__}/loss", loss.detach(), prog_bar=True)
         if isinstance(batch, Batch):
             loss = loss * self.rank_weight(batch)
         return loss
 
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+    def configure_optimizers(self) -> OptimizerConfig | OptimizerLRSchedulerConfig:
         """The optimiser over the trained parameters, with its schedule.
 
         Returns:

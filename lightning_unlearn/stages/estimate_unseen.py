@@ -76,8 +76,8 @@ class EstimateUnseen(UnlearningStage):
         super().__init__(max_epochs=0)
         if copies < 0 or neighbours < 0 or copies + neighbours == 0 or bank_samples < 1:
             raise ChainError(
-                f"EstimateUnseen: copies is {copies}, neighbours {neighbours} and bank_samples {bank_samples}; needed: at least one of "
-                "copies and neighbours above 0, and samples to look among."
+                f"EstimateUnseen: copies is {copies}, neighbours {neighbours} and bank_samples {bank_samples}; needed: at "
+                "least one of copies and neighbours above 0, and samples to look among."
             )
         if copies and not shifts:
             raise ChainError("EstimateUnseen: shifts is empty; needed: at least one size in pixels.")
@@ -133,6 +133,12 @@ class EstimateUnseen(UnlearningStage):
         Harm: Jensen-Shannon between the estimate for an unseen sample and the network's own answer. Memory: how much more the
         estimates believe in the labels of forgotten samples than the network does in those of unseen ones; for a model
         that saw neither, they would be alike.
+
+        Returns:
+            Between 0 and 1.
+
+        Raises:
+            ChainError: There are no unseen samples.
         """
         chosen = self._some("unseen", self.unseen_samples)
         if len(chosen) == 0:
@@ -142,7 +148,7 @@ class EstimateUnseen(UnlearningStage):
         labels = samples.targets[chosen].to(self.device)
         belief = truth.softmax(1).gather(1, labels[:, None]).mean()
         pieces = self._pieces("unseen", bank, chosen)
-        scores = {}
+        scores: dict[float, float] = {}
         for share in torch.linspace(0, 1, 11).tolist():
             harm = float(jensen_shannon(_mixed(pieces, share).log(), truth).mean())
             memory = float((_mixed(forgotten, share).gather(1, targets[:, None]).mean() - belief).abs())
@@ -212,7 +218,7 @@ class EstimateUnseen(UnlearningStage):
         samples, forget = self.data.part("forget")
         _, retain = self.data.part("retain")
         counts = torch.bincount(samples.targets[retain], minlength=self.num_classes)
-        gone = samples.targets[forget].unique()
+        gone: Tensor = samples.targets[forget].unique()  # type: ignore[no-untyped-call]  # missing in torch's annotations
         return gone[counts[gone] == 0].to(self.device)
 
 

@@ -36,7 +36,7 @@ class ImitateUnseen(CachedStage):
     ) -> None:
         if passes < 1 or class_passes < 1:
             raise ChainError(f"ImitateUnseen: passes is {passes} and class_passes {class_passes}; needed: at least 1.")
-        super().__init__(max_steps=max_steps, **kwargs)
+        super().__init__(max_steps=max_steps, **kwargs)  # type: ignore[arg-type]  # typed in the base class
         self.passes = passes
         self.class_passes = class_passes
         self._targets = torch.empty(0)

@@ -1,7 +1,7 @@
 """Learn which weights the forgotten samples use."""
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from lightning_unlearn.stages.cached import CachedStage
 __all__ = ["MaskLearning"]
 
 
-def _adam(params: list[nn.Parameter]) -> Optimizer:
+def _adam(params: Iterable[nn.Parameter]) -> Optimizer:
     """Adam with learning rate 1e-3: Piggyback's 1e-4 would take 50 steps before any bit can turn off."""
     return Adam(params, lr=1e-3)
 
@@ -65,7 +65,7 @@ class MaskLearning(CachedStage):
         if max_epochs < 1:
             raise ChainError(f"MaskLearning: max_epochs is {max_epochs}; needed: at least 1, or no mask is learnt.")
         parameters = parameters or ParameterSelector(parts=["last_stage"])
-        super().__init__(max_epochs=max_epochs, optimizer=optimizer, parameters=parameters, **kwargs)
+        super().__init__(max_epochs=max_epochs, optimizer=optimizer, parameters=parameters, **kwargs)  # type: ignore[arg-type]  # typed there
         self.penalty = penalty
         self.threshold = threshold
         self.initial = initial
@@ -134,7 +134,7 @@ class MaskLearning(CachedStage):
 
     def run(self, module: nn.Module, x: Tensor) -> Tensor:
         """Logits with masked weights; see `CachedStage.run`."""
-        scores = self.scores[self._active]
+        scores = self._scores(self._active)
         masks = {name: binary_mask(scores[key], self.threshold) for key, name in self.layers.items()}
         return masked_call(module, masks, x)
 
@@ -167,8 +167,12 @@ class MaskLearning(CachedStage):
         super().release()
         del self.scores
 
+    def _scores(self, group: str) -> nn.ParameterDict:
+        return cast(nn.ParameterDict, self.scores[group])
+
     def _mask(self, group: str, key: str) -> Tensor:
-        return (self.scores[group][key] > self.threshold).detach()
+        scores: Tensor = self._scores(group)[key]
+        return (scores > self.threshold).detach()
 
     def _share(self, group: str) -> Tensor:
         return share_on(self._mask(group, key) for key in self.layers)

@@ -112,9 +112,7 @@ def test_benchmark_runs_cells_once(work, capsys):
 
 def test_names_of_people_stay_out_of_the_report(work):
     (work / "who.yaml").write_text(
-        yaml.safe_dump(
-            {"data": {"forget": {"class_path": "ByAttribute", "init_args": {"column": "owner", "values": ["Ada"]}}}}
-        )
+        yaml.safe_dump({"data": {"forget": {"class_path": "ByAttribute", "init_args": {"column": "owner", "values": ["Ada"]}}}})
     )
     from lightning_unlearn.cli.configs import read_config
     from lightning_unlearn.cli.redact import without_names

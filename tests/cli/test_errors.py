@@ -12,7 +12,10 @@ from lightning_unlearn.files import lock_folder
 from tests.cli.conftest import CHECKPOINT, UNLEARN
 
 BAD = {
-    "stage": ({"stages": [{"class_path": "MaskLearnin"}]}, r"stages: no class is called 'MaskLearnin'. Nearest: 'MaskLearning'. \(bad.yaml, line 2\)"),
+    "stage": (
+        {"stages": [{"class_path": "MaskLearnin"}]},
+        r"stages: no class is called 'MaskLearnin'. Nearest: 'MaskLearning'. \(bad.yaml, line 2\)",
+    ),
     "argument": (
         {"stages": [{"class_path": "FineTune", "init_args": {"max_epoch": 2}}]},
         "FineTune has no argument 'max_epoch'. Nearest: 'max_epochs'",
@@ -21,7 +24,10 @@ BAD = {
     "section": ({"dota": {}}, "unlearn has no argument 'dota', which bad.yaml gives. Nearest: 'data'"),
     "data": ({"data": {"batchsize": 3}}, "no argument 'data.batchsize'. Nearest: 'data.batch_size'"),
     "module": ({"data": {"forget": {"class_path": "no.such.Rule"}}}, "there is no no.such.Rule: No module named 'no'"),
-    "attribute": ({"model": {"class_path": "Classifier", "init_args": {"optimizer": {"class_path": "torch.optim.SGDD"}}}}, "Nearest: 'SGD'"),
+    "attribute": (
+        {"model": {"class_path": "Classifier", "init_args": {"optimizer": {"class_path": "torch.optim.SGDD"}}}},
+        "Nearest: 'SGD'",
+    ),
     "nested": (
         {"model": {"class_path": "Classifier", "init_args": {"optimizer": {"class_path": "SGD", "init_args": {"lrr": 1}}}}},
         "SGD has no argument 'lrr'. Nearest: 'lr'",
@@ -121,7 +127,11 @@ def test_debug_shows_where_it_comes_from(work, capsys):
     ("error", "code", "message"),
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate"), 2, "Lower --data.batch_size"),
-        (OSError(errno.ENOSPC, "No space left on device", "metrics.csv"), 2, "metrics.csv: No space left on device; free space"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "metrics.csv"),
+            2,
+            "metrics.csv: No space left on device; free space",
+        ),
         (KeyError("oops"), 1, "unexpected KeyError"),
     ],
 )

@@ -73,7 +73,12 @@ def test_quick_answers_take_no_torch_and_little_time(arguments, tmp_path):
     from tests.cli.conftest import REPOSITORY
 
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(REPOSITORY)}, check=True
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(REPOSITORY)},
+        check=True,
     )
     assert "loaded: []" in done.stdout
     assert float(done.stdout.rsplit("seconds:", 1)[1]) <= 1.5

@@ -181,10 +181,10 @@ def evaluation(folder, devices):
 
 
 def plain_report(report):
-    """Figures of a report without what a clock says."""
+    """Figures of a report without what a clock or the memory says."""
     rows = {}
     for row in report.rows:
-        kept = {k: v for k, v in row.metrics.items() if not k.startswith("time/")}
+        kept = {k: v for k, v in row.metrics.items() if not k.startswith(("time/", "memory/"))}
         rows[f"{row.method}/{row.role}/{row.seed}"] = {"metrics": kept, "notes": row.notes}
     return {"rows": rows, "levels": report.levels, "warnings": report.warnings}
 

@@ -112,10 +112,10 @@ def fit(folder):
 
 
 def figures(folder):
-    """What a report says, without what a clock says."""
+    """What a report says, without what a clock or the memory says."""
     report = json.loads((Path(folder) / "report.json").read_text())
     for row in report["rows"]:
-        row["metrics"] = {k: v for k, v in row["metrics"].items() if not k.startswith("time/")}
+        row["metrics"] = {k: v for k, v in row["metrics"].items() if not k.startswith(("time/", "memory/"))}
         for stage in row.get("stages", []):
             stage["seconds"] = 0.0
     return {key: report[key] for key in ("rows", "levels", "warnings")}
