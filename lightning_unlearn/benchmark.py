@@ -12,7 +12,7 @@ from pathlib import Path
 from lightning.pytorch import LightningModule, seed_everything
 
 from lightning_unlearn.bank import Bank, Recipe
-from lightning_unlearn.chain import check_chain, run_chain
+from lightning_unlearn.chain import TrainerFactory, check_chain, run_chain
 from lightning_unlearn.classifier import untrained_copy
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.forget import ForgetRule
@@ -24,7 +24,7 @@ from lightning_unlearn.panel import Panel, new_report, request_of
 from lightning_unlearn.ranks import barrier, is_first, lock_on_first
 from lightning_unlearn.report.decode import decode, encode
 from lightning_unlearn.report.schema import Report, Row
-from lightning_unlearn.trainer import UnlearningTrainer
+from lightning_unlearn.report.writing import save_report
 from lightning_unlearn.training import stable_repr
 
 __all__ = ["benchmark"]
@@ -46,7 +46,7 @@ class _ForgetSet:
 
 
 def benchmark(
-    trainer: UnlearningTrainer,
+    fresh: TrainerFactory,
     model: LightningModule,
     data: UnlearningDataModule,
     methods: Sequence[str],
@@ -60,13 +60,14 @@ def benchmark(
     goal: Goal = "untrain",
     relearn_epochs: int = 3,
     recipe_arguments: Mapping[str, str | int | float | bool | None] | None = None,
+    configuration: str = "",
 ) -> Report:
     """Run every method on every original and forget set, and compare the results with retrained references.
 
     Finished cells are read from the folder; originals and references come from the bank or are trained and kept there.
 
     Args:
-        trainer: Makes the Trainers.
+        fresh: Makes a Trainer from `max_epochs`, `max_steps` and `callbacks`, or from `evaluation`.
         model: The untrained classifier, with its optimiser and schedule.
         data: The data; its own forget rule counts where `rules` is empty.
         methods: Names of shipped methods, or paths of YAML files with `stages`.
@@ -80,6 +81,7 @@ def benchmark(
         goal: `untrain`, `remove-class` or `repair`.
         relearn_epochs: Epochs of retain-only fine-tuning that show whether memories come back; 0: left out.
         recipe_arguments: Further plain arguments of the Trainer that trains originals and references.
+        configuration: The exact configuration, YAML, for the report.
 
     Returns:
         The report.
@@ -98,13 +100,13 @@ def benchmark(
         check_chain(build())
     recipe = Recipe(lambda: untrained_copy(model), max_epochs, dict(recipe_arguments or {}))
     sets = _forget_sets(rules, draws)
-    runner = _Runner(trainer, data, recipe, Bank(bank), Path(folder), goal, relearn_epochs, references)
+    runner = _Runner(fresh, data, recipe, Bank(bank), Path(folder), goal, relearn_epochs, references)
     report: Report | None = None
     with lock_on_first(folder):
         for forget_set in sets:
             data.draw(forget_set.draw, forget_set.rule)
             panel = Panel(
-                trainer.fresh, data, goal, request_of(data, forget_set.name), relearn_epochs, retrain_epochs=max_epochs
+                fresh, data, goal, request_of(data, forget_set.name), relearn_epochs, retrain_epochs=max_epochs
             )
             part = runner.run(forget_set, panel, seeds, chosen)
             if report is None:
@@ -115,9 +117,9 @@ def benchmark(
                 report.levels.update(part.levels)
         assert report is not None
         report.title = f"{data.dataset.name}: {len(chosen)} methods, {len(sets)} forget sets, {len(seeds)} seeds"
-        report.config = trainer.configuration
+        report.config = configuration
         if is_first():
-            report.save(folder)
+            save_report(report, folder)
     return report
 
 
@@ -125,7 +127,7 @@ def benchmark(
 class _Runner:
     """Runs the cells of one forget set, or reads them where they are finished."""
 
-    trainer: UnlearningTrainer
+    fresh: TrainerFactory
     data: UnlearningDataModule
     recipe: Recipe
     bank: Bank
@@ -163,7 +165,7 @@ class _Runner:
                     seed_everything(1000 * seed + forget_set.number, verbose=False)
                     unlearned = copy.deepcopy(original)
                     try:
-                        results = run_chain(self.trainer.fresh, unlearned, self.data, build())
+                        results = run_chain(self.fresh, unlearned, self.data, build())
                         row = panel.score(method, seed, unlearned, results)
                     except UnlearnError as error:
                         # A method that breaks on one forget set is a result: it is listed, and the others go on.

@@ -11,8 +11,9 @@ from torch.optim import SGD, Optimizer
 from lightning_unlearn.chain import TrainerFactory, detach, run_chain
 from lightning_unlearn.collect import sum_over_ranks
 from lightning_unlearn.data.batch import Batch
-from lightning_unlearn.data.datamodule import Part, UnlearningDataModule
+from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.loaders import EvaluationLoader
+from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.outputs import Outputs, PartOutputs
 from lightning_unlearn.stages.fine_tune import FineTune
 from lightning_unlearn.training import quiet

@@ -7,20 +7,22 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from torch import nn
 
+from lightning_unlearn.benchmark import benchmark
 from lightning_unlearn.chain import check_chain, run_chain
 from lightning_unlearn.checkpoint import AtomicCheckpointIO, load_into, read_weights, save_weights
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.forget import ForgetRule
-from lightning_unlearn.exceptions import CheckpointError, ConfigError, DataError
+from lightning_unlearn.exceptions import ConfigError, DataError
+from lightning_unlearn.loading import check_model, load_reference
 from lightning_unlearn.metrics.screen import Goal
 from lightning_unlearn.panel import Panel, new_report, request_of
 from lightning_unlearn.ranks import lock_on_first
 from lightning_unlearn.report.schema import Report
+from lightning_unlearn.report.writing import save_report
 from lightning_unlearn.stages.base import UnlearningStage
 
 __all__ = ["UnlearningTrainer"]
@@ -143,9 +145,9 @@ class UnlearningTrainer(Trainer):
                 "--data.forget.fraction 0.04, or ListedSamples with a file."
             )
         datamodule.use_split_of(checkpoint)
-        self._check_model(model, datamodule, checkpoint)
+        check_model(model, datamodule, checkpoint)
         panel = self._panel(datamodule, goal, relearn_epochs, retrain_epochs)
-        others = [self._reference(model, path, datamodule) for path in references or []]
+        others = [load_reference(model, path, datamodule) for path in references or []]
         folder = None if output is None else Path(output)
         if folder is None:
             return self._unlearn(model, datamodule, stages, panel, others, None, name)
@@ -156,7 +158,7 @@ class UnlearningTrainer(Trainer):
         with lock_on_first(folder):
             report = self._unlearn(model, datamodule, stages, panel, others, folder, name)
             datamodule.saved_split().save(folder / "split.json")
-            report.save(folder)
+            save_report(report, folder)
             hyper = dict(model.hparams) if isinstance(model, LightningModule) else {}
             # Last: a folder with this file is a finished run.
             save_weights(folder / "unlearned.ckpt", model.state_dict(), hyper)
@@ -221,11 +223,11 @@ class UnlearningTrainer(Trainer):
                 "Nothing says what was forgotten: no forget rule was given and no split.json lies beside the checkpoint. "
                 "Give --data.forget."
             )
-        self._check_model(model, datamodule, checkpoint)
+        check_model(model, datamodule, checkpoint)
         panel = self._panel(datamodule, goal, relearn_epochs, None, svc)
         report = new_report("evaluate", panel)
         report.config = self.configuration
-        others = [self._reference(model, path, datamodule) for path in references or []]
+        others = [load_reference(model, path, datamodule) for path in references or []]
         report.rows += panel.add_references(others, range(len(others)))
         if original is not None:
             before = copy.deepcopy(model)
@@ -234,7 +236,7 @@ class UnlearningTrainer(Trainer):
         report.rows.append(panel.score(Path(checkpoint).stem if checkpoint else "model", 0, model))
         self._finish(report, panel)
         if output is not None and self.is_global_zero:
-            report.save(output)
+            save_report(report, output)
         return report
 
     def benchmark(
@@ -271,8 +273,6 @@ class UnlearningTrainer(Trainer):
         Returns:
             The report.
         """
-        from lightning_unlearn.benchmark import benchmark  # it builds on this class
-
         # Only what was changed counts: the command line gives every argument, a script only some.
         defaults = {name: p.default for name, p in inspect.signature(Trainer.__init__).parameters.items()}
         recipe = {
@@ -281,7 +281,7 @@ class UnlearningTrainer(Trainer):
             if name in _RECIPE and isinstance(value, str | int | float | bool) and value != defaults[name]
         }
         return benchmark(
-            self,
+            self.fresh,
             model,
             datamodule,
             methods,
@@ -295,6 +295,7 @@ class UnlearningTrainer(Trainer):
             goal,
             relearn_epochs,
             recipe,
+            self.configuration,
         )
 
     def _panel(
@@ -313,38 +314,3 @@ class UnlearningTrainer(Trainer):
         if levels:
             report.levels[panel.request.name] = levels
         return report
-
-    @staticmethod
-    def _check_model(model: nn.Module, data: UnlearningDataModule, checkpoint: str | None) -> None:
-        """Load the weights, and see that the model takes these images and knows these classes."""
-        if checkpoint is not None:
-            load_into(model, read_weights(checkpoint)[0], checkpoint)
-        batch = data.example()
-        model.cpu().eval()
-        dtype = next((p.dtype for p in model.parameters()), torch.float32)
-        try:
-            with torch.no_grad():
-                logits = model(batch.to(dtype))
-        except (RuntimeError, ValueError, TypeError) as error:
-            raise DataError(
-                f"The model cannot read images of {tuple(batch.shape[1:])} (channels, height, width): {error}. "
-                "Grayscale for colour, or another size? Change the data or the model's in_chans."
-            ) from error
-        if logits.dim() != 2 or logits.shape[1] != data.num_classes:
-            raise CheckpointError(
-                f"The model gives outputs of shape {tuple(logits.shape)} and the data have {data.num_classes} classes; "
-                "needed: logits (batch, classes). Give the model num_classes of the data."
-            )
-
-    @staticmethod
-    def _reference(model: nn.Module, path: str, data: UnlearningDataModule) -> nn.Module:
-        """A reference of the same architecture, which must not have seen the forgotten samples."""
-        reference = copy.deepcopy(model)
-        load_into(reference, read_weights(path)[0], path)
-        trained = data.trained_on(path)
-        if trained:
-            raise CheckpointError(
-                f"{path} was trained on {trained} of the forgotten samples, so it is no reference. Retrain it with the same "
-                "forget rule and --data.view retain."
-            )
-        return reference

@@ -21,7 +21,7 @@ def run(make_data, make_trainer, tmp_path):
             paths.append(str(tmp_path / f"{name}.yaml"))
         arguments = {"max_epochs": 2, "folder": tmp_path / "out", "bank": tmp_path / "bank", "relearn_epochs": 0, **kwargs}
         recipe = {"accelerator": "cpu"}
-        return benchmark(make_trainer(), untrained(), make_data(), paths, recipe_arguments=recipe, **arguments)
+        return benchmark(make_trainer().fresh, untrained(), make_data(), paths, recipe_arguments=recipe, **arguments)
 
     return run
 

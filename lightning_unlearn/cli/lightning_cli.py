@@ -11,6 +11,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from lightning_unlearn.callbacks.rank_statistics import RankStatistics
 from lightning_unlearn.callbacks.seed_each_step import SeedEachStep
 from lightning_unlearn.checkpoint import AtomicCheckpointIO
 from lightning_unlearn.cli.arguments import Call
@@ -211,7 +212,7 @@ class UnlearningCLI(LightningCLI):
             changes["logger"] = RunLogger(folder.path, self._kept_steps(folder))
         if self.command == "fit":
             callbacks = given["callbacks"] or []
-            callbacks = [*(callbacks if isinstance(callbacks, list) else [callbacks]), SeedEachStep()]
+            callbacks = [*(callbacks if isinstance(callbacks, list) else [callbacks]), SeedEachStep(), RankStatistics()]
             if given["enable_checkpointing"] is not False:
                 callbacks.append(KeepLast(folder.path / "checkpoints"))
             if not (terminal or given["enable_progress_bar"]):

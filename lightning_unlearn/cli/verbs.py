@@ -11,9 +11,9 @@ from lightning_unlearn.cli.run_folder import RunFolder
 from lightning_unlearn.evaluation import collect_outputs
 from lightning_unlearn.exceptions import CheckpointError, ConfigError
 from lightning_unlearn.files import write_atomic
+from lightning_unlearn.loading import check_model
 from lightning_unlearn.ranks import lock_on_first
 from lightning_unlearn.report.table import show
-from lightning_unlearn.trainer import UnlearningTrainer
 
 __all__ = ["VERBS"]
 
@@ -169,7 +169,7 @@ def _start_with(job: Job) -> None:
 
 
 def _check(job: Job, checkpoint: str | None) -> None:
-    UnlearningTrainer._check_model(job.model, job.data, checkpoint)
+    check_model(job.model, job.data, checkpoint)
 
 
 def _is_finished(checkpoint: Path, max_epochs: int | None) -> bool:

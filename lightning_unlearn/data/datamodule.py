@@ -1,41 +1,23 @@
 """The shared DataModule: one training set, split into retained, forgotten and unseen samples."""
 
-import hashlib
 import os
 from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
-from typing import Literal, NamedTuple
 
 import torch
-from lightning.pytorch import LightningDataModule
-from torch import Tensor
 
 from lightning_unlearn.data.augment import Augmentation
 from lightning_unlearn.data.forget import ForgetRule
-from lightning_unlearn.data.hashing import order
 from lightning_unlearn.data.loaders import BatchMaker, EvaluationLoader, ViewLoader
 from lightning_unlearn.data.noise import LabelNoise
-from lightning_unlearn.data.split import ForgetSplit, SavedSplit, copies_left, positions
+from lightning_unlearn.data.split_data import Part, SplitData
 from lightning_unlearn.data.views import TWO_PARTS, Plan, View
 from lightning_unlearn.data.vision import Samples, VisionData
 from lightning_unlearn.exceptions import ConfigError, DataError
 
-__all__ = ["PARTS", "Part", "Serving", "UnlearningDataModule"]
+__all__ = ["Serving", "UnlearningDataModule"]
 
-Part = Literal["retain", "forget", "unseen", "test"]
-PARTS: tuple[Part, ...] = ("retain", "forget", "unseen", "test")
 # Sets of images that are read one at a time are held in memory up to this size (bytes of uint8 pixels).
 RESIDENT_LIMIT = 2 * 2**30
-DEFAULT_UNSEEN = 0.1
-
-
-class _Parts(NamedTuple):
-    forget: Tensor
-    retain: Tensor
-    unseen: Tensor
-    removed: Tensor
-    never_trained: list[str]
 
 
 @dataclass(frozen=True)
@@ -57,7 +39,7 @@ class Serving:
     images: bool = True
 
 
-class UnlearningDataModule(LightningDataModule):
+class UnlearningDataModule(SplitData):
     """Splits a training set into what is forgotten, what is retained and what was never seen, and serves views of it.
 
     Args:
@@ -98,225 +80,26 @@ class UnlearningDataModule(LightningDataModule):
         forget_seed: int = 0,
         seed: int | None = None,
     ) -> None:
-        super().__init__()
-        for name, size in (("batch_size", batch_size), ("forget_batch_size", forget_batch_size)):
+        super().__init__(dataset, forget, unseen, label_noise, split_seed, forget_seed)
+        for name, size in (
+            ("batch_size", batch_size),
+            ("forget_batch_size", forget_batch_size),
+            ("eval_batch_size", eval_batch_size),
+        ):
             if size is not None and size < 1:
                 raise ConfigError(f"{name} is {size}; needed: at least 1.")
-        if isinstance(unseen, float | int) and unseen < 0:
-            raise ConfigError(f"unseen is {unseen}; needed: a share below 1, a count, or a data set.")
-        self.dataset = dataset
-        self.samples = dataset.train if label_noise is None else label_noise.apply(dataset.train, dataset.num_classes)
-        self.forget_rule = forget
-        self.unseen = unseen
         self.eval_batch_size = eval_batch_size
         self.augmentation = augmentation
         self.num_workers = min(4, (os.cpu_count() or 1) - 1) if num_workers is None else num_workers
         self.resident = resident
-        self.split_seed = split_seed
-        self.forget_seed = forget_seed
         self.seed = seed
         self.serving = Serving(view, batch_size, forget_batch_size or max(1, batch_size // 2))
-        self.saved: SavedSplit | None = None
-        self.saw_everything = False
         self._makers: dict[tuple[str, torch.device, int], BatchMaker] = {}
-
-    # What other parts of a configuration are linked to.
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return self.dataset.num_classes
-
-    @property
-    def in_chans(self) -> int:
-        """Channels of the images."""
-        return int(self.samples.images[0].shape[0])
-
-    @property
-    def image_size(self) -> int:
-        """Height (and width) of the images."""
-        return int(self.samples.images[0].shape[-1])
 
     @property
     def batch_size(self) -> int:
         """Samples of a batch over all ranks."""
         return self.serving.batch_size
-
-    # The split.
-
-    def use_split_of(self, checkpoint: str | Path | None, forgotten_is_removed: bool = True) -> None:
-        """Take the unseen and the removed samples from the split that was saved beside a checkpoint.
-
-        Where there is none and `unseen` was not given, the checkpoint is taken to have seen all training samples.
-
-        Args:
-            checkpoint: A checkpoint file, or None for a model that was trained on this very object.
-            forgotten_is_removed: Whether what the split says is forgotten belongs to an earlier request (for another one
-                on top of it), or is what this object forgets (to evaluate it).
-        """
-        if checkpoint is None:
-            return
-        path = Path(checkpoint).parent / "split.json"
-        self.saved = SavedSplit.load(path) if path.is_file() else None
-        if self.saved is not None and forgotten_is_removed:
-            saved = self.saved
-            self.saved = SavedSplit([], saved.retain, saved.unseen, [*saved.removed, *saved.forget])
-        self.saw_everything = self.saved is None and self.unseen is None
-        self._reset_split()
-
-    def draw(self, forget_seed: int | None = None, forget: ForgetRule | None = None) -> None:
-        """Draw another forget set: by another seed, another rule, or both. The unseen part stays.
-
-        Args:
-            forget_seed: Seed of the rule's draw.
-            forget: The rule.
-        """
-        self.forget_seed = self.forget_seed if forget_seed is None else forget_seed
-        self.forget_rule = self.forget_rule if forget is None else forget
-        self._reset_split()
-
-    def _reset_split(self) -> None:
-        for name in ("_parts", "_test_halves"):
-            self.__dict__.pop(name, None)
-
-    @cached_property
-    def _parts(self) -> _Parts:
-        n = len(self.samples)
-        everything = torch.arange(n)
-        none = torch.empty(0, dtype=torch.int64)
-        if self.saved is not None:
-            unseen = positions(self.saved.unseen, self.samples)
-            removed = positions(self.saved.removed, self.samples)
-        else:
-            removed = none
-            unseen = none if self.saw_everything or isinstance(self.unseen, VisionData) else self._carve(n)
-        mask = torch.ones(n, dtype=torch.bool)
-        mask[unseen] = False
-        mask[removed] = False
-        candidates = everything[mask]
-        if self.forget_rule is None and self.saved is not None and self.saved.forget:
-            forget = positions(self.saved.forget, self.samples)
-            mask[forget] = False
-            return _Parts(forget, everything[mask], unseen, removed, [])
-        if self.forget_rule is None:
-            return _Parts(none, candidates, unseen, removed, [])
-        chosen = self.forget_rule.select(self.samples, candidates, self._forget_seed, self.dataset.classes)
-        mask[chosen.indices] = False
-        split = ForgetSplit(chosen.indices, everything[mask], candidates)
-        return _Parts(split.forget, split.retain, unseen, removed, chosen.never_trained)
-
-    @property
-    def _forget_seed(self) -> int:
-        # The draw differs from that of the unseen part even where both seeds are 0: hashing keeps purposes apart.
-        return self.split_seed * 1_000_003 + self.forget_seed
-
-    def _carve(self, n: int) -> Tensor:
-        assert not isinstance(self.unseen, VisionData)
-        share = DEFAULT_UNSEEN if self.unseen is None else self.unseen
-        count = round(share * n) if share < 1 else int(share)
-        if count >= n:
-            raise DataError(f"unseen is {share} of {n} training samples; needed: fewer than all of them.")
-        return order(self.samples.hashes, self.split_seed, "unseen")[:count].sort().values
-
-    @cached_property
-    def _test_halves(self) -> tuple[Tensor, Tensor]:
-        """Test samples that serve as unseen, and those that report. The first is empty where unseen samples are known."""
-        n = len(self.dataset.test)
-        if not self.saw_everything:
-            return torch.empty(0, dtype=torch.int64), torch.arange(n)
-        shuffled = order(self.dataset.test.hashes, self.split_seed, "test halves")
-        return shuffled[: n // 2].sort().values, shuffled[n // 2 :].sort().values
-
-    def part(self, name: Part) -> tuple[Samples, Tensor]:
-        """The samples of a part: the set they lie in, and their indices there.
-
-        Args:
-            name: `retain`, `forget`, `unseen` or `test`.
-
-        Returns:
-            The set, and indices (N,), int64.
-        """
-        if name == "test":
-            return self.dataset.test, self._test_halves[1]
-        if name == "unseen" and isinstance(self.unseen, VisionData) and self.saved is None:
-            return self.unseen.train, torch.arange(len(self.unseen.train))
-        if name == "unseen" and self.saw_everything:
-            return self.dataset.test, self._test_halves[0]
-        index: Tensor = getattr(self._parts, name)
-        return self.samples, index
-
-    @property
-    def never_trained(self) -> list[str]:
-        """Keys that the request names but the original never trained on."""
-        return self._parts.never_trained
-
-    @property
-    def copies(self) -> list[tuple[str, str]]:
-        """Pairs of keys: a forgotten sample, and a retained one with exactly the same content."""
-        return copies_left(self.samples, self._parts.forget, self._parts.retain)
-
-    def trained_on(self, checkpoint: str | Path) -> int:
-        """How many of the forgotten samples a checkpoint was trained on, by the split saved beside it.
-
-        Args:
-            checkpoint: A checkpoint file.
-
-        Returns:
-            Their number; 0 where no split was saved, since nothing is known then.
-        """
-        path = Path(checkpoint).parent / "split.json"
-        if not path.is_file():
-            return 0
-        trained = set(SavedSplit.load(path).retain)
-        return sum(self.samples.keys[i] in trained for i in self._parts.forget.tolist())
-
-    def example(self, count: int = 2) -> Tensor:
-        """A few normalised retained images, to see whether a model takes them.
-
-        Args:
-            count: How many.
-
-        Returns:
-            (count, C, H, W), float32, on the CPU.
-        """
-        pixels = torch.stack([self.samples.images[int(i)] for i in self._parts.retain[:count]]).float() / 255
-        mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (self.dataset.mean, self.dataset.std))
-        return (pixels - mean) / std
-
-    def saved_split(self, everything_trained: bool = False) -> SavedSplit:
-        """The keys of all parts, to be saved beside a checkpoint.
-
-        Args:
-            everything_trained: Whether the model was trained on what is to be forgotten too.
-
-        Returns:
-            Keys of the forgotten, retained, unseen and earlier removed samples.
-        """
-        keys = self.samples.keys
-        forget, retain, unseen, removed, _ = self._parts
-        if everything_trained:
-            forget, retain = forget[:0], torch.cat([forget, retain]).sort().values
-        return SavedSplit(*([keys[i] for i in part.tolist()] for part in (forget, retain, unseen, removed)))
-
-    def fingerprint(self, view: View | Literal["unseen"]) -> str:
-        """A hash of the samples of a view, the same however they are split: their keys and labels.
-
-        Args:
-            view: `train`, `retain`, `forget` or `unseen`.
-
-        Returns:
-            64 hexadecimal digits.
-        """
-        parts: dict[str, tuple[Part, ...]] = {"train": ("retain", "forget")}
-        pieces = [self.part(name) for name in parts.get(view, (view,))]  # type: ignore[arg-type]  # the others are parts
-        samples = pieces[0][0]
-        index = torch.cat([index for _, index in pieces]).sort().values
-        digest = hashlib.sha256(self.dataset.name.encode())
-        digest.update(samples.hashes[index].numpy().tobytes())
-        digest.update(samples.targets[index].numpy().tobytes())
-        return digest.hexdigest()
-
-    # The loaders.
 
     def serve(
         self,
@@ -388,11 +171,6 @@ class UnlearningDataModule(LightningDataModule):
     def predict_dataloader(self) -> list[EvaluationLoader]:
         """Retained, forgotten, unseen and test samples, in this order; parts without samples are left out."""
         return [self.evaluation_loader(name) for name in self.present]
-
-    @property
-    def present(self) -> tuple[Part, ...]:
-        """Names of the parts that hold samples."""
-        return tuple(name for name in PARTS if len(self.part(name)[1]))
 
     def evaluation_loader(self, name: Part) -> EvaluationLoader:
         """Every sample of a part once over all ranks, un-augmented.

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_unlearn.exceptions import ConfigError
+from lightning_unlearn.report.merging import merge
 from lightning_unlearn.report.schema import Report
+from lightning_unlearn.report.writing import save_report
 
 __all__ = ["rebuild"]
 
@@ -27,10 +29,10 @@ def rebuild(folders: Sequence[str | Path], output: str | Path | None = None) -> 
     files = list(dict.fromkeys(file for folder in folders for file in _files(Path(folder))))
     if not files:
         raise ConfigError("No run folder was given. Give at least one folder that holds a report.json.")
-    report = Report.merge([Report.load(file) for file in files])
+    report = merge([Report.load(file) for file in files])
     target = Path(output) if output is not None else files[0].parent if len(files) == 1 else None
     if target is not None:
-        report.save(target)
+        save_report(report, target)
     return report
 
 

@@ -9,7 +9,7 @@ TIERS = ("screen", "audit", "benchmark")
 
 
 def merge(reports: list[Report]) -> Report:
-    """Join reports of several runs to one benchmark; see `Report.merge`.
+    """Join reports of several runs to one benchmark.
 
     Args:
         reports: At least one. A single one is given back as it is.

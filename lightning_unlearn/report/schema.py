@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from lightning_unlearn.exceptions import ConfigError
-from lightning_unlearn.files import write_text_atomic
 from lightning_unlearn.report.decode import decode, encode
 
 __all__ = [
@@ -221,19 +220,6 @@ class Report:
         # A lone surrogate (an undecodable file name) has no UTF-8 form.
         return out.getvalue().encode("utf-8", "backslashreplace").decode("utf-8")
 
-    def save(self, folder: str | Path) -> None:
-        """Write `report.json`, `report.csv` and `report.html`, each whole or not at all.
-
-        Args:
-            folder: Where; it is made if missing.
-        """
-        from lightning_unlearn.report.html import render
-
-        # JSON first: the others can be rebuilt from it.
-        write_text_atomic(Path(folder) / "report.json", self.to_json())
-        write_text_atomic(Path(folder) / "report.csv", self.to_csv())
-        write_text_atomic(Path(folder) / "report.html", render(self))
-
     @classmethod
     def load(cls, path: str | Path) -> "Report":
         """Read a report.
@@ -263,20 +249,6 @@ class Report:
             return decode(cls, plain, "report")
         except ConfigError as error:
             raise ConfigError(f"{file}: {error}") from error
-
-    @staticmethod
-    def merge(reports: "list[Report]") -> "Report":
-        """Join reports of several runs to one benchmark; see `merging.merge`.
-
-        Args:
-            reports: At least one, of one goal. A single one is given back as it is.
-
-        Returns:
-            A benchmark with all requests and rows. Of two runs of the same cell, the newer report's counts.
-        """
-        from lightning_unlearn.report.merging import merge
-
-        return merge(reports)
 
 
 def _as_dict(value: object) -> dict[str, object]:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from lightning_unlearn.collect import collect
 from lightning_unlearn.data.batch import Batch
-from lightning_unlearn.data.datamodule import Part
+from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.cut import Cut, cut
 from lightning_unlearn.stages.base import UnlearningStage

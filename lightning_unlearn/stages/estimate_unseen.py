@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from lightning_unlearn.collect import collect
 from lightning_unlearn.data.augment import shift_and_flip
 from lightning_unlearn.data.batch import Batch
-from lightning_unlearn.data.datamodule import Part
 from lightning_unlearn.data.hashing import order
 from lightning_unlearn.data.loaders import EvaluationLoader
+from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.calibration import log_odds, match_quantiles, neighbour_votes, strike_classes
 from lightning_unlearn.functional.divergences import jensen_shannon

@@ -4,12 +4,13 @@ import pytest
 from report_samples import benchmark, single
 
 from lightning_unlearn.exceptions import ConfigError
+from lightning_unlearn.report.writing import save_report
 from lightning_unlearn.report.command import rebuild
 from lightning_unlearn.report.schema import Report
 
 
 def test_single_is_written_anew_where_it_lies(tmp_path):
-    single().save(tmp_path)
+    save_report(single(), tmp_path)
     page = (tmp_path / "report.html").read_bytes()
     (tmp_path / "report.html").unlink()
     (tmp_path / "report.csv").unlink()
@@ -21,8 +22,8 @@ def test_single_is_written_anew_where_it_lies(tmp_path):
 def test_several_are_joined_into_the_output(tmp_path):
     first, second = single(), single()
     second.rows[0].method = "Other"
-    first.save(tmp_path / "runs/x/0")
-    second.save(tmp_path / "runs/x/1")
+    save_report(first, tmp_path / "runs/x/0")
+    save_report(second, tmp_path / "runs/x/1")
     before = (tmp_path / "runs/x/0/report.html").read_bytes()
     joined = rebuild([tmp_path / "runs/x/0", tmp_path / "runs/x/1/report.json"], tmp_path / "out")
     assert joined.kind == "benchmark"
@@ -34,8 +35,8 @@ def test_several_are_joined_into_the_output(tmp_path):
 
 
 def test_without_output_a_join_writes_nothing(tmp_path):
-    single().save(tmp_path / "a")
-    benchmark().save(tmp_path / "b")
+    save_report(single(), tmp_path / "a")
+    save_report(benchmark(), tmp_path / "b")
     before = sorted(tmp_path.rglob("*"))
     rebuild([tmp_path / "a", tmp_path / "b"])
     assert sorted(tmp_path.rglob("*")) == before

@@ -1,0 +1,69 @@
+"""Put weights into a model, and see that model, data and references fit together."""
+
+import copy
+
+import torch
+from torch import nn
+
+from lightning_unlearn.checkpoint import load_into, read_weights
+from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.exceptions import CheckpointError, DataError
+
+__all__ = ["check_model", "load_reference"]
+
+
+def check_model(model: nn.Module, data: UnlearningDataModule, checkpoint: str | None = None) -> None:
+    """Load the weights, and see that the model takes these images and knows these classes.
+
+    Args:
+        model: Gives logits of images; is in eval mode on the CPU afterwards.
+        data: The data.
+        checkpoint: Weights to load; None: those that the model has.
+
+    Raises:
+        CheckpointError: The checkpoint or the head does not fit.
+        DataError: The model cannot read the images.
+    """
+    if checkpoint is not None:
+        load_into(model, read_weights(checkpoint)[0], checkpoint)
+    batch = data.example()
+    model.cpu().eval()
+    dtype = next((p.dtype for p in model.parameters()), torch.float32)
+    try:
+        with torch.no_grad():
+            logits = model(batch.to(dtype))
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise DataError(
+            f"The model cannot read images of {tuple(batch.shape[1:])} (channels, height, width): {error}. "
+            "Grayscale for colour, or another size? Change the data or the model's in_chans."
+        ) from error
+    if logits.dim() != 2 or logits.shape[1] != data.num_classes:
+        raise CheckpointError(
+            f"The model gives outputs of shape {tuple(logits.shape)} and the data have {data.num_classes} classes; "
+            "needed: logits (batch, classes). Give the model num_classes of the data."
+        )
+
+
+def load_reference(model: nn.Module, path: str, data: UnlearningDataModule) -> nn.Module:
+    """A reference of the same architecture, which must not have seen the forgotten samples.
+
+    Args:
+        model: A model of the architecture; it is not changed.
+        path: The reference's checkpoint.
+        data: The data, with what is forgotten.
+
+    Returns:
+        The reference.
+
+    Raises:
+        CheckpointError: It does not fit, or was trained on forgotten samples.
+    """
+    reference = copy.deepcopy(model)
+    load_into(reference, read_weights(path)[0], path)
+    trained = data.trained_on(path)
+    if trained:
+        raise CheckpointError(
+            f"{path} was trained on {trained} of the forgotten samples, so it is no reference. Retrain it with the same "
+            "forget rule and --data.view retain."
+        )
+    return reference
