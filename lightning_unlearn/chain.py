@@ -1,6 +1,7 @@
 """Run a chain of stages: checked before the first step, one fresh Trainer per stage, resumed at the unfinished one."""
 
 import json
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -27,6 +28,8 @@ from lightning_unlearn.stages.base import UnlearningStage
 from lightning_unlearn.training import describe_optimizer, quiet, stable_repr
 
 __all__ = ["StageResult", "check_chain", "run_chain"]
+
+log = logging.getLogger(__name__)
 
 # Strategies that lose what a stage leaves behind, or split weights that edits need whole.
 _UNFIT = {
@@ -156,6 +159,8 @@ def run_chain(
             detach(model)
         seconds = time.perf_counter() - begin
         summary = {key: dict(values) for key, values in stage.summary().items()}
+        if folder is not None:
+            log.info("stage %d of %d, %s: %.1f s", i + 1, len(stages), name, seconds)
         results.append(StageResult(name, seconds, _work_of_all_ranks(stage, trainer), summary))
         if trainer.interrupted:
             raise KeyboardInterrupt

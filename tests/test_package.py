@@ -13,7 +13,7 @@ import lightning_unlearn
 PACKAGE = Path(lightning_unlearn.__file__).parent
 LONGEST = 400
 # Each alone in a fresh interpreter: what the users import, and what the layers end in.
-ENTRANCES = ("trainer", "stages", "benchmark", "panel", "data.datamodule", "cli.lightning_cli", "metrics.screen", "export")
+ENTRANCES = ("benchmark", "stages", "data.datamodule", "cli.lightning_cli")
 WITHOUT_TORCH = ("report.html", "report.command", "report.writing", "cli", "cli.report_command", "shipped", "files")
 
 

@@ -1,0 +1,164 @@
+"""Every shipped YAML runs through the command line; where its data are absent, it is parsed and the test says so."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from lightning_unlearn.cli import main
+from lightning_unlearn.shipped import config_names, find_config
+
+SHORT = ("--trainer.max_steps", "1", "--trainer.accelerator", "cpu", "--trainer.devices", "1")
+SMALL = ("--data.dataset.train_size", "400", "--data.unseen", "100", "--data.batch_size", "64")
+# Where the files of each data set lie below the folder of real data.
+FILES = {
+    "MNIST": ("MNIST/raw/train-images-idx3-ubyte",),
+    "FashionMNIST": ("FashionMNIST/raw/train-images-idx3-ubyte",),
+    "CIFAR10": ("cifar10/train.npz", "cifar-10-batches-py/data_batch_1"),
+    "CIFAR100": ("cifar-100-python/train",),
+    "SVHN": ("train_32x32.mat",),
+}
+
+
+def content(name):
+    return yaml.safe_load(find_config(name).read_text(encoding="utf-8"))
+
+
+def root_of(dataset):
+    """The folder of real data, or a skipped test."""
+    folder = os.environ.get("LIGHTNING_UNLEARN_DATA")
+    if folder is None:
+        pytest.skip("LIGHTNING_UNLEARN_DATA names no folder with real data")
+    if not any((Path(folder) / file).is_file() for file in FILES.get(dataset, ())):
+        pytest.skip(f"{dataset} is not in the folder that LIGHTNING_UNLEARN_DATA names")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """Two dozen random colour images of the size that a model is made for, as an archive."""
+
+    def make(size):
+        folder = tmp_path_factory.mktemp("pictures")
+        for part in ("train", "test"):
+            images = np.random.default_rng(0).integers(0, 256, (24, size, size, 3), dtype=np.uint8)
+            np.savez(folder / f"{part}.npz", images=images, labels=np.arange(24) % 3)
+        return ["--data.dataset", "Arrays", "--data.dataset.train", f"{folder}/train.npz"] + [
+            "--data.dataset.test",
+            f"{folder}/test.npz",
+        ]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def original(tmp_path_factory):
+    """A checkpoint of a small ResNet that has seen 300 digits."""
+    folder = tmp_path_factory.mktemp("original")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        assert main(["fit", *DIGITS, "-c", "model/resnet8", "--trainer.max_epochs", "3", "--trainer.accelerator", "cpu"]) == 0
+    finally:
+        os.chdir(before)
+    return folder / "runs/fit/1/checkpoints/last.ckpt"
+
+
+DIGITS = ("-c", "data/digits", "--data.dataset.train_size", "400", "--data.unseen", "100")
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("name", config_names())
+def test_the_first_line_says_what_it_is(name):
+    first, second = find_config(name).read_text(encoding="utf-8").splitlines()[:2]
+    assert first.startswith("# ")
+    assert len(first) > 40
+    assert not second.startswith("#")
+
+
+def test_there_is_a_test_for_every_group():
+    assert {name.split("/")[0] for name in config_names()} == {"data", "model", "method", "trainer", "benchmark"}
+
+
+@pytest.mark.parametrize("name", config_names("data"))
+def test_data_parse(name):
+    assert main(["fit", "-c", name, "-c", "model/small_cnn", "--trainer.max_epochs", "1", "--print_config"]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", config_names("data"))
+def test_data(name):
+    kind = content(name)["data"]["dataset"]["class_path"]
+    given = []
+    if kind != "Digits":
+        # Without its files the error says where they must lie.
+        assert main(["fit", "-c", name, "-c", "model/small_cnn", *SHORT]) == 2
+        given = ["--data.dataset.root", root_of(kind)]
+    assert main(["fit", "-c", name, "-c", "model/small_cnn", *SHORT, *SMALL, *given]) == 0
+    assert Path("runs/fit/1/checkpoints/last.ckpt").is_file()
+
+
+def test_absent_data_are_answered_with_where_they_must_lie(capsys):
+    assert main(["fit", "-c", "data/cifar10", "-c", "model/small_cnn", *SHORT]) == 2
+    assert "files must lie in" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", config_names("model"))
+def test_model(name, pictures):
+    size = 224 if name in ("model/vit_small", "model/resnet18") else 32
+    call = ["fit", "-c", name, *pictures(size), "--data.unseen", "4", "--data.batch_size", "4", *SHORT]
+    assert main([*call, "--trainer.limit_val_batches", "1"]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", config_names("method"))
+def test_method(name, original):
+    call = ["unlearn", *DIGITS, "-c", "model/resnet8", "-c", name, "--checkpoint", str(original), "--relearn_epochs", "0"]
+    assert main([*call, "--trainer.accelerator", "cpu", "--output", "run"]) == 0
+    assert Path("run/unlearned.ckpt").is_file()
+
+
+@pytest.mark.parametrize("name", config_names("trainer"))
+def test_trainer_parse(name):
+    assert main(["fit", *DIGITS, "-c", "model/mlp", "-c", name, "--trainer.max_epochs", "1", "--print_config"]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", config_names("trainer"))
+def test_trainer(name, capsys):
+    call = ["fit", *DIGITS, "-c", "model/mlp", "-c", name, "--trainer.max_epochs", "1"]
+    if content(name)["trainer"]["accelerator"] == "gpu" and not torch.cuda.is_available():
+        assert main(call) == 2
+        assert "gpu" in capsys.readouterr().err.lower()
+        pytest.skip("no GPU: the error was checked")
+    assert main(call) == 0
+
+
+@pytest.mark.parametrize("name", config_names("benchmark"))
+def test_benchmark_parse(name):
+    assert main(["benchmark", "-c", name, "--print_config"]) == 0
+    for method in content(name)["methods"]:
+        assert f"method/{method}" in config_names("method")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", config_names("benchmark"))
+def test_benchmark(name):
+    settings = content(name)
+    kind = settings["data"]["dataset"]["class_path"]
+    call = ["benchmark", "-c", name, "--trainer.max_epochs", "1", *SMALL, "--references", "1", "--relearn_epochs", "0"]
+    call += ["--methods", "[fisher_noise]", "--seeds", "[0]", "--draws", "[0]"]
+    if kind != "Digits":
+        call += ["--data.dataset.root", root_of(kind)]
+    if "rules" in settings:
+        call += ["--rules", str(settings["rules"][:1])]
+    assert main(call) == 0
+    assert Path("runs/benchmark/report.html").is_file()
