@@ -98,9 +98,7 @@ class Bank:
         return model.eval()
 
     @staticmethod
-    def content(
-        recipe: Recipe, untrained: LightningModule, data: UnlearningDataModule, view: View, seed: int
-    ) -> str:
+    def content(recipe: Recipe, untrained: LightningModule, data: UnlearningDataModule, view: View, seed: int) -> str:
         """Everything that a trained model depends on, as canonical JSON.
 
         Args:
@@ -115,6 +113,7 @@ class Bank:
         """
         content = {
             "data": data.fingerprint(view),
+            "image_shape": list(data.samples.images[0].shape),
             "normalisation": [list(data.dataset.mean), list(data.dataset.std)],
             "batch_size": data.batch_size,
             "augmentation": stable_repr(data.augmentation),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lightning.pytorch import LightningModule, seed_everything
 
+from lightning_unlearn import __version__
 from lightning_unlearn.bank import Bank, Recipe
 from lightning_unlearn.chain import TrainerFactory, check_chain, run_chain
 from lightning_unlearn.classifier import untrained_copy
@@ -27,7 +28,7 @@ from lightning_unlearn.report.schema import Report, Row
 from lightning_unlearn.report.writing import save_report
 from lightning_unlearn.training import stable_repr
 
-__all__ = ["benchmark"]
+__all__ = ["benchmark", "plan"]
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,54 @@ class _ForgetSet:
     draw: int
     number: int
     name: str
+
+
+def plan(
+    data: UnlearningDataModule,
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    draws: Sequence[int],
+    rules: Sequence[ForgetRule],
+    references: int,
+) -> tuple[dict[str, Method], list[_ForgetSet]]:
+    """Read the methods and number the forget sets, before anything is written or computed.
+
+    Args:
+        data: See `benchmark`.
+        methods: See `benchmark`.
+        seeds: See `benchmark`.
+        draws: See `benchmark`.
+        rules: See `benchmark`.
+        references: See `benchmark`.
+
+    Returns:
+        Methods by name, and forget sets.
+
+    Raises:
+        ConfigError: There is no method, seed, draw or rule, or one stands twice.
+    """
+    chosen = {Path(name).stem: load_method(name) for name in methods}
+    rules = list(rules) or ([] if data.forget_rule is None else [data.forget_rule])
+    if not chosen or len(chosen) < len(methods) or not seeds or not draws or not rules:
+        raise ConfigError(
+            f"benchmark: {len(methods)} methods ({len(chosen)} different names), {len(seeds)} seeds, {len(draws)} draws and "
+            f"{len(rules)} forget rules; needed: at least one of each, and one name per method."
+        )
+    if references < 0 or len(set(seeds)) < len(seeds) or len(set(draws)) < len(draws):
+        raise ConfigError(
+            f"benchmark: {references} references, seeds {list(seeds)}, draws {list(draws)}; needed: 0 or more references, and "
+            "each seed and draw once."
+        )
+    for build in chosen.values():
+        check_chain(build())
+    sets = _forget_sets(rules, draws)
+    taken = {seed for s in sets for seed in _reference_seeds(s, references)} & set(seeds)
+    if taken:
+        raise ConfigError(
+            f"benchmark: the seeds {sorted(taken)} of originals are those of references too, whose first weights would then be "
+            "the same. References of forget set i have the seeds 10 i + 1, 10 i + 2 ...; give multiples of 10."
+        )
+    return chosen, sets
 
 
 def benchmark(
@@ -85,29 +134,15 @@ def benchmark(
 
     Returns:
         The report.
-
-    Raises:
-        ConfigError: There is no method, seed, draw or rule, or two methods have one name.
     """
-    chosen = {Path(name).stem: load_method(name) for name in methods}
-    rules = list(rules) or ([] if data.forget_rule is None else [data.forget_rule])
-    if not chosen or len(chosen) < len(methods) or not seeds or not draws or not rules:
-        raise ConfigError(
-            f"benchmark: {len(methods)} methods ({len(chosen)} different names), {len(seeds)} seeds, {len(draws)} draws and "
-            f"{len(rules)} forget rules; needed: at least one of each, and one name per method."
-        )
-    for build in chosen.values():
-        check_chain(build())
+    chosen, sets = plan(data, methods, seeds, draws, rules, references)
     recipe = Recipe(lambda: untrained_copy(model), max_epochs, dict(recipe_arguments or {}))
-    sets = _forget_sets(rules, draws)
     runner = _Runner(fresh, data, recipe, Bank(bank), Path(folder), goal, relearn_epochs, references)
     report: Report | None = None
     with lock_on_first(folder):
         for forget_set in sets:
             data.draw(forget_set.draw, forget_set.rule)
-            panel = Panel(
-                fresh, data, goal, request_of(data, forget_set.name), relearn_epochs, retrain_epochs=max_epochs
-            )
+            panel = Panel(fresh, data, goal, request_of(data, forget_set.name), relearn_epochs, retrain_epochs=max_epochs)
             part = runner.run(forget_set, panel, seeds, chosen)
             if report is None:
                 report = part
@@ -116,7 +151,8 @@ def benchmark(
                 report.rows += part.rows
                 report.levels.update(part.levels)
         assert report is not None
-        report.title = f"{data.dataset.name}: {len(chosen)} methods, {len(sets)} forget sets, {len(seeds)} seeds"
+        counts = (("method", len(chosen)), ("forget set", len(sets)), ("seed", len(seeds)))
+        report.title = f"{data.dataset.name}: " + ", ".join(f"{n} {what}{'s' * (n != 1)}" for what, n in counts)
         report.config = configuration
         if is_first():
             save_report(report, folder)
@@ -136,19 +172,17 @@ class _Runner:
     relearn_epochs: int
     references: int
 
-    def run(
-        self, forget_set: _ForgetSet, panel: Panel, seeds: Sequence[int], methods: Mapping[str, Method]
-    ) -> Report:
+    def run(self, forget_set: _ForgetSet, panel: Panel, seeds: Sequence[int], methods: Mapping[str, Method]) -> Report:
         report = new_report("benchmark", panel)
         name = forget_set.name
-        reference_seeds = [_SEEDS_PER_SET * forget_set.number + i + 1 for i in range(self.references)]
+        reference_seeds = _reference_seeds(forget_set, self.references)
         keys = {
             (method, seed): self._key(forget_set, seed, method, stable_repr(build.settings))
             for seed in seeds
             for method, build in methods.items()
         }
         head = self._key(forget_set, list(seeds), "panel", reference_seeds)
-        missing = {cell for cell, key in keys.items() if not self._path(key).is_file()}
+        missing = {cell for cell, key in keys.items() if not self._is_finished(key)}
         if missing or not self._path(head).is_file():
             models = [self.bank.trained(self.recipe, self.data, "retain", seed) for seed in reference_seeds]
             judges = panel.add_references(models, reference_seeds)
@@ -197,11 +231,17 @@ class _Runner:
             self.goal,
             self.relearn_epochs,
             self.references,
+            __version__,
         ]
         return f"{what}-{hashlib.sha256(json.dumps(content, default=stable_repr).encode()).hexdigest()[:16]}"
 
     def _path(self, key: str) -> Path:
         return self.folder / "cells" / f"{key}.json"
+
+    def _is_finished(self, key: str) -> bool:
+        """Whether a cell's row is there; a method that failed is tried again."""
+        path = self._path(key)
+        return path.is_file() and not any(note.startswith("failed:") for note in json.loads(path.read_text())["notes"])
 
     def _write(self, key: str, row: Row) -> None:
         self._write_text(key, json.dumps(encode(row)))
@@ -211,6 +251,10 @@ class _Runner:
             return
         self._path(key).parent.mkdir(parents=True, exist_ok=True)
         write_text_atomic(self._path(key), text)
+
+
+def _reference_seeds(forget_set: _ForgetSet, count: int) -> list[int]:
+    return [_SEEDS_PER_SET * forget_set.number + i + 1 for i in range(count)]
 
 
 def _forget_sets(rules: Sequence[ForgetRule], draws: Sequence[int]) -> list[_ForgetSet]:

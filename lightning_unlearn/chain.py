@@ -52,12 +52,16 @@ class StageResult:
         seconds: Wall time.
         work: Image passes: forward 1, backward 2, each by the share of the network that ran.
         summary: What the stage itself reports.
+        note: What a reader of its figures must know.
+        peak_mb: Most GPU memory that was held, MB of 2**20 bytes; 0 on the CPU.
     """
 
     name: str
     seconds: float
     work: float
     summary: dict[str, dict[str, float]] = field(default_factory=dict)
+    note: str = ""
+    peak_mb: float = 0.0
 
 
 def check_chain(stages: Sequence[UnlearningStage], strategy: str = "auto") -> None:
@@ -142,6 +146,8 @@ def run_chain(
         name = type(stage).__name__
         before = data.serve(stage.view, stage.batch_size, stage.forget_batch_size, salt=f"{i}/{name}")
         begin = time.perf_counter()
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
         try:
             stage.bind(model, artifacts)
             try:
@@ -161,7 +167,8 @@ def run_chain(
         summary = {key: dict(values) for key, values in stage.summary().items()}
         if folder is not None:
             log.info("stage %d of %d, %s: %.1f s", i + 1, len(stages), name, seconds)
-        results.append(StageResult(name, seconds, _work_of_all_ranks(stage, trainer), summary))
+        peak = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0
+        results.append(StageResult(name, seconds, _work_of_all_ranks(stage, trainer), summary, stage.note, peak))
         if trainer.interrupted:
             raise KeyboardInterrupt
         if folder is not None and trainer.is_global_zero:

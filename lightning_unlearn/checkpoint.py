@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -25,6 +26,8 @@ __all__ = ["AtomicCheckpointIO", "load_into", "read_weights", "save_weights"]
 PREFIXES = ("module.", "network.", "model.", "classifier.", "_orig_mod.")
 STATE_KEYS = ("state_dict", "model_state_dict", "model")
 HYPER_KEYS = ("hyper_parameters", "datamodule_hyper_parameters")
+# What files of torch.save before the zip format begin with, after the pickle protocol.
+_LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
 DAMAGED = "it is cut short or damaged. Needed: the file as it was saved. Copy it again and compare its checksum."
 
 
@@ -192,11 +195,19 @@ def _parse(file: BinaryIO, path: str | Path) -> object:
             _verify_sums(file, path)
         elif not head.startswith(b"\x80"):
             raise CheckpointError(f"{path} is not a checkpoint; needed: a file of torch.save or safetensors. Check the path.")
-        return torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # torch remarks on newer pickle protocols; what it then cannot read is refused below.
+            warnings.filterwarnings("ignore", "Detected pickle protocol")
+            return torch.load(file, map_location="cpu", weights_only=True)
     except (CheckpointError, OSError):
         raise
     except Exception as error:  # whatever a parser stumbles over in a damaged or hostile file
         unsafe = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if unsafe is None and head.startswith(b"\x80") and _LEGACY_MAGIC not in head:
+            raise CheckpointError(
+                f"{path} cannot be read: it is cut short or damaged, or a plain pickle, which could run any code; nothing was "
+                "loaded. Needed: a file of torch.save or safetensors. If you trust it, save model.state_dict() in its project."
+            ) from error
         if unsafe is None:
             raise CheckpointError(f"{path} cannot be read: {DAMAGED}") from error
         raise CheckpointError(

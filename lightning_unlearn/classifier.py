@@ -21,7 +21,7 @@ from lightning_unlearn import networks
 from lightning_unlearn.checkpoint import load_into, read_weights
 from lightning_unlearn.data.batch import Batch
 from lightning_unlearn.exceptions import CheckpointError, ConfigError
-from lightning_unlearn.schedule import Schedule, with_schedule
+from lightning_unlearn.schedule import Schedule, build_optimizer, logs_at, with_schedule
 
 __all__ = ["Classifier", "build_network", "default_optimizer", "untrained_copy"]
 
@@ -79,6 +79,8 @@ class Classifier(LightningModule):
                 "label_smoothing",
             )
             network = build_network(network, num_classes, in_chans, network_args or {}, small_image_stem, image_size)
+        if not 0 <= label_smoothing <= 1:
+            raise ConfigError(f"label_smoothing is {label_smoothing}; needed: 0 to 1.")
         # Convolutions on the CPU are up to 1.6 times as fast with channels last, and never much slower.
         self.network = network.to(memory_format=torch.channels_last)
         self.num_classes = num_classes
@@ -104,8 +106,7 @@ class Classifier(LightningModule):
             The loss, a scalar.
         """
         loss = F.cross_entropy(self(batch.input), batch.target, label_smoothing=self.label_smoothing)
-        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning, absent in its annotations
-        if batch_idx % every == 0:
+        if logs_at(self.trainer, batch_idx):
             self.log("train/loss", loss, prog_bar=True)
         return loss * (len(batch.target) * self.trainer.world_size / (batch.total or len(batch.target)))
 
@@ -138,7 +139,7 @@ class Classifier(LightningModule):
         Returns:
             Lightning's configuration.
         """
-        return with_schedule(self, self.optimizer(self.parameters()), self.schedule)
+        return with_schedule(self, build_optimizer(self.optimizer, self.parameters()), self.schedule)
 
     @classmethod
     def load(cls, path: str | Path) -> "Classifier":
@@ -201,6 +202,8 @@ def build_network(
     except RuntimeError as error:
         import timm
 
+        if "." in path and not timm.is_model(path):
+            raise ConfigError(f"{name} cannot be built from {given}: {error}. Change network_args.") from None
         near = difflib.get_close_matches(name, [*timm.list_models(), *networks.__all__], n=1)
         hint = f" Nearest: {near[0]!r}." if near else ""
         raise ConfigError(f"timm cannot build {name!r}: {error}.{hint}") from None
@@ -256,9 +259,11 @@ def untrained_copy(model: ModuleT) -> ModuleT:
         return type(model)(**model.hparams, optimizer=model.optimizer)
     new = copy.deepcopy(model)
     for name, module in new.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.reset_running_stats()
         if not list(module.parameters(recurse=False)):
             continue
-        reset = getattr(module, "reset_parameters", None)
+        reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
         if reset is None:
             raise ConfigError(
                 f"{name or type(module).__name__} ({type(module).__name__}) has no reset_parameters, so the model cannot be "

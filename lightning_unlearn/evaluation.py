@@ -1,6 +1,7 @@
 """From models to outputs: one pass over every part of the data, and what retain-only fine-tuning brings back."""
 
 import copy
+from functools import partial
 from collections.abc import Sequence
 
 import torch
@@ -102,9 +103,7 @@ def _relearning_optimizer(params: list[nn.Parameter]) -> Optimizer:
     return SGD(params, lr=0.02, momentum=0.9)
 
 
-def relearn_forgotten(
-    fresh: TrainerFactory, model: nn.Module, data: UnlearningDataModule, epochs: int = 3
-) -> PartOutputs:
+def relearn_forgotten(fresh: TrainerFactory, model: nn.Module, data: UnlearningDataModule, epochs: int = 3) -> PartOutputs:
     """Outputs on the forgotten samples after a copy of the model was fine-tuned on the retained ones alone.
 
     Memories that were only covered come back without being shown again.
@@ -119,5 +118,6 @@ def relearn_forgotten(
         Outputs on the forgotten part.
     """
     relearned = copy.deepcopy(model)
-    run_chain(fresh, relearned, data, [FineTune(max_epochs=epochs, optimizer=_relearning_optimizer, cache=False)])
+    measure = partial(fresh, measuring=True)
+    run_chain(measure, relearned, data, [FineTune(max_epochs=epochs, optimizer=_relearning_optimizer, cache=False)])
     return collect_outputs(fresh, relearned, data, ["forget"])["forget"]

@@ -37,6 +37,8 @@ def check_model(model: nn.Module, data: UnlearningDataModule, checkpoint: str | 
             f"The model cannot read images of {tuple(batch.shape[1:])} (channels, height, width): {error}. "
             "Grayscale for colour, or another size? Change the data or the model's in_chans."
         ) from error
+    if not isinstance(logits, torch.Tensor):
+        raise CheckpointError(f"The model gives a {type(logits).__name__}; needed: a tensor of logits (batch, classes).")
     if logits.dim() != 2 or logits.shape[1] != data.num_classes:
         raise CheckpointError(
             f"The model gives outputs of shape {tuple(logits.shape)} and the data have {data.num_classes} classes; "

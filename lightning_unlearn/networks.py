@@ -41,9 +41,7 @@ class MLP(nn.Module):
         super().__init__()
         widths = [in_chans * image_size * image_size, *hidden]
         self.flatten = nn.Flatten()
-        self.layers = nn.Sequential(
-            *(nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in pairwise(widths))
-        )
+        self.layers = nn.Sequential(*(nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in pairwise(widths)))
         self.fc = nn.Linear(widths[-1], num_classes)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -45,9 +45,7 @@ class PartOutputs:
             )
         n, k = self.logits.shape
         if n < 1 or k < 2:
-            raise DataError(
-                f"Logits of {n} samples and {k} classes; needed: at least one sample and two classes."
-            )
+            raise DataError(f"Logits of {n} samples and {k} classes; needed: at least one sample and two classes.")
         for name, values in (("targets", self.targets), ("index", self.index)):
             if values.shape != (n,) or values.dtype != torch.int64 or values.device.type != "cpu":
                 raise DataError(
@@ -56,9 +54,7 @@ class PartOutputs:
                 )
         low, high = int(self.targets.min()), int(self.targets.max())
         if low < 0 or high >= k:
-            raise DataError(
-                f"Labels from {low} to {high}; needed: 0 to {k - 1}, as the logits have {k} columns."
-            )
+            raise DataError(f"Labels from {low} to {high}; needed: 0 to {k - 1}, as the logits have {k} columns.")
         if bool((self.index[1:] <= self.index[:-1]).any()):
             raise DataError(
                 "Sample indices that repeat or are out of order; needed: each sample once, ascending. "
@@ -160,14 +156,10 @@ class Outputs:
     def __post_init__(self) -> None:
         classes = {name: part.num_classes for name, part in self.parts().items()}
         if len(set(classes.values())) > 1:
-            raise DataError(
-                f"Parts with different numbers of classes: {classes}; needed: outputs of one model."
-            )
+            raise DataError(f"Parts with different numbers of classes: {classes}; needed: outputs of one model.")
         shared = torch.isin(self.forget.index, self.retain.index)
         if bool(shared.any()):
-            raise DataError(
-                f"{int(shared.sum())} samples are in forget and in retain; needed: disjoint parts."
-            )
+            raise DataError(f"{int(shared.sum())} samples are in forget and in retain; needed: disjoint parts.")
 
     def parts(self) -> dict[str, PartOutputs]:
         """The parts that are there.
@@ -187,11 +179,7 @@ class Outputs:
             path: The file; missing folders are made.
         """
         # Cloned: torch.save writes the whole storage behind a view, with samples that are not part of it.
-        tensors = {
-            f"{name}.{field}": getattr(part, field).clone()
-            for name, part in self.parts().items()
-            for field in _FIELDS
-        }
+        tensors = {f"{name}.{field}": getattr(part, field).clone() for name, part in self.parts().items() for field in _FIELDS}
         write_atomic(path, lambda file: torch.save(tensors, file))
 
     @classmethod
@@ -210,13 +198,9 @@ class Outputs:
         try:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
         except (OSError, EOFError, RuntimeError, ValueError, KeyError, UnpicklingError) as error:
-            raise DataError(
-                f"Cannot read outputs from {path}: {error}. Needed: a file of `Outputs.save`."
-            ) from error
+            raise DataError(f"Cannot read outputs from {path}: {error}. Needed: a file of `Outputs.save`.") from error
         names = [name for name in _PARTS if isinstance(tensors, Mapping) and f"{name}.logits" in tensors]
         wanted = {f"{name}.{f}" for name in names for f in _FIELDS}
         if not set(names) >= set(_PARTS[:3]) or set(tensors) != wanted:
-            raise DataError(
-                f"{path} does not hold outputs of this package. Needed: a file of `Outputs.save`."
-            )
+            raise DataError(f"{path} does not hold outputs of this package. Needed: a file of `Outputs.save`.")
         return cls(**{name: PartOutputs(*(tensors[f"{name}.{f}"] for f in _FIELDS)) for name in names})

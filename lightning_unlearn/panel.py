@@ -2,8 +2,6 @@
 
 import hashlib
 import platform
-import resource
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -88,9 +86,7 @@ class Panel:
             rows.append(self._row("reference", "reference", seed, self._screen(judged, others, original=False), model))
         return rows
 
-    def score(
-        self, method: str, seed: int, model: nn.Module, results: Sequence[StageResult] = (), settings: str = ""
-    ) -> Row:
+    def score(self, method: str, seed: int, model: nn.Module, results: Sequence[StageResult] = (), settings: str = "") -> Row:
         """Judge an unlearned model.
 
         Args:
@@ -106,13 +102,14 @@ class Panel:
         row = self._row(method, "method", seed, self._screen(self._judge(model)), model)
         row.settings = settings
         retraining = self.retraining_work
+        row.notes += [result.note for result in results if result.note]
         for result in results:
             share = result.work / retraining if retraining else 0.0
-            row.stages.append(
-                StageRecord(result.name, result.seconds, result.work, share, result.summary.get("mask_on", {}))
-            )
+            row.stages.append(StageRecord(result.name, result.seconds, result.work, share, result.summary.get("mask_on", {})))
         if results:
-            row.metrics["memory/peak_mb"] = peak_memory()
+            if torch.cuda.is_available():
+                # On the CPU only the whole process's peak is known, which says nothing about one method.
+                row.metrics["memory/peak_mb"] = max(result.peak_mb for result in results)
             row.metrics["time/unlearn_s"] = sum(result.seconds for result in results)
             if retraining:
                 row.metrics["cost/share"] = sum(result.work for result in results) / retraining
@@ -259,15 +256,3 @@ def machine() -> str:
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
-
-
-def peak_memory() -> float:
-    """The most memory held so far: of the GPU where there is one, else of this process.
-
-    Returns:
-        MB of 2**20 bytes.
-    """
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**20
-    # Linux counts in KiB, macOS in bytes.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)

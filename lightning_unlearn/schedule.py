@@ -1,15 +1,38 @@
-"""Learning-rate schedules by name, over the steps that a fit really takes."""
+"""Learning-rate schedules by name, over the steps that a fit really takes, and which of these are logged."""
 
+from collections.abc import Callable, Iterable
 from typing import Literal, TypeAlias
 
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.types import OptimizerConfig, OptimizerLRSchedulerConfig
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
-__all__ = ["Schedule", "with_schedule"]
+from lightning_unlearn.exceptions import ConfigError
+
+__all__ = ["Schedule", "build_optimizer", "with_schedule"]
 
 Schedule: TypeAlias = Literal["constant", "cosine", "one_cycle"]
+
+
+def build_optimizer(factory: Callable[..., Optimizer], parameters: Iterable[nn.Parameter]) -> Optimizer:
+    """Make an optimiser, and say so where it refuses its settings.
+
+    Args:
+        factory: Makes it from parameters.
+        parameters: What it steps.
+
+    Returns:
+        The optimiser.
+
+    Raises:
+        ConfigError: A setting is out of its range.
+    """
+    try:
+        return factory(parameters)
+    except ValueError as error:
+        raise ConfigError(f"The optimizer refuses its settings: {error}. Change them in `optimizer`.") from error
 
 
 def with_schedule(
@@ -34,5 +57,22 @@ def with_schedule(
     if schedule == "cosine":
         scheduler = CosineAnnealingLR(optimizer, T_max=steps)
     else:
-        scheduler = OneCycleLR(optimizer, [group["lr"] for group in optimizer.param_groups], total_steps=steps)
+        rates = [group["lr"] for group in optimizer.param_groups]
+        # Some optimisers, such as Adagrad, have no momentum to cycle.
+        cycled = bool({"momentum", "betas"} & set(optimizer.defaults))
+        scheduler = OneCycleLR(optimizer, rates, total_steps=steps, cycle_momentum=cycled)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def logs_at(trainer: Trainer, batch_idx: int) -> bool:
+    """Whether a step is one that is logged; logging every one costs as much as a small network's step.
+
+    Args:
+        trainer: Its `log_every_n_steps` counts; 0 is never.
+        batch_idx: Number of the batch in the epoch.
+
+    Returns:
+        True at every n-th.
+    """
+    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning, absent in its annotations
+    return every > 0 and batch_idx % every == 0

@@ -65,6 +65,7 @@ class UnlearningTrainer(Trainer):
         max_steps: int = -1,
         callbacks: Sequence[Callback] = (),
         evaluation: bool = False,
+        measuring: bool = False,
     ) -> "UnlearningTrainer":
         """A new Trainer from the same arguments.
 
@@ -72,18 +73,20 @@ class UnlearningTrainer(Trainer):
             max_epochs: Epochs of its fit.
             max_steps: Steps of its fit, -1: no limit.
             callbacks: Callbacks besides copies of the user's.
-            evaluation: For `predict`: without loggers, callbacks and mixed precision, since outputs are float32.
+            evaluation: For `predict`: all samples, without loggers, callbacks and mixed precision, since outputs are float32.
+            measuring: For a fit that only measures: without loggers and the user's callbacks.
 
         Returns:
             The Trainer.
         """
         own: list[Callback] = []
-        if not evaluation:
+        measuring = measuring or evaluation
+        if not measuring:
             given = self._keywords.get("callbacks") or []
             # Copies: a ModelCheckpoint, for one, would keep the best score of the stage before.
             own = copy.deepcopy(list(given) if isinstance(given, list) else [given])  # type: ignore[list-item]
         # A bar for every one of many short fits would only flicker where nobody looks.
-        bar = not evaluation and self._keywords.get("enable_progress_bar") is not False and sys.stderr.isatty()
+        bar = not measuring and self._keywords.get("enable_progress_bar") is not False and sys.stderr.isatty()
         if not bar:
             own = [callback for callback in own if not isinstance(callback, ProgressBar)]
         changes: dict[str, object] = {
@@ -91,13 +94,15 @@ class UnlearningTrainer(Trainer):
             "max_steps": max_steps,
             "min_epochs": None,
             "callbacks": [*own, *callbacks],
-            "logger": False if evaluation else (self.loggers or False),
+            "logger": False if measuring else (self.loggers or False),
             "limit_val_batches": 0,
             "enable_checkpointing": None if any("Checkpoint" in type(c).__name__ for c in own) else False,
             "enable_model_summary": False,
             "enable_progress_bar": bar,
             "plugins": [AtomicCheckpointIO()],
         }
+        if evaluation:
+            changes |= {"limit_predict_batches": 1.0, "fast_dev_run": False, "overfit_batches": 0.0}
         if evaluation and "mixed" in str(self._keywords.get("precision") or ""):
             changes["precision"] = "32-true"
         return type(self)(*self._positional, **{**self._keywords, **changes})
@@ -273,19 +278,24 @@ class UnlearningTrainer(Trainer):
         Returns:
             The report.
         """
+        if not self.max_epochs or self.max_epochs < 1:
+            raise ConfigError(
+                f"max_epochs is {self.max_epochs}; needed: the epochs that originals and references are trained for. "
+                "Give --trainer.max_epochs."
+            )
         # Only what was changed counts: the command line gives every argument, a script only some.
         defaults = {name: p.default for name, p in inspect.signature(Trainer.__init__).parameters.items()}
         recipe = {
             name: value
             for name, value in self._keywords.items()
-            if name in _RECIPE and isinstance(value, str | int | float | bool) and value != defaults[name]
+            if name in _RECIPE and isinstance(value, str | int | float | bool | list) and value != defaults[name]
         }
         return benchmark(
             self.fresh,
             model,
             datamodule,
             methods,
-            self.max_epochs or 0,
+            self.max_epochs,
             output,
             bank,
             seeds or [0],

@@ -1,6 +1,8 @@
 """Fits that run inside other work: a fresh Trainer, no files, no noise."""
 
 import contextlib
+import hashlib
+import inspect
 import logging
 import re
 import warnings
@@ -16,6 +18,7 @@ from lightning_unlearn.callbacks.seed_each_step import SeedEachStep
 from lightning_unlearn.checkpoint import AtomicCheckpointIO
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.views import View
+from lightning_unlearn.schedule import build_optimizer
 
 __all__ = ["describe", "describe_optimizer", "fit_quietly", "quiet", "stable_repr"]
 
@@ -124,6 +127,10 @@ def describe(model: nn.Module) -> dict[str, object]:
     description: dict[str, object] = {"class": f"{kind.__module__}.{kind.__qualname__}"}
     if isinstance(model, LightningModule):
         description["hyper_parameters"] = {key: stable_repr(value) for key, value in sorted(model.hparams.items())}
+    if not kind.__module__.startswith("lightning_unlearn."):
+        # What a user's class does (its optimiser, its loss) stands nowhere but in its source.
+        with contextlib.suppress(OSError, TypeError):
+            description["source"] = hashlib.sha256(inspect.getsource(kind).encode()).hexdigest()
     optimizer = getattr(model, "optimizer", None)
     if callable(optimizer):
         description["optimizer"] = describe_optimizer(optimizer)
@@ -141,7 +148,7 @@ def describe_optimizer(factory: Callable[[list[nn.Parameter]], Optimizer]) -> st
     """
     import torch
 
-    optimizer = factory([nn.Parameter(torch.zeros(1))])
+    optimizer = build_optimizer(factory, [nn.Parameter(torch.zeros(1))])
     return f"{type(optimizer).__name__} {sorted((k, _number(v)) for k, v in optimizer.defaults.items())}"
 
 

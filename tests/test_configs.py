@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from lightning_unlearn.cli import main
 from lightning_unlearn.shipped import config_names, find_config
@@ -30,28 +31,19 @@ def content(name):
 def root_of(dataset):
     """The folder of real data, or a skipped test."""
     folder = os.environ.get("LIGHTNING_UNLEARN_DATA")
-    if folder is None:
+    if not folder:
         pytest.skip("LIGHTNING_UNLEARN_DATA names no folder with real data")
     if not any((Path(folder) / file).is_file() for file in FILES.get(dataset, ())):
         pytest.skip(f"{dataset} is not in the folder that LIGHTNING_UNLEARN_DATA names")
     return folder
 
 
-@pytest.fixture(scope="session")
-def pictures(tmp_path_factory):
-    """Two dozen random colour images of the size that a model is made for, as an archive."""
-
-    def make(size):
-        folder = tmp_path_factory.mktemp("pictures")
-        for part in ("train", "test"):
-            images = np.random.default_rng(0).integers(0, 256, (24, size, size, 3), dtype=np.uint8)
-            np.savez(folder / f"{part}.npz", images=images, labels=np.arange(24) % 3)
-        return ["--data.dataset", "Arrays", "--data.dataset.train", f"{folder}/train.npz"] + [
-            "--data.dataset.test",
-            f"{folder}/test.npz",
-        ]
-
-    return make
+def random_images(folder, size, train, test, classes):
+    """Archives of random colour images."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part, count in (("train", train), ("test", test)):
+        images = np.random.default_rng(count).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+        np.savez(folder / f"{part}.npz", images=images, labels=np.arange(count) % classes)
 
 
 @pytest.fixture(scope="session")
@@ -96,6 +88,9 @@ def test_data_parse(name):
 @pytest.mark.parametrize("name", config_names("data"))
 def test_data(name):
     kind = content(name)["data"]["dataset"]["class_path"]
+    if kind == "ImageFolder":
+        run_image_folder(name)
+        return
     given = []
     if kind != "Digits":
         # Without its files the error says where they must lie.
@@ -105,6 +100,16 @@ def test_data(name):
     assert Path("runs/fit/1/checkpoints/last.ckpt").is_file()
 
 
+def run_image_folder(name):
+    for i in range(24):
+        path = Path("images", "train" if i < 16 else "test", f"class{i % 2}", f"{i}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(i).integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(path)
+    folders = ["--data.dataset.train", "images/train", "--data.dataset.test", "images/test", "--data.forget.fraction", "0.2"]
+    call = ["fit", "-c", name, "-c", "model/resnet18", *folders, "--data.unseen", "4", "--data.batch_size", "4", *SHORT]
+    assert main([*call, "--trainer.limit_val_batches", "1", "--data.num_workers", "0"]) == 0
+
+
 def test_absent_data_are_answered_with_where_they_must_lie(capsys):
     assert main(["fit", "-c", "data/cifar10", "-c", "model/small_cnn", *SHORT]) == 2
     assert "files must lie in" in capsys.readouterr().err
@@ -112,9 +117,10 @@ def test_absent_data_are_answered_with_where_they_must_lie(capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", config_names("model"))
-def test_model(name, pictures):
-    size = 224 if name in ("model/vit_small", "model/resnet18") else 32
-    call = ["fit", "-c", name, *pictures(size), "--data.unseen", "4", "--data.batch_size", "4", *SHORT]
+def test_model(name):
+    random_images(Path("pictures"), 224 if name in ("model/vit_small", "model/resnet18") else 32, 24, 24, 3)
+    call = ["fit", "-c", name, "--data.dataset", "Arrays", "--data.dataset.train", "pictures/train.npz"]
+    call += ["--data.dataset.test", "pictures/test.npz", "--data.unseen", "4", "--data.batch_size", "4", *SHORT]
     assert main([*call, "--trainer.limit_val_batches", "1"]) == 0
 
 
@@ -156,8 +162,10 @@ def test_benchmark(name):
     kind = settings["data"]["dataset"]["class_path"]
     call = ["benchmark", "-c", name, "--trainer.max_epochs", "1", *SMALL, "--references", "1", "--relearn_epochs", "0"]
     call += ["--methods", "[fisher_noise]", "--seeds", "[0]", "--draws", "[0]"]
-    if kind != "Digits":
-        call += ["--data.dataset.root", root_of(kind)]
+    if kind == "CIFAR10":
+        # Random images in its layout: 10,000 real test images would take a minute and show no more.
+        random_images(Path("few/cifar10"), 32, 500, 100, 10)
+        call += ["--data.dataset.root", "few"]
     if "rules" in settings:
         call += ["--rules", str(settings["rules"][:1])]
     assert main(call) == 0

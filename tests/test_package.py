@@ -19,12 +19,14 @@ WITHOUT_TORCH = ("report.html", "report.command", "report.writing", "cli", "cli.
 
 @cache
 def imports() -> dict[str, set[str]]:
-    """What every module of the package imports anywhere in it, by full name."""
+    """What every module of the package imports anywhere in it when it runs, by full name."""
     files = {_name(path): path for path in PACKAGE.rglob("*.py")}
     found: dict[str, set[str]] = {}
     for name, path in files.items():
         found[name] = set()
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree.body = [node for node in tree.body if not _for_type_checkers(node)]
+        for node in ast.walk(tree):
             if isinstance(node, ast.Import):
                 found[name] |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
@@ -32,6 +34,10 @@ def imports() -> dict[str, set[str]]:
                 full = {f"{node.module}.{alias.name}" for alias in node.names}
                 found[name] |= {module if module in files else str(node.module) for module in full}
     return found
+
+
+def _for_type_checkers(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
 def _name(path: Path) -> str:

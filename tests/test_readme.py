@@ -72,7 +72,9 @@ def test_the_python_blocks_run_one_after_another(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert {"unlearned.ckpt", "report.html", "report.json", "report.csv"} <= {path.name for path in (tmp_path / "selective").iterdir()}
+    assert {"unlearned.ckpt", "report.html", "report.json", "report.csv"} <= {
+        path.name for path in (tmp_path / "selective").iterdir()
+    }
     assert "Forget acc" in done.stdout
 
 

@@ -24,9 +24,7 @@ class AttackSets:
     non_members: Tensor
 
 
-def balanced_draw(
-    targets: Tensor, count: int, *, seed: int, index: Tensor | None = None, name: str = "draw"
-) -> Tensor:
+def balanced_draw(targets: Tensor, count: int, *, seed: int, index: Tensor | None = None, name: str = "draw") -> Tensor:
     """A draw without replacement that takes as equally from all classes as these allow.
 
     A class smaller than its share is taken whole, and the others make up for it; shares differ by at most one
@@ -62,9 +60,7 @@ def balanced_draw(
     return taken.sort().values
 
 
-def attack_sets(
-    retain_targets: Tensor, n_non_members: int, *, seed: int = 0, retain_index: Tensor | None = None
-) -> AttackSets:
+def attack_sets(retain_targets: Tensor, n_non_members: int, *, seed: int = 0, retain_index: Tensor | None = None) -> AttackSets:
     """Members and non-members to train an attack on: min(n_r, n_test) of each.
 
     Args:

@@ -245,9 +245,7 @@ def trained_efficacy(
         DataError: There is no forgotten sample, or D_r has not one label per score.
     """
     if len(retain) != len(retain_targets):
-        raise DataError(
-            f"{len(retain)} scores of D_r with {len(retain_targets)} labels; needed: one label per score."
-        )
+        raise DataError(f"{len(retain)} scores of D_r with {len(retain_targets)} labels; needed: one label per score.")
     if len(forget) == 0:
         raise DataError("No score of a forgotten sample; needed: at least one.")
     sets = attack_sets(retain_targets, len(non_members), seed=seed, retain_index=retain_index)

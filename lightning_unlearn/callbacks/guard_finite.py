@@ -4,7 +4,7 @@ from typing import cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_unlearn.callbacks.weight_edit import EditedStage
@@ -19,16 +19,21 @@ class GuardFinite(Callback):
 
     Weights are kept at the beginning of every epoch. The gradient is looked at before the step is taken, so that a bad one
     never reaches the weights.
+
+    Args:
+        of_stage: Whether the fitted module is a stage, whose classifier is guarded; else the module itself is.
+
     Runs on `on_train_epoch_start`, `on_before_backward`, `on_before_optimizer_step` and `on_train_epoch_end`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, of_stage: bool = True) -> None:
+        self.of_stage = of_stage
         self.good: dict[str, Tensor] = {}
         self.batch_idx = 0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the weights."""
-        state = cast(EditedStage, pl_module).classifier.state_dict()
+        state = self._guarded(pl_module).state_dict()
         self.good = {name: value.detach().clone() for name, value in state.items()}
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
@@ -50,13 +55,16 @@ class GuardFinite(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at the weights."""
-        weights = list(cast(EditedStage, pl_module).classifier.parameters())
+        weights = list(self._guarded(pl_module).parameters())
         self._check(torch.isfinite(torch.nn.utils.get_total_norm(weights)), "weight", trainer, pl_module)
+
+    def _guarded(self, module: LightningModule) -> nn.Module:
+        return cast(EditedStage, module).classifier if self.of_stage else module
 
     def _check(self, finite: Tensor, what: str, trainer: Trainer, stage: LightningModule) -> None:
         if finite:
             return
-        cast(EditedStage, stage).classifier.load_state_dict(self.good)
+        self._guarded(stage).load_state_dict(self.good)
         raise RunError(
             f"{type(stage).__name__}: a {what} is not finite at batch {self.batch_idx} of epoch {trainer.current_epoch}. "
             "The weights of the beginning of this epoch were restored. Lower the learning rate, or look for NaN in the data."

@@ -105,6 +105,8 @@ def _checked(call: Call) -> Call:
         )
     if call.run is not None and call.command != "evaluate":
         raise ConfigError(f"--run belongs to evaluate, not to {call.command}. Give the run's files by name.")
+    if call.resume is not None and call.name is not None:
+        raise ConfigError("--name was given together with --resume, which goes on in its own folder. Give one.")
     if call.output is not None and (call.name is not None or call.resume is not None):
         raise ConfigError("--output was given together with --name or --resume, which choose the folder too. Give one.")
     return call

@@ -34,6 +34,9 @@ def _mapping(loader: _StrictLoader, node: yaml.MappingNode) -> dict[Hashable, ob
         if key_node.tag == "tag:yaml.org,2002:merge":
             continue  # what is merged in may be overridden
         key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, Hashable):
+            problem = f"a key is a {type(key).__name__}"
+            raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
         if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
         seen.add(key)

@@ -24,6 +24,11 @@ _CHOICE = re.compile(r"Expected a typing\.Literal\[(.+?)\]\. Got value: (.+?)(?=
 _TYPE = re.compile(r"Expected a <class '(\w+)'>\. Got value: (.+?)(?= - |$)")
 _UNRECOGNIZED = re.compile(r"unrecognized arguments: (\S+)")
 _UNION = re.compile(r"Errors: - (.+?) - Expected a <class 'NoneType'>")
+_NO_SUBCLASS = re.compile(
+    r"Import path (\S*) ?does not correspond to a subclass of (\w+)|Not a valid subclass of (\w+)\. Got value: (\S+)"
+)
+_ALTERNATIVES = re.compile(r".*Errors: - (.+?) Given value type: .*?Given value: (.+?)(?= - Expected a |$)")
+_EXPECTED = re.compile(r"Expected a (?:<class '(?:\w+\.)*(\w+)'>|typing\.Literal\[(.+)\])$")
 _LONGEST = 300
 _OF_THE_CALL = ("--config", "--name", "--output", "--run", "--resume", "--debug", "--help", "--help.all")
 _REMEDIES = {
@@ -83,6 +88,16 @@ def explain(message: str, parser: ArgumentParser, command: str, call: Call) -> s
         if not given.startswith("-"):
             return f"{given!r} belongs to no argument. Needed: --name value pairs after {command}."
         return f"{command} has no argument {given}.{_near_key(given, known)}"
+    if found := _NO_SUBCLASS.search(text):
+        given, base = found[1] or found[4] or (classes[-1] if classes else "the class"), found[2] or found[3]
+        names = subclass_names(_annotation(keys, classes, known))
+        remedy = " Give an nn.Module as --model.network." if base == "LightningModule" else hint(given.split(".")[-1], names)
+        return f"{where}{given} is no {base}.{remedy}{_place(given, call)}"
+    if found := _ALTERNATIVES.match(text):
+        needed = [_EXPECTED.match(part) for part in found[1].split(" - ")]
+        if all(needed) and keys:
+            kinds = [match[1] or match[2].replace("'", "") for match in needed if match and match[1] != "NoneType"]
+            return f"{keys[-1]} is {found[2]!r}; needed: {' or '.join(kinds)}.{_place(found[2], call)}"
     return core_of(text)
 
 

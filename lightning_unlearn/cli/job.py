@@ -105,6 +105,8 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def _hash(checkpoint: str) -> str:
+    if not checkpoint or "://" in checkpoint:
+        raise CheckpointError(f"{checkpoint!r} is no local file; needed: the path of a checkpoint on this machine.")
     try:
         return hash_of_file(Path(checkpoint))
     except OSError as error:

@@ -11,6 +11,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from lightning_unlearn.callbacks.guard_finite import GuardFinite
 from lightning_unlearn.callbacks.rank_statistics import RankStatistics
 from lightning_unlearn.callbacks.seed_each_step import SeedEachStep
 from lightning_unlearn.checkpoint import AtomicCheckpointIO
@@ -87,6 +88,7 @@ class UnlearningCLI(LightningCLI):
         self.command: str = call.command
         import_known_classes()
         self.folder: RunFolder | None = None
+        self._given: dict[str, object] = {}
         super().__init__(
             LightningModule,
             UnlearningDataModule,
@@ -148,7 +150,9 @@ class UnlearningCLI(LightningCLI):
         commands = trainer_commands()
         earlier = self.call.resume or self.call.run
         if earlier is not None:
-            RunFolder(Path(earlier)).record()  # says so where it is no run
+            began = RunFolder(Path(earlier)).record().get("command")  # says so where it is no run
+            if self.call.resume is not None and began != self.command:
+                raise ConfigError(f"{earlier} is a run of {began}, not of {self.command}. Resume it with {began}.")
         tokens = ([] if earlier is None else ["--config", str(Path(earlier) / CONFIG)]) + self.call.arguments
         arguments: list[str] = []
         method: str | None = None
@@ -161,10 +165,17 @@ class UnlearningCLI(LightningCLI):
                 if unknown:
                     near = hint(unknown[0], commands[self.command])
                     raise ConfigError(f"{self.command} has no argument {unknown[0]!r}, which {find_config(token)} gives.{near}")
+                model = layer.get("model")
+                inner = model.get("init_args") if isinstance(model, dict) else None
+                self._given.update({n: inner[n] for n in _OF_THE_DATA if isinstance(inner, dict) and n in inner})
                 arguments.append(yaml.safe_dump(layer, default_flow_style=True))
                 if "stages" in layer:
                     method = Path(token).stem
             else:
+                option, _, value = token.partition("=")
+                linked = option.removeprefix("--model.").removeprefix("init_args.")
+                if option.startswith("--model.") and linked in _OF_THE_DATA:
+                    self._given[linked] = value or "".join(tokens[i + 1 : i + 2])
                 arguments.append(token)
         # First, so that a `name` in a config counts more.
         return arguments if method is None or self.command != "unlearn" else ["--name", method, *arguments]
@@ -185,7 +196,31 @@ class UnlearningCLI(LightningCLI):
                 self.folder.discard_if_empty()
             if not isinstance(error, _REFUSALS) or isinstance(error, UnlearnError):
                 raise
-            raise ConfigError(core_of(str(error))) from error
+            text = core_of(str(error))
+            if "backend found" in text:
+                text = f"The accelerator that was asked for is not there: {text} Give --trainer.accelerator cpu, or auto."
+            raise ConfigError(text) from error
+        self._check_linked()
+
+    def _check_linked(self) -> None:
+        """Refuse values that the data decide and that were given otherwise: they would silently not count."""
+        for name, value in self._given.items():
+            ours = getattr(self.datamodule, name)
+            if str(value) != str(ours):
+                assert self.folder is not None
+                self.folder.discard_if_empty()
+                raise ConfigError(f"model.{name} is {value} and the data have {ours}. It follows the data; leave it out.")
+
+    def _set_seed(self) -> None:
+        """Seed everything.
+
+        Raises:
+            ConfigError: The seed is out of range.
+        """
+        seed = self._get(self.config, "seed_everything")
+        if not isinstance(seed, bool) and isinstance(seed, int) and not 0 <= seed < 2**32:
+            raise ConfigError(f"seed_everything is {seed}; needed: 0 to {2**32 - 1}.")
+        super()._set_seed()
 
     def instantiate_trainer(self, **kwargs: object) -> Trainer:
         """Build the Trainer for the run's folder.
@@ -202,6 +237,8 @@ class UnlearningCLI(LightningCLI):
         given = self._get(self.config_init, "trainer")
         if self.command in ("fit", "benchmark") and given["max_epochs"] is None and given["max_steps"] == -1:
             raise ConfigError(f"{self.command} needs its length. Give --trainer.max_epochs 40, for instance.")
+        if self.command in ("fit", "benchmark") and 0 in (given["max_epochs"], given["max_steps"]):
+            raise ConfigError(f"{self.command} would train nothing: its length is 0. Give --trainer.max_epochs 40.")
         self.folder = folder = self._take_folder()
         terminal = sys.stderr.isatty()
         changes: dict[str, object] = {"default_root_dir": given["default_root_dir"] or str(folder.path)}
@@ -213,6 +250,7 @@ class UnlearningCLI(LightningCLI):
         if self.command == "fit":
             callbacks = given["callbacks"] or []
             callbacks = [*(callbacks if isinstance(callbacks, list) else [callbacks]), SeedEachStep(), RankStatistics()]
+            callbacks.append(GuardFinite(of_stage=False))
             if given["enable_checkpointing"] is not False:
                 callbacks.append(KeepLast(folder.path / "checkpoints"))
             if not (terminal or given["enable_progress_bar"]):

@@ -100,7 +100,7 @@ def _outside(error: Exception) -> str | None:
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if kinds & {"OutOfMemoryError", "MemoryError"}:
         return f"out of memory: {str(error).partition('.')[0] or type(error).__name__}. Lower --data.batch_size."
-    if "MisconfigurationException" in kinds:
+    if "MisconfigurationException" in kinds or "conditioned on metric" in str(error):  # the latter: EarlyStopping's monitor
         return str(error)
     if isinstance(error, OSError) and error.errno is not None:
         remedy = REMEDIES.get(error.errno, "check the path, the disk and its permissions")

@@ -165,6 +165,14 @@ class RunFolder:
                 path.rmdir()
 
 
+def _same_class(before: object, now: object) -> bool:
+    """Whether two class paths name one class, as a package and the module in it do."""
+    from lightning_unlearn.cli.introspection import class_at  # imports jsonargparse, which `report` does without
+
+    kind = class_at(str(before))
+    return kind is not None and kind is class_at(str(now))
+
+
 def check_same(folder: Path, before: object, now: object, key: str = "") -> None:
     """Refuse to go on where something has changed.
 
@@ -180,7 +188,7 @@ def check_same(folder: Path, before: object, now: object, key: str = "") -> None
     if isinstance(before, dict) and isinstance(now, dict):
         for name in [*before, *(name for name in now if name not in before)]:
             check_same(folder, before.get(name), now.get(name), f"{key}.{name}" if key else str(name))
-    elif before != now:
+    elif before != now and not (key.endswith("class_path") and _same_class(before, now)):
         what = f"{key} was {_short(before)} and is now {_short(now)}"
         raise ConfigError(f"{folder} cannot be resumed: {what}. Resume without changes, or start a new run.")
 

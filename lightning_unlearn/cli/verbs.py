@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lightning_unlearn.benchmark import plan
 from lightning_unlearn.checkpoint import AtomicCheckpointIO
 from lightning_unlearn.cli.job import Job, newest_checkpoint
 from lightning_unlearn.cli.run_folder import RunFolder
@@ -90,6 +91,9 @@ def benchmark(job: Job) -> None:
     Args:
         job: The call.
     """
+    given = job.arguments
+    # First: a call that cannot run must not replace the config of finished cells.
+    plan(job.data, given["methods"], given["seeds"] or [0], given["draws"] or [0], given["rules"] or [], given["references"])
     with lock_on_first(job.path):
         job.begin(None)
     job.say(f"benchmark: {job.path}, seed {job.seed}")

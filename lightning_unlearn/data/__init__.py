@@ -24,12 +24,14 @@ if TYPE_CHECKING:
     from lightning_unlearn.data.vision import Samples, VisionData
 
 __all__ = [
+    "CIFAR10",
+    "CIFAR100",
+    "MNIST",
+    "SVHN",
     "Arrays",
     "Augmentation",
     "Batch",
     "ByAttribute",
-    "CIFAR10",
-    "CIFAR100",
     "Digits",
     "FashionMNIST",
     "ForgetRule",
@@ -37,10 +39,8 @@ __all__ = [
     "ImageFolder",
     "LabelNoise",
     "ListedSamples",
-    "MNIST",
     "RandomCount",
     "RandomFraction",
-    "SVHN",
     "Samples",
     "Selection",
     "UnlearningDataModule",

@@ -105,11 +105,7 @@ class Arrays(VisionData):
             )
         if len(first) == 0:
             raise DataError(f"{train} holds no sample; needed: at least one.")
-        names = (
-            _numbered(first.targets, second.targets)
-            if classes is None
-            else [n for _, n in class_list(classes)]
-        )
+        names = _numbered(first.targets, second.targets) if classes is None else [n for _, n in class_list(classes)]
         if attributes is not None:
             table = read_attributes(attributes, first.keys, positional=True)
             first = Samples(images, first.targets, first.keys, table)
@@ -186,9 +182,7 @@ class FromDatasets(VisionData):
     ) -> None:
         first, second = _read(train, f"{name} (training)"), _read(test, f"{name} (test)")
         given = getattr(train, "classes", None)
-        classes = (
-            [str(c) for c in given] if isinstance(given, Sequence) and not isinstance(given, str) else None
-        )
+        classes = [str(c) for c in given] if isinstance(given, Sequence) and not isinstance(given, str) else None
         if classes is None or len(classes) != (num_classes or len(classes)):
             count = num_classes or len(_numbered(first.targets, second.targets))
             classes = [str(i) for i in range(count)]
@@ -215,9 +209,7 @@ def _read(dataset: LabelledImages, what: str) -> Samples:
     paths = getattr(dataset, "samples", None)
     if isinstance(paths, Sequence) and len(paths) == length and isinstance(paths[0][0], str | PurePath):
         labels = as_labels([label for _, label in paths], what)
-        return Samples(
-            _Lazy(dataset, length, what), labels, _relative([str(path) for path, _ in paths], dataset)
-        )
+        return Samples(_Lazy(dataset, length, what), labels, _relative([str(path) for path, _ in paths], dataset))
     images, labels_given = [], []
     shape: torch.Size | None = None
     for i in range(length):
@@ -237,11 +229,7 @@ def _read(dataset: LabelledImages, what: str) -> Samples:
 
 def _relative(paths: list[str], dataset: object) -> list[str]:
     root = getattr(dataset, "root", None)
-    start = (
-        str(root)
-        if isinstance(root, str | PurePath)
-        else os.path.commonpath([os.path.dirname(p) for p in paths])
-    )
+    start = str(root) if isinstance(root, str | PurePath) else os.path.commonpath([os.path.dirname(p) for p in paths])
     keys = [Path(os.path.relpath(path, start)).as_posix() for path in paths]
     if len(set(keys)) < len(keys):
         raise DataError("The data set lists one path twice in `samples`; needed: each file once.")
@@ -256,9 +244,7 @@ def _image(sample: object, what: str) -> Tensor:
         pixels = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"))
         image = torch.from_numpy(pixels.copy()).reshape(*pixels.shape[:2], -1).permute(2, 0, 1)
     if not isinstance(image, Tensor):
-        raise DataError(
-            f"{what}: the image is a {type(image).__name__}; needed: a PIL image or a tensor (C, H, W)."
-        )
+        raise DataError(f"{what}: the image is a {type(image).__name__}; needed: a PIL image or a tensor (C, H, W).")
     if image.dim() != 3 or image.shape[0] not in (1, 3):
         raise DataError(f"{what}: the image is {tuple(image.shape)}; needed: (C, H, W) with 1 or 3 channels.")
     if image.dtype == torch.uint8:
@@ -274,9 +260,7 @@ def _image(sample: object, what: str) -> Tensor:
 def _label(label: object, what: str) -> int:
     if isinstance(label, Tensor | np.generic):
         if label.ndim > 0:
-            raise DataError(
-                f"{what}: the label has the shape {tuple(label.shape)}; needed: one integer, not one-hot."
-            )
+            raise DataError(f"{what}: the label has the shape {tuple(label.shape)}; needed: one integer, not one-hot.")
         label = label.item()
     if isinstance(label, bool) or not isinstance(label, int):
         raise DataError(f"{what}: the label is {label!r}; needed: an integer from 0.")

@@ -30,7 +30,7 @@ class Augmentation:
         self.flip = flip
 
     def __repr__(self) -> str:
-        return f"Augmentation(shift={self.shift}, flip={self.flip})"
+        return f"{type(self).__qualname__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
 
     def __call__(self, images: Tensor, hashes: Tensor, seed: int, epoch: int) -> Tensor:
         """Augmented copies of images.

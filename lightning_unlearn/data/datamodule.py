@@ -88,13 +88,15 @@ class UnlearningDataModule(SplitData):
         ):
             if size is not None and size < 1:
                 raise ConfigError(f"{name} is {size}; needed: at least 1.")
+        if num_workers is not None and num_workers < 0:
+            raise ConfigError(f"num_workers is {num_workers}; needed: 0 (none) or more.")
         self.eval_batch_size = eval_batch_size
         self.augmentation = augmentation
         self.num_workers = min(4, (os.cpu_count() or 1) - 1) if num_workers is None else num_workers
         self.resident = resident
         self.seed = seed
         self.serving = Serving(view, batch_size, forget_batch_size or max(1, batch_size // 2))
-        self._makers: dict[tuple[str, torch.device, int], BatchMaker] = {}
+        self._makers: dict[tuple[str, torch.device], BatchMaker] = {}
 
     @property
     def batch_size(self) -> int:
@@ -186,7 +188,7 @@ class UnlearningDataModule(SplitData):
 
     def _maker(self, samples: Samples) -> BatchMaker:
         device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
-        key = ("train" if samples is self.samples else str(id(samples)), device, self._order_seed)
+        key = ("train" if samples is self.samples else str(id(samples)), device)
         if key not in self._makers:
             self._makers[key] = BatchMaker(
                 samples,
@@ -198,6 +200,8 @@ class UnlearningDataModule(SplitData):
                 self.num_workers,
                 self._is_resident(samples),
             )
+        # One maker, and so one copy of the images, serves all seeds.
+        self._makers[key].seed = self._order_seed
         return self._makers[key]
 
     def _is_resident(self, samples: Samples) -> bool:

@@ -76,9 +76,7 @@ class _Published(VisionData):
 
     def __init__(self, root: str | Path, train_size: int | None = None, download: bool = False) -> None:
         train, test = (self._read(Path(root).expanduser(), part, download) for part in ("train", "test"))
-        super().__init__(
-            self.short, subset(train, train_size), test, self.class_names, self.channel_mean, self.channel_std
-        )
+        super().__init__(self.short, subset(train, train_size), test, self.class_names, self.channel_mean, self.channel_std)
 
     def _read(self, root: Path, part: str, download: bool) -> Samples:
         source = self._torchvision(root, part, download)
@@ -89,9 +87,7 @@ class _Published(VisionData):
         try:
             datasets = importlib.import_module("torchvision.datasets")
         except ImportError as error:
-            raise DataError(
-                f"Reading {self.short} needs torchvision ({error}): pip install torchvision."
-            ) from error
+            raise DataError(f"Reading {self.short} needs torchvision ({error}): pip install torchvision.") from error
         which = {"split": part} if self.source == "SVHN" else {"train": part == "train"}
         # What torchvision and scipy raise where a file is missing, cut short or something else.
         broken = (

@@ -41,9 +41,7 @@ def read_image(path: str | Path, size: int) -> Tensor:
             opened.draft(None, (2 * size, 2 * size))
             image = _rgb(opened)
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"{path} cannot be read as an image ({error}); replace or remove the file."
-        ) from error
+        raise DataError(f"{path} cannot be read as an image ({error}); replace or remove the file.") from error
     width, height = image.size
     if min(width, height) != size:
         scale = size / min(width, height)

@@ -42,9 +42,7 @@ class ForgetRule(ABC):
     """Chooses what to forget. A project's own rule is a subclass that overrides both methods."""
 
     @abstractmethod
-    def select(
-        self, samples: Samples, candidates: Tensor, seed: int, class_names: Sequence[str]
-    ) -> Selection:
+    def select(self, samples: Samples, candidates: Tensor, seed: int, class_names: Sequence[str]) -> Selection:
         """Choose samples.
 
         Args:
@@ -68,9 +66,7 @@ class _Random(ForgetRule):
     def __init__(self, classes: list[int | str] | None) -> None:
         self.classes = classes
 
-    def select(
-        self, samples: Samples, candidates: Tensor, seed: int, class_names: Sequence[str]
-    ) -> Selection:
+    def select(self, samples: Samples, candidates: Tensor, seed: int, class_names: Sequence[str]) -> Selection:
         """Choose samples; see `ForgetRule.select`."""
         pool = candidates
         if self.classes is not None:
@@ -102,9 +98,7 @@ class RandomFraction(_Random):
     def __init__(self, fraction: float, classes: list[int | str] | None = None) -> None:
         super().__init__(classes)
         if isinstance(fraction, bool) or not 0 < fraction <= 1:
-            raise DataError(
-                f"fraction is {fraction}; needed: above 0, at most 1 (0.04 forgets 4 % of the samples)."
-            )
+            raise DataError(f"fraction is {fraction}; needed: above 0, at most 1 (0.04 forgets 4 % of the samples).")
         self.fraction = fraction
 
     def _count(self, n: int) -> int:
@@ -134,9 +128,7 @@ class RandomCount(_Random):
 
     def _count(self, n: int) -> int:
         if self.count > n:
-            raise DataError(
-                f"count is {self.count}, but there are only {n} samples to choose from; ask for fewer."
-            )
+            raise DataError(f"count is {self.count}, but there are only {n} samples to choose from; ask for fewer.")
         return self.count
 
     def describe(self) -> str:
@@ -159,9 +151,7 @@ class WholeClasses(ForgetRule):
             raise DataError("The list of classes is empty; needed: at least one label or name.")
         self.classes = classes
 
-    def select(
-        self, samples: Samples, candidates: Tensor, seed: int, class_names: Sequence[str]
-    ) -> Selection:
+    def select(self, samples: Samples, candidates: Tensor, seed: int, class_names: Sequence[str]) -> Selection:
         """Choose samples; see `ForgetRule.select`."""
         return Selection(_of_classes(samples, candidates, self.classes, class_names), [])
 
@@ -184,9 +174,7 @@ class ListedSamples(ForgetRule):
         self.path = Path(path)
         self.column = column
 
-    def select(
-        self, samples: Samples, candidates: Tensor, seed: int, class_names: Sequence[str]
-    ) -> Selection:
+    def select(self, samples: Samples, candidates: Tensor, seed: int, class_names: Sequence[str]) -> Selection:
         """Choose samples; see `ForgetRule.select`."""
         entries = read_entries(self.path, self.column)
         try:
@@ -217,9 +205,7 @@ class ByAttribute(ForgetRule):
         self.column = column
         self.values = [str(v) for v in values]
 
-    def select(
-        self, samples: Samples, candidates: Tensor, seed: int, class_names: Sequence[str]
-    ) -> Selection:
+    def select(self, samples: Samples, candidates: Tensor, seed: int, class_names: Sequence[str]) -> Selection:
         """Choose samples; see `ForgetRule.select`."""
         if not samples.attributes:
             raise DataError(
@@ -235,9 +221,7 @@ class ByAttribute(ForgetRule):
         present = set(column)
         for value in self.values:
             if value not in present:
-                raise DataError(
-                    f"No sample has the value {value!r} of {self.column!r}.{nearest(value, present)}"
-                )
+                raise DataError(f"No sample has the value {value!r} of {self.column!r}.{nearest(value, present)}")
         chosen = set(self.values)
         wanted = torch.tensor([i for i, value in enumerate(column) if value in chosen])
         return _trained_on(samples, candidates, wanted, f"The chosen values of {self.column!r} name")
@@ -267,33 +251,25 @@ def class_indices(classes: Sequence[int | str], class_names: Sequence[str]) -> l
             raise DataError(f"{given!r} is no class; needed: labels 0 to {len(class_names) - 1}, or names.")
         if isinstance(given, int):
             if not 0 <= given < len(class_names):
-                raise DataError(
-                    f"Class {given} is out of range; needed: 0 to {len(class_names) - 1}, or a name."
-                )
+                raise DataError(f"Class {given} is out of range; needed: 0 to {len(class_names) - 1}, or a name.")
             label = given
         elif given in class_names:
             label = list(class_names).index(given)
         else:
             shown = ", ".join(class_names[:10]) + (" ..." if len(class_names) > 10 else "")
-            raise DataError(
-                f"There is no class {given!r}; the classes are {shown}.{nearest(given, class_names)}"
-            )
+            raise DataError(f"There is no class {given!r}; the classes are {shown}.{nearest(given, class_names)}")
         if label in labels:
             raise DataError(f"Class {given!r} is given twice; name each class once.")
         labels.append(label)
     return labels
 
 
-def _of_classes(
-    samples: Samples, candidates: Tensor, classes: Sequence[int | str], class_names: Sequence[str]
-) -> Tensor:
+def _of_classes(samples: Samples, candidates: Tensor, classes: Sequence[int | str], class_names: Sequence[str]) -> Tensor:
     targets = samples.targets[candidates]
     labels = class_indices(classes, class_names)
     for given, label in zip(classes, labels, strict=True):
         if not bool((targets == label).any()):
-            raise DataError(
-                f"No training sample is of class {given!r}; there is nothing to forget. Choose another class."
-            )
+            raise DataError(f"No training sample is of class {given!r}; there is nothing to forget. Choose another class.")
     return candidates[torch.isin(targets, torch.tensor(labels))]
 
 

@@ -32,9 +32,7 @@ class LabelNoise:
 
     def __post_init__(self) -> None:
         if isinstance(self.fraction, bool) or not 0 <= self.fraction <= 1:
-            raise DataError(
-                f"fraction is {self.fraction}; needed: 0 to 1 (0.2 makes 20 % of the labels wrong)."
-            )
+            raise DataError(f"fraction is {self.fraction}; needed: 0 to 1 (0.2 makes 20 % of the labels wrong).")
         if self.flip not in ("exact", "bernoulli"):
             raise DataError(f"flip is {self.flip!r}; needed: 'exact' or 'bernoulli'.")
 
@@ -52,9 +50,7 @@ class LabelNoise:
             DataError: There is no other class to draw from.
         """
         if num_classes < 2:
-            raise DataError(
-                f"Label noise needs another class to draw from, and there are {num_classes} classes."
-            )
+            raise DataError(f"Label noise needs another class to draw from, and there are {num_classes} classes.")
         hashes, targets = samples.hashes, samples.targets
         if self.flip == "exact":
             chosen = order(hashes, self.seed, "noise/which")[: round(self.fraction * len(samples))]

@@ -45,19 +45,13 @@ def as_images(values: npt.ArrayLike, what: str) -> Tensor:
     elif array.ndim == 4:
         first, last = array.shape[1] in (1, 3), array.shape[3] in (1, 3)
         if first and last:
-            raise DataError(
-                f"The images of {what} are {array.shape}: channels first, or last? Needed: larger ones."
-            )
+            raise DataError(f"The images of {what} are {array.shape}: channels first, or last? Needed: larger ones.")
         if last:
             array = array.transpose(0, 3, 1, 2)
         elif not first:
-            raise DataError(
-                f"The images of {what} are {array.shape}; needed: 1 or 3 channels, first or last."
-            )
+            raise DataError(f"The images of {what} are {array.shape}; needed: 1 or 3 channels, first or last.")
     else:
-        raise DataError(
-            f"The images of {what} are {array.shape}; needed: (N, H, W), (N, H, W, C) or (N, C, H, W)."
-        )
+        raise DataError(f"The images of {what} are {array.shape}; needed: (N, H, W), (N, H, W, C) or (N, C, H, W).")
     return torch.from_numpy(np.ascontiguousarray(array))
 
 
@@ -96,9 +90,7 @@ def as_labels(values: npt.ArrayLike, what: str) -> Tensor:
     return torch.from_numpy(array.astype(np.int64))
 
 
-def resident_samples(
-    images: npt.ArrayLike, labels: npt.ArrayLike, what: str, keys: Sequence[str] | None = None
-) -> Samples:
+def resident_samples(images: npt.ArrayLike, labels: npt.ArrayLike, what: str, keys: Sequence[str] | None = None) -> Samples:
     """Samples whose images are held in memory.
 
     Args:
@@ -184,9 +176,7 @@ def channel_statistics(images: Tensor) -> tuple[list[float], list[float]]:
         C means and C deviations, of pixels in 0 ... 1; the deviation of a constant channel is 1.
     """
     # Through counts of the 256 levels: exact, and without a copy of the images as floats.
-    counts = torch.stack(
-        [torch.bincount(c.flatten(), minlength=256) for c in images.transpose(0, 1)]
-    ).double()
+    counts = torch.stack([torch.bincount(c.flatten(), minlength=256) for c in images.transpose(0, 1)]).double()
     levels = torch.arange(256, dtype=torch.float64) / 255
     weight = counts / counts.sum(1, keepdim=True)
     mean = weight @ levels

@@ -70,13 +70,9 @@ def read_entries(path: str | Path, column: str | None = None) -> list[str | int]
     """
     path = Path(path)
     if path.suffix.lower() not in _FORMATS:
-        raise DataError(
-            f"{path}: the ending {path.suffix!r} is not known; needed: one of {', '.join(_FORMATS)}."
-        )
+        raise DataError(f"{path}: the ending {path.suffix!r} is not known; needed: one of {', '.join(_FORMATS)}.")
     if column is not None and path.suffix.lower() != ".csv":
-        raise DataError(
-            f"{path}: column {column!r} was given, but only .csv files have columns. Leave it out."
-        )
+        raise DataError(f"{path}: column {column!r} was given, but only .csv files have columns. Leave it out.")
     if not path.is_file():
         raise DataError(f"{path}: no such file; needed: the list of samples to forget.")
     try:
@@ -90,9 +86,7 @@ def read_entries(path: str | Path, column: str | None = None) -> list[str | int]
             case _:
                 entries = [line.strip() for line in _text(path).splitlines()]
     except OSError as error:
-        raise DataError(
-            f"{path} cannot be read ({error.strerror or error}); check that it may be opened."
-        ) from error
+        raise DataError(f"{path} cannot be read ({error.strerror or error}); check that it may be opened.") from error
     entries = [e for e in entries if e != ""]
     if not entries:
         raise DataError(f"{path} names no sample; needed: at least one index, key or file name.")
@@ -114,19 +108,13 @@ def _from_npy(path: Path) -> list[str | int]:
         with path.open("rb") as file:
             array = np.load(file, allow_pickle=False)
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"{path} is not an array of integers or texts ({error}); write it with numpy.save."
-        ) from error
+        raise DataError(f"{path} is not an array of integers or texts ({error}); write it with numpy.save.") from error
     if not isinstance(array, np.ndarray):
         raise DataError(f"{path} is an archive of several arrays; write one array with numpy.save.")
     if array.ndim != 1:
-        raise DataError(
-            f"{path} holds an array of shape {array.shape}; needed: one dimension, one entry per sample."
-        )
+        raise DataError(f"{path} holds an array of shape {array.shape}; needed: one dimension, one entry per sample.")
     if array.dtype == np.bool_:
-        raise DataError(
-            f"{path} holds booleans; needed: indices. Write numpy.flatnonzero(mask) in place of the mask."
-        )
+        raise DataError(f"{path} holds booleans; needed: indices. Write numpy.flatnonzero(mask) in place of the mask.")
     if array.dtype.kind not in "iuU":
         raise DataError(f"{path} holds {array.dtype}; needed: integers or texts. Convert it before saving.")
     return [e.strip() if isinstance(e, str) else int(e) for e in array.tolist()]
@@ -140,16 +128,13 @@ def _from_json(path: Path) -> list[str | int]:
     if isinstance(content, dict):
         content = content.get("forget")
     if not isinstance(content, list):
-        raise DataError(
-            f'{path} holds no list; needed: [...] or {{"forget": [...]}} with indices, keys or file names.'
-        )
+        raise DataError(f'{path} holds no list; needed: [...] or {{"forget": [...]}} with indices, keys or file names.')
     for position, entry in enumerate(content):
         if isinstance(entry, bool) or not isinstance(entry, str | int):
             kind = "a boolean" if isinstance(entry, bool) else f"a {type(entry).__name__}"
             hint = " For a mask write the positions of its true entries." if isinstance(entry, bool) else ""
             raise DataError(
-                f"{path}: entry {position} is {kind}, {json.dumps(entry)[:40]}; "
-                f"needed: an integer index or a text.{hint}"
+                f"{path}: entry {position} is {kind}, {json.dumps(entry)[:40]}; needed: an integer index or a text.{hint}"
             )
     return [e.strip() if isinstance(e, str) else e for e in content]
 
@@ -165,21 +150,15 @@ def _from_csv(path: Path, column: str | None) -> list[str | int]:
     header = rows[0]
     if column is None:
         if max(map(len, rows)) > 1:
-            raise DataError(
-                f"{path} has the columns {', '.join(header)}; say with `column` which names the samples."
-            )
+            raise DataError(f"{path} has the columns {', '.join(header)}; say with `column` which names the samples.")
         start = 1 if header[0].lower() in _HEADERS else 0
         return [row[0] for row in rows[start:]]
     if column not in header:
-        raise DataError(
-            f"{path} has no column {column!r}; it has {', '.join(header)}.{nearest(column, header)}"
-        )
+        raise DataError(f"{path} has no column {column!r}; it has {', '.join(header)}.{nearest(column, header)}")
     place = header.index(column)
     for number, row in enumerate(rows[1:], 2):
         if len(row) <= place or not row[place]:
-            raise DataError(
-                f"{path}: row {number} has nothing in column {column!r}; fill it in or remove the row."
-            )
+            raise DataError(f"{path}: row {number} has nothing in column {column!r}; fill it in or remove the row.")
     return [row[place] for row in rows[1:]]
 
 
@@ -197,9 +176,7 @@ class SampleNames:
         for key, i in self._by_key.items():
             if copy := _COPY.fullmatch(key):
                 base = copy[1]
-                self._by_content.setdefault(
-                    base, [self._by_key[base]] if base in self._by_key else []
-                ).append(i)
+                self._by_content.setdefault(base, [self._by_key[base]] if base in self._by_key else []).append(i)
 
     @cached_property
     def _by_file_name(self) -> dict[str, list[int]]:
@@ -260,8 +237,7 @@ class SampleNames:
             for index in indices:
                 if not 0 <= index < len(self.keys):
                     raise DataError(
-                        f"Index {index} is outside the training set; needed: 0 to {len(self.keys) - 1} "
-                        "(indices count from 0)."
+                        f"Index {index} is outside the training set; needed: 0 to {len(self.keys) - 1} (indices count from 0)."
                     )
             named = [[i] for i in indices]
         else:

@@ -40,10 +40,7 @@ class ForgetSplit:
     def __post_init__(self, candidates: Tensor) -> None:
         for name, part in (("forget", self.forget), ("retain", self.retain)):
             if part.dtype != torch.int64 or part.dim() != 1:
-                raise DataError(
-                    f"The {name} part is {part.dtype} of shape {tuple(part.shape)}; "
-                    "needed: int64 indices, (N,)."
-                )
+                raise DataError(f"The {name} part is {part.dtype} of shape {tuple(part.shape)}; needed: int64 indices, (N,).")
         if len(self.forget) == 0:
             raise DataError("There is nothing to forget; needed: at least one sample.")
         if len(self.retain) == 0:
@@ -54,9 +51,7 @@ class ForgetSplit:
         together = torch.cat([self.forget, self.retain]).sort().values
         twice = together[1:][together[1:] == together[:-1]]
         if len(twice):
-            raise DataError(
-                f"{len(twice)} samples stand twice in the split, sample {int(twice[0])} among them."
-            )
+            raise DataError(f"{len(twice)} samples stand twice in the split, sample {int(twice[0])} among them.")
         if not torch.equal(together, candidates.sort().values):
             outside = together[~torch.isin(together, candidates)]
             missing = candidates[~torch.isin(candidates, together)]
@@ -107,13 +102,9 @@ class SavedSplit:
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
-            raise CheckpointError(
-                f"{path}: no saved split can be read ({error.strerror or error}). {remedy}"
-            ) from error
+            raise CheckpointError(f"{path}: no saved split can be read ({error.strerror or error}). {remedy}") from error
         except (ValueError, RecursionError) as error:
-            raise CheckpointError(
-                f"{path} is damaged ({error}); needed: the JSON of a saved split. {remedy}"
-            ) from error
+            raise CheckpointError(f"{path} is damaged ({error}); needed: the JSON of a saved split. {remedy}") from error
         names = [f.name for f in fields(cls)]
         if not isinstance(content, dict) or any(name not in content for name in names):
             missing = [n for n in names if not isinstance(content, dict) or n not in content]
@@ -125,9 +116,7 @@ class SavedSplit:
                 raise CheckpointError(f"{path}: {name!r} is not a list of keys. {remedy}")
             for key in keys:
                 if key in seen:
-                    raise CheckpointError(
-                        f"{path} names the sample {key!r} twice; needed: each one once. {remedy}"
-                    )
+                    raise CheckpointError(f"{path} names the sample {key!r} twice; needed: each one once. {remedy}")
                 seen.add(key)
         return cls(**{name: content[name] for name in names})
 
@@ -146,9 +135,7 @@ def positions(keys_wanted: Iterable[str], samples: Samples) -> Tensor:
     return torch.tensor([i for i, key in enumerate(samples.keys) if key in wanted], dtype=torch.int64)
 
 
-def copies_left(
-    samples: Samples, forget: Tensor, retain: Tensor, read: bool = False
-) -> list[tuple[str, str]]:
+def copies_left(samples: Samples, forget: Tensor, retain: Tensor, read: bool = False) -> list[tuple[str, str]]:
     """Retained samples with exactly the pixels of a forgotten one: what a deletion request overlooks.
 
     Args:
@@ -171,15 +158,9 @@ def copies_left(
     forgotten: dict[bytes, list[int]] = {}
     for i in forget.tolist():
         forgotten.setdefault(_content(samples, i), []).append(i)
-    return [
-        (samples.keys[i], samples.keys[j])
-        for j in retain.tolist()
-        for i in forgotten.get(_content(samples, j), ())
-    ]
+    return [(samples.keys[i], samples.keys[j]) for j in retain.tolist() for i in forgotten.get(_content(samples, j), ())]
 
 
 def _content(samples: Samples, index: int) -> bytes:
     image = samples.images[index].contiguous()
-    return hashlib.blake2b(
-        str(tuple(image.shape)).encode() + image.numpy().tobytes(), digest_size=16
-    ).digest()
+    return hashlib.blake2b(str(tuple(image.shape)).encode() + image.numpy().tobytes(), digest_size=16).digest()

@@ -54,8 +54,8 @@ class SplitData(LightningDataModule):
         forget_seed: int = 0,
     ) -> None:
         super().__init__()
-        if isinstance(unseen, float | int) and unseen < 0:
-            raise ConfigError(f"unseen is {unseen}; needed: a share below 1, a count, or a data set.")
+        if isinstance(unseen, float | int) and not (0 <= unseen < 1 or (unseen >= 1 and float(unseen).is_integer())):
+            raise ConfigError(f"unseen is {unseen}; needed: a share below 1, a whole number of samples, or a data set.")
         self.dataset = dataset
         self.samples = dataset.train if label_noise is None else label_noise.apply(dataset.train, dataset.num_classes)
         self.forget_rule = forget
@@ -140,6 +140,11 @@ class SplitData(LightningDataModule):
             # Samples that were added since were never trained on either.
             mask[:] = False
             mask[positions([*self.saved.retain, *self.saved.forget], self.samples)] = True
+            if not mask.any():
+                raise DataError(
+                    f"No sample of {self.dataset.name} is one that the checkpoint was trained on, by the split.json beside "
+                    "it. Give the data that it was trained on, or restore its split.json."
+                )
         mask[unseen] = False
         mask[removed] = False
         candidates = everything[mask]

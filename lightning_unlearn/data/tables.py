@@ -27,9 +27,7 @@ def class_list(classes: str | Path | Sequence[str]) -> list[tuple[str, str]]:
         DataError: The file is missing or unreadable, the list is empty, or a class stands there twice.
     """
     if isinstance(classes, str | Path):
-        lines = [
-            line.strip() for line in _read(Path(classes), "a list of classes, one per line").splitlines()
-        ]
+        lines = [line.strip() for line in _read(Path(classes), "a list of classes, one per line").splitlines()]
         found = [_class_of(line) for line in lines if line]
     else:
         found = [(name, name) for name in classes]
@@ -91,17 +89,12 @@ def read_attributes(path: str | Path, keys: Sequence[str], positional: bool = Fa
         raise DataError(f"{path} has two columns of one name: {', '.join(header)}. Rename one.")
     for number, row in enumerate(rows, 2):
         if len(row) != len(header):
-            raise DataError(
-                f"{path}: row {number} has {len(row)} cells and the header {len(header)}; needed: as many."
-            )
+            raise DataError(f"{path}: row {number} has {len(row)} cells and the header {len(header)}; needed: as many.")
     names = ("key", "file", "index") if positional else ("key", "file")
     by = next((name for name in names if name in header), None)
     if by is None and not (positional and len(rows) == len(keys)):
         choice = f"or `index`, or {len(keys)} rows in the order of the samples" if positional else "or `file`"
-        raise DataError(
-            f"{path} has {len(rows)} rows and the columns {', '.join(header)}; "
-            f"needed: a column `key` {choice}."
-        )
+        raise DataError(f"{path} has {len(rows)} rows and the columns {', '.join(header)}; needed: a column `key` {choice}.")
     places = _places(by, keys)
     row_of: dict[int, list[str]] = {}
     for number, row in enumerate(rows):

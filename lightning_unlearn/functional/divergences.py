@@ -26,9 +26,7 @@ def margin(logits: Tensor, targets: Tensor) -> Tensor:
         ValueError: There are fewer than two classes.
     """
     if logits.shape[1] < 2:
-        raise ValueError(
-            f"{logits.shape[1]} class; needed: at least two, as a margin is against the other classes."
-        )
+        raise ValueError(f"{logits.shape[1]} class; needed: at least two, as a margin is against the other classes.")
     z = logits.double()
     y = targets.unsqueeze(1)
     others = z.scatter(1, y, -math.inf).logsumexp(1)

@@ -61,6 +61,10 @@ def head_name(network: nn.Module) -> str:
     Raises:
         ValueError: If the network has no linear layer and no 1x1 convolution.
     """
+    for name, child in network.named_children():
+        # A wrapper (a LightningModule around its network) owns nothing itself: the child knows its head.
+        if sum(1 for _ in child.parameters()) == sum(1 for _ in network.parameters()) > 0:
+            return f"{name}.{head_name(child)}"
     layers = {name: m for name, m in weight_layers(network).items() if _is_pointwise(m)}
     own = getattr(network, "get_classifier", None)
     if callable(own):

@@ -48,9 +48,7 @@ def split_test(outputs: Outputs) -> tuple[PartOutputs, PartOutputs | None]:
     """
     gone = torch.isin(outputs.test.targets, forgotten_classes(outputs))
     if bool(gone.all()):
-        raise DataError(
-            "Every test sample is of a forgotten class; needed: test samples of the other classes."
-        )
+        raise DataError("Every test sample is of a forgotten class; needed: test samples of the other classes.")
     if not bool(gone.any()):
         return outputs.test, None
     return outputs.test.select(~gone), outputs.test.select(gone)

@@ -57,9 +57,7 @@ def weight_distance(weights: Mapping[str, Tensor], original: Mapping[str, Tensor
     ours, theirs = ({name: tuple(t.shape) for name, t in state.items()} for state in (weights, original))
     if ours != theirs:
         differing = sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
-        raise DataError(
-            f"Weights of two architectures differ first at {differing[:3]}; needed: one architecture."
-        )
+        raise DataError(f"Weights of two architectures differ first at {differing[:3]}; needed: one architecture.")
     moved = total = 0.0
     for name, start in original.items():
         if start.is_floating_point():

@@ -138,10 +138,7 @@ def rf_jsd(unlearned_forget: PartOutputs, original_unseen: PartOutputs) -> float
 def _by_class(
     forget_values: Tensor, forget: PartOutputs, unseen_values: Tensor, unseen: PartOutputs
 ) -> list[tuple[Tensor, Tensor]]:
-    return [
-        (forget_values[forget.targets == c], unseen_values[unseen.targets == c])
-        for c in shared_classes(forget, unseen)
-    ]
+    return [(forget_values[forget.targets == c], unseen_values[unseen.targets == c]) for c in shared_classes(forget, unseen)]
 
 
 def _within_variance(groups: list[Tensor]) -> float:

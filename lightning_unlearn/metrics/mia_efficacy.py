@@ -63,8 +63,7 @@ class MiaEfficacy(Metric):
             A scalar, float64, in 0 ... 100; NaN where a part has no samples.
         """
         (_, forget, forget_y), (index, retain, retain_y), (_, test, test_y) = (
-            each_once(*(joined(getattr(self, f"{part}_{state}")) for state in ("index", "margin", "target")))
-            for part in _PARTS
+            each_once(*(joined(getattr(self, f"{part}_{state}")) for state in ("index", "margin", "target"))) for part in _PARTS
         )
         gone = torch.isin(test_y, forget_y) & ~torch.isin(test_y, retain_y)
         test = test[~gone]

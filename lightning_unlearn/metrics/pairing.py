@@ -25,9 +25,7 @@ def check_same_samples(a: PartOutputs, b: PartOutputs, part: str = "this part") 
         DataError: The sample indices, the labels or the numbers of classes differ.
     """
     if a.num_classes != b.num_classes:
-        raise DataError(
-            f"Outputs of {a.num_classes} and of {b.num_classes} classes on {part}; needed: the same classes."
-        )
+        raise DataError(f"Outputs of {a.num_classes} and of {b.num_classes} classes on {part}; needed: the same classes.")
     if not (a.index.equal(b.index) and a.targets.equal(b.targets)):
         raise DataError(
             f"Outputs on {part} of two models that do not hold the same samples ({len(a)} and {len(b)}); "
@@ -60,9 +58,7 @@ def mean_over_references(value: Callable[[T, T], float], unlearned: T, reference
     return fmean(value(unlearned, reference) for reference in references)
 
 
-def reference_level(
-    value: Callable[[T, T], float], references: Sequence[T], *, ordered: bool = False
-) -> float:
+def reference_level(value: Callable[[T, T], float], references: Sequence[T], *, ordered: bool = False) -> float:
     """What `value` reads between two references: the least that an unlearned model can be expected to reach.
 
     Args:
@@ -77,8 +73,6 @@ def reference_level(
         DataError: There are fewer than two references.
     """
     if len(references) < 2:
-        raise DataError(
-            f"{len(references)} reference; needed: at least two to compare references with each other."
-        )
+        raise DataError(f"{len(references)} reference; needed: at least two to compare references with each other.")
     pairs = permutations(references, 2) if ordered else combinations(references, 2)
     return fmean(value(a, b) for a, b in pairs)

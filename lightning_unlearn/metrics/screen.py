@@ -47,9 +47,7 @@ _UNITS = {
 }
 
 # Of every metric: percent points 0 ... 100 (differences -100 ... 100), nats, or a share 0 ... 1 (-1 ... 1).
-UNITS: Mapping[str, str] = MappingProxyType({
-    name: unit for unit, names in _UNITS.items() for name in names.split()
-})
+UNITS: Mapping[str, str] = MappingProxyType({name: unit for unit, names in _UNITS.items() for name in names.split()})
 
 # Below this the number of forgotten samples carries no claim; the screen then states the standard error.
 ENOUGH_FORGOTTEN = 400
@@ -133,9 +131,7 @@ def screen(
     else:
         notes.append("No reference: how close this model is to retraining cannot be said.")
     if len(references) == 1:
-        notes.append(
-            "One reference: the level between references, which gaps are read against, is not known."
-        )
+        notes.append("One reference: the level between references, which gaps are read against, is not known.")
     if relearned is not None:
         check_same_samples(unlearned.forget, relearned.forget, "forget")
         metrics["relearn/acc"] = 100 * relearned.forget.accuracy
@@ -164,9 +160,7 @@ def _accuracies(own: Scored, goal: Goal, metrics: dict[str, float], notes: list[
     if own.svc is not None:
         metrics["mia/svc"] = own.svc.mia
     if goal == "remove-class" and len(forgotten_classes(unlearned)) == 0:
-        notes.append(
-            "Goal remove-class: every class of D_f still has retained samples, so no class was removed."
-        )
+        notes.append("Goal remove-class: every class of D_f still has retained samples, so no class was removed.")
     n = len(unlearned.forget)
     if n < ENOUGH_FORGOTTEN:
         # At 0 or n errors the plain formula says 0; half an error is what can still be told from none.
@@ -175,9 +169,7 @@ def _accuracies(own: Scored, goal: Goal, metrics: dict[str, float], notes: list[
         notes.append(f"n_f = {n}: standard error of UA {error:.1f} points.")
 
 
-def _as_members(
-    unlearned: Outputs, metrics: dict[str, float], details: dict[str, Json], notes: list[str]
-) -> None:
+def _as_members(unlearned: Outputs, metrics: dict[str, float], details: dict[str, Json], notes: list[str]) -> None:
     """D_f as members against samples of its classes that no model was trained on."""
     forget = unlearned.forget.margins
     curves: dict[str, Json] = {}
@@ -199,15 +191,11 @@ def _as_members(
         metrics["mia/tpr@1fpr/low"], metrics["mia/tpr@1fpr/high"] = 100 * point.low, 100 * point.high
         if len(outsiders) < ENOUGH_NON_MEMBERS:
             allowed = round(point.fpr * len(outsiders))
-            notes.append(
-                f"mia/tpr@1fpr rests on {allowed} false positives among {len(outsiders)} non-members."
-            )
+            notes.append(f"mia/tpr@1fpr rests on {allowed} false positives among {len(outsiders)} non-members.")
     details["roc"] = curves
 
 
-def _against_unseen(
-    unlearned: Outputs, original: Outputs | None, metrics: dict[str, float], notes: list[str]
-) -> None:
+def _against_unseen(unlearned: Outputs, original: Outputs | None, metrics: dict[str, float], notes: list[str]) -> None:
     forget, unseen = unlearned.forget, unlearned.unseen
     if unseen is None:
         notes.append("No unseen samples: forgotten samples are not compared with samples never trained on.")

@@ -16,7 +16,7 @@ from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.views import View
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.structure import ParameterSelector
-from lightning_unlearn.schedule import Schedule, with_schedule
+from lightning_unlearn.schedule import Schedule, build_optimizer, logs_at, with_schedule
 from lightning_unlearn.work import Work
 
 __all__ = ["UnlearningStage", "default_stage_optimizer"]
@@ -37,6 +37,7 @@ class UnlearningStage(LightningModule, ABC):
         view: The part of the data that the stage trains on.
         requires: Artifacts of earlier stages; the chain is checked before any stage runs.
         provides: Artifacts that it leaves.
+        note: What a reader of the report must know about figures that the stage aims at.
         train_mode: Whether the trained modules run in train mode (BatchNorm uses and updates batch statistics).
 
     Args:
@@ -53,6 +54,7 @@ class UnlearningStage(LightningModule, ABC):
     requires: tuple[str, ...] = ()
     provides: tuple[str, ...] = ()
     train_mode: bool = True
+    note: str = ""
 
     classifier: nn.Module
     artifacts: Artifacts
@@ -73,13 +75,16 @@ class UnlearningStage(LightningModule, ABC):
                 f"{type(self).__name__}: max_epochs is {max_epochs} and max_steps is {max_steps}; "
                 "needed: 0 or more epochs, and at least 1 step or none given."
             )
+        for name, size in (("batch_size", batch_size), ("forget_batch_size", forget_batch_size)):
+            if size is not None and size < 1:
+                raise ChainError(f"{type(self).__name__}: {name} is {size}; needed: at least 1, or none for the data's.")
         self.max_epochs = max_epochs
         self.max_steps = max_steps
         self.batch_size = batch_size
         self.forget_batch_size = forget_batch_size
         self.optimizer = optimizer
         self.schedule = schedule
-        self.selector = parameters or ParameterSelector()
+        self.selector = parameters
         self.selected: list[str] = []
         self.work = Work()
         self._was_trainable: dict[str, bool] = {}
@@ -149,6 +154,9 @@ class UnlearningStage(LightningModule, ABC):
         Returns:
             What the selector chose; a stage that can use only some of it overrides this.
         """
+        if self.selector is None:
+            # What the user froze stays frozen, unless it is asked for by name or part.
+            return [name for name, p in classifier.named_parameters() if p.requires_grad]
         return self.selector.names(classifier)
 
     def objective(self, batch: Batch | dict[str, Batch]) -> Tensor:
@@ -181,10 +189,15 @@ class UnlearningStage(LightningModule, ABC):
 
         Returns:
             The loss.
+
+        Raises:
+            ChainError: `objective` returned something else than one number.
         """
         loss = self.objective(batch)
-        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning, absent in its annotations
-        if batch_idx % every == 0:
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            found = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+            raise ChainError(f"{type(self).__name__}: objective returned {found}; needed: a tensor with one number, the loss.")
+        if logs_at(self.trainer, batch_idx):
             self.log(f"{type(self).__name__}/loss", loss.detach(), prog_bar=True)
         if isinstance(batch, Batch):
             loss = loss * self.rank_weight(batch)
@@ -196,7 +209,8 @@ class UnlearningStage(LightningModule, ABC):
         Returns:
             Lightning's configuration.
         """
-        return with_schedule(self, self.optimizer([p for p in self.parameters() if p.requires_grad]), self.schedule)
+        trained = [p for p in self.parameters() if p.requires_grad]
+        return with_schedule(self, build_optimizer(self.optimizer, trained), self.schedule)
 
     # Helpers.
 

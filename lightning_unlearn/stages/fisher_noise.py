@@ -59,9 +59,7 @@ class FisherNoise(UnlearningStage):
     ) -> None:
         super().__init__(max_epochs=0, parameters=parameters)
         if scale <= 0 or damping <= 0 or (samples is not None and samples < 1):
-            raise ChainError(
-                f"FisherNoise: scale is {scale}, damping {damping}, samples {samples}; needed: all above 0."
-            )
+            raise ChainError(f"FisherNoise: scale is {scale}, damping {damping}, samples {samples}; needed: all above 0.")
         self.scale = scale
         self.damping = damping
         self.kind: Kind = kind

@@ -84,14 +84,12 @@ class MaskLearning(CachedStage):
         # ParameterDict refuses dots in its keys.
         self.layers = {name.replace(".", "/"): name for name in self.selected}
         groups = ("forget", "retain") if self.exclusive else ("forget",)
-        self.scores = nn.ModuleDict(
-            {
-                group: nn.ParameterDict(
-                    {key: nn.Parameter(torch.full_like(parameters[n], self.initial)) for key, n in self.layers.items()}
-                )
-                for group in groups
-            }
-        )
+        self.scores = nn.ModuleDict({
+            group: nn.ParameterDict({
+                key: nn.Parameter(torch.full_like(parameters[n], self.initial)) for key, n in self.layers.items()
+            })
+            for group in groups
+        })
 
     def choose(self, classifier: nn.Module) -> list[str]:
         """The selected weights of convolutions and linear layers.

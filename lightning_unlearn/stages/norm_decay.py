@@ -67,9 +67,7 @@ class NormDecay(UnlearningStage):
     view = "none"
     train_mode = False
 
-    def __init__(
-        self, factor: float = 0.5, use_mask: bool | None = None, parameters: ParameterSelector | None = None
-    ) -> None:
+    def __init__(self, factor: float = 0.5, use_mask: bool | None = None, parameters: ParameterSelector | None = None) -> None:
         if not 0 <= factor < 1:
             raise ChainError(f"NormDecay: factor is {factor}; needed: 0 < factor < 1. A factor of 1 changes nothing.")
         if factor == 0:

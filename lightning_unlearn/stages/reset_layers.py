@@ -73,9 +73,7 @@ class ResetLayers(UnlearningStage):
     view = "none"
     train_mode = False
 
-    def __init__(
-        self, first_blocks: int = 0, last_blocks: int = 0, parameters: ParameterSelector | None = None
-    ) -> None:
+    def __init__(self, first_blocks: int = 0, last_blocks: int = 0, parameters: ParameterSelector | None = None) -> None:
         if not (first_blocks or last_blocks or parameters):
             raise ChainError("ResetLayers: nothing is selected; give first_blocks, last_blocks or parameters.")
         selector = parameters or ParameterSelector(first_blocks=first_blocks, last_blocks=last_blocks)

@@ -63,19 +63,14 @@ def test_the_attack_is_the_same_on_margins_and_confidences():
     on_margins = threshold_attack(members, others)
     on_confidences = threshold_attack(members.sigmoid(), others.sigmoid())
     assert on_margins.balanced_accuracy == on_confidences.balanced_accuracy
-    assert (
-        torch.tensor(on_margins.threshold, dtype=torch.float64).sigmoid().item() == on_confidences.threshold
-    )
+    assert torch.tensor(on_margins.threshold, dtype=torch.float64).sigmoid().item() == on_confidences.threshold
 
 
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize(("n", "m"), SIZES)
 def test_auc_against_all_pairs(n, m, ties):
     members, others = draws(n, m, ties, 3)
-    wins = [
-        1.0 if a > b else 0.5 if a == b else 0.0
-        for a, b in itertools.product(members.tolist(), others.tolist())
-    ]
+    wins = [1.0 if a > b else 0.5 if a == b else 0.0 for a, b in itertools.product(members.tolist(), others.tolist())]
     assert auc(members, others) == pytest.approx(sum(wins) / len(wins), abs=1e-12)
 
 
@@ -103,11 +98,7 @@ def test_tpr_is_the_largest_within_the_bound(bound, ties):
     for m in (30, 100, 150):
         members, others = draws(200, m, ties, 5)
         found = tpr_at_fpr(members, others, bound)
-        allowed = [
-            t
-            for t in [math.inf, *torch.cat([members, others]).tolist()]
-            if int((others >= t).sum()) / m <= bound
-        ]
+        allowed = [t for t in [math.inf, *torch.cat([members, others]).tolist()] if int((others >= t).sum()) / m <= bound]
         assert found.fpr <= bound
         assert found.fpr == pytest.approx((others >= found.threshold).double().mean().item())
         assert found.tpr == pytest.approx(max((members >= t).double().mean().item() for t in allowed))
@@ -128,9 +119,7 @@ def test_wilson_against_its_defining_equation():
     # The ends are the shares p at which the observed one is 1.96 standard errors of p away.
     for successes, n in [(3, 10), (1, 200), (120, 400)]:
         for end in wilson(successes, n):
-            assert abs(successes / n - end) == pytest.approx(
-                1.959964 * math.sqrt(end * (1 - end) / n), rel=1e-5
-            )
+            assert abs(successes / n - end) == pytest.approx(1.959964 * math.sqrt(end * (1 - end) / n), rel=1e-5)
     assert wilson(0, 20)[0] == 0
     assert wilson(0, 20)[1] > 0.1
     assert wilson(20, 20)[1] == 1

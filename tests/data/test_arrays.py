@@ -34,9 +34,7 @@ def test_arrays(parts):
 
 def test_arrays_with_names_table_and_size(parts, tmp_path):
     (tmp_path / "owners.csv").write_text("owner\n" + "\n".join(f"p{i % 4}" for i in range(30)))
-    data = Arrays(
-        *parts, classes=["a", "b", "c", "d"], attributes=tmp_path / "owners.csv", train_size=10, name="mine"
-    )
+    data = Arrays(*parts, classes=["a", "b", "c", "d"], attributes=tmp_path / "owners.csv", train_size=10, name="mine")
     assert (data.num_classes, len(data.train), data.name) == (4, 10, "mine")
     whole = Arrays(*parts)
     owners = {key: f"p{i % 4}" for i, key in enumerate(whole.train.keys)}
@@ -118,9 +116,7 @@ def test_tensor_datasets_of_floats_and_bytes_agree():
     images = torch.from_numpy(pixels(9, 3, 5, 5))
     labels = torch.arange(9) % 3
     raw = FromDatasets("a", TensorDataset(images, labels), TensorDataset(images, labels), num_classes=4)
-    scaled = FromDatasets(
-        "a", TensorDataset(images / 255, labels), TensorDataset(images, labels), train_size=5
-    )
+    scaled = FromDatasets("a", TensorDataset(images / 255, labels), TensorDataset(images, labels), train_size=5)
     assert raw.num_classes == 4
     assert len(scaled.train) == 5
     assert set(scaled.train.keys) <= set(raw.train.keys)
@@ -145,9 +141,7 @@ def test_datasets_with_paths_are_read_lazily_and_keyed_by_path(tmp_path):
     assert torch.equal(data.train.images[4], (source[4][0] * 255).round().to(torch.uint8))
     source.transform = source.transform.transforms[1]
     Image.fromarray(pixels(5, 5, 3)).save(tmp_path / "dog" / "1.png")
-    with pytest.raises(
-        DataError, match=r"Image 4 of mine \(training\) is \(3, 5, 5\) and image 0 \(3, 9, 12\)"
-    ):
+    with pytest.raises(DataError, match=r"Image 4 of mine \(training\) is \(3, 5, 5\) and image 0 \(3, 9, 12\)"):
         FromDatasets("mine", source, source)
 
 

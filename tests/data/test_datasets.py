@@ -87,9 +87,7 @@ def test_cifar10_from_npz(tmp_path, below):
     (tmp_path / below).mkdir(exist_ok=True)
     images = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
     for part in ("train", "test"):
-        np.savez(
-            tmp_path / below / f"{part}.npz", images=images, labels=np.arange(20) % 10, other=np.zeros(20)
-        )
+        np.savez(tmp_path / below / f"{part}.npz", images=images, labels=np.arange(20) % 10, other=np.zeros(20))
     data = CIFAR10(tmp_path, train_size=7)
     assert (len(data.train), len(data.test), data.classes[0]) == (7, 20, "airplane")
     assert data.test.keys == content_keys(torch.from_numpy(images).permute(0, 3, 1, 2))

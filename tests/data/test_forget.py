@@ -62,9 +62,7 @@ def test_random_draws_are_even_and_differ_by_seed():
     # 50 draws of each sample on average, standard deviation 6.7.
     assert counts.min() > 50 - 5 * 6.7
     assert counts.max() < 50 + 5 * 6.7
-    assert not torch.equal(
-        select(RandomFraction(0.1), samples).indices, select(RandomFraction(0.1), samples, seed=1).indices
-    )
+    assert not torch.equal(select(RandomFraction(0.1), samples).indices, select(RandomFraction(0.1), samples, seed=1).indices)
 
 
 def test_a_draw_survives_the_deletion_of_other_samples():
@@ -130,9 +128,7 @@ def test_listed_samples_reports_what_was_never_trained_on(tmp_path):
     chosen = select(ListedSamples(path), samples, candidates_of(samples, without=[4]))
     assert chosen.indices.tolist() == [0, 5]
     assert chosen.never_trained == ["dog/0004.png"]
-    with pytest.raises(
-        DataError, match=r"request.json names 3 samples, but the model was never trained on any"
-    ):
+    with pytest.raises(DataError, match=r"request.json names 3 samples, but the model was never trained on any"):
         select(ListedSamples(path), samples, candidates_of(samples, without=[0, 4, 5]))
 
 
@@ -153,13 +149,9 @@ def test_by_attribute():
 
 def test_by_attribute_refuses_what_is_not_there():
     samples = make()
-    with pytest.raises(
-        DataError, match=r"no attribute 'owners'; the data set has owner. Did you mean 'owner'"
-    ):
+    with pytest.raises(DataError, match=r"no attribute 'owners'; the data set has owner. Did you mean 'owner'"):
         select(ByAttribute("owners", ["person 1"]), samples)
-    with pytest.raises(
-        DataError, match=r"No sample has the value 'persn 1' of 'owner'. Did you mean 'person 1'"
-    ):
+    with pytest.raises(DataError, match=r"No sample has the value 'persn 1' of 'owner'. Did you mean 'person 1'"):
         select(ByAttribute("owner", ["persn 1"]), samples)
     with pytest.raises(DataError, match="no table of attributes"):
         select(ByAttribute("owner", ["x"]), Samples(samples.images, samples.targets, samples.keys))

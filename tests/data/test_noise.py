@@ -12,9 +12,7 @@ N, K = 20_000, 5
 
 def make(keep=None):
     keep = torch.arange(N) if keep is None else keep
-    return Samples(
-        torch.zeros(len(keep), 1, 1, 1, dtype=torch.uint8), keep % K, [f"k{i}" for i in keep.tolist()]
-    )
+    return Samples(torch.zeros(len(keep), 1, 1, 1, dtype=torch.uint8), keep % K, [f"k{i}" for i in keep.tolist()])
 
 
 def test_exact_changes_the_exact_count_and_keeps_the_truth():

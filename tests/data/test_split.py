@@ -101,9 +101,7 @@ class Reading:
 
 
 def with_copies():
-    images = torch.randint(
-        0, 256, (50, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
+    images = torch.randint(0, 256, (50, 3, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     images[40] = images[3]
     images[41] = images[3]
     images[42] = images[5]
@@ -113,16 +111,11 @@ def with_copies():
 @pytest.mark.parametrize("lazy", [False, True])
 def test_copies_are_found_like_by_brute_force(lazy):
     images = with_copies()
-    samples = Samples(
-        Reading(images) if lazy else images, torch.zeros(50, dtype=torch.int64), content_keys(images)
-    )
+    samples = Samples(Reading(images) if lazy else images, torch.zeros(50, dtype=torch.int64), content_keys(images))
     forget = ints(3, 5, 41)
     retain = torch.tensor([i for i in range(50) if i not in (3, 5, 41)])
     expected = [
-        (samples.keys[i], samples.keys[j])
-        for j in retain.tolist()
-        for i in forget.tolist()
-        if images[i].equal(images[j])
+        (samples.keys[i], samples.keys[j]) for j in retain.tolist() for i in forget.tolist() if images[i].equal(images[j])
     ]
     assert len(expected) == 3
     assert copies_left(samples, forget, retain) == expected

@@ -21,9 +21,7 @@ def make_part():
 def make_outputs():
     """Outputs of one model: `split` decides on indices and targets, `seed` on the logits."""
 
-    def make(
-        seed=0, *, sizes=(60, 400, 300, 120), k=5, gains=(1.0, 3.0, 1.0, 1.0), gone=(), split=0, unseen=True
-    ):
+    def make(seed=0, *, sizes=(60, 400, 300, 120), k=5, gains=(1.0, 3.0, 1.0, 1.0), gone=(), split=0, unseen=True):
         labels = torch.Generator().manual_seed(1000 + split)
         noise = torch.Generator().manual_seed(seed)
         parts, first = [], 0

@@ -10,14 +10,10 @@ from lightning_unlearn.metrics.relearn import relearn_gap
 
 def test_churn_counts_every_sample_alike(make_outputs):
     a, b = make_outputs(seed=1), make_outputs(seed=2)
-    predictions = [
-        torch.cat([m.forget.predictions, m.retain.predictions, m.test.predictions]) for m in (a, b)
-    ]
+    predictions = [torch.cat([m.forget.predictions, m.retain.predictions, m.test.predictions]) for m in (a, b)]
     assert churn(a, b) == pytest.approx((predictions[0] != predictions[1]).double().mean().item())
     assert churn(a, a) == 0
-    assert part_churn(a.test, b.test) == pytest.approx(
-        (a.test.predictions != b.test.predictions).double().mean().item()
-    )
+    assert part_churn(a.test, b.test) == pytest.approx((a.test.predictions != b.test.predictions).double().mean().item())
 
 
 def test_weight_distance_against_one_vector():

@@ -28,9 +28,7 @@ def test_js_against_its_definition(make_part):
     u, r = pair(make_part)
     p, q = u.probabilities, r.probabilities
     m = (p + q) / 2
-    torch.testing.assert_close(
-        js_to_reference(u, r), ((p * (p / m).log()).sum(1) + (q * (q / m).log()).sum(1)) / 2
-    )
+    torch.testing.assert_close(js_to_reference(u, r), ((p * (p / m).log()).sum(1) + (q * (q / m).log()).sum(1)) / 2)
 
 
 def test_js_is_per_sample(make_part):

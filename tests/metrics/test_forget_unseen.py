@@ -36,9 +36,7 @@ def drawn(sizes, shift, generator):
 
 def test_auc_class_by_class_by_hand():
     forget = by_margin([1.0, 3.0, 10.0], [0, 0, 1])
-    unseen = PartOutputs(
-        by_margin([2.0, 0.0, 11.0, 9.0], [0, 0, 1, 1]).logits, torch.tensor([0, 0, 1, 1]), torch.arange(4)
-    )
+    unseen = PartOutputs(by_margin([2.0, 0.0, 11.0, 9.0], [0, 0, 1, 1]).logits, torch.tensor([0, 0, 1, 1]), torch.arange(4))
     # Class 0: 1 > 0, 3 > 2 and 0 -> 3/4 with weight 2/3; class 1: 1/2 with weight 1/3.
     assert forget_against_unseen(forget, unseen).value == pytest.approx(0.75 * 2 / 3 + 0.5 / 3)
 
@@ -54,9 +52,7 @@ def test_easy_classes_in_the_forget_set_do_not_look_like_memory():
     assert abs(values.mean() - 0.5) < 4 * values.std() / 200**0.5
 
 
-@pytest.mark.parametrize(
-    "sizes", [([20, 20, 20], [50, 50, 50]), ([1] * 12, [6] * 12), ([60], [8]), ([5, 100], [200, 20])]
-)
+@pytest.mark.parametrize("sizes", [([20, 20, 20], [50, 50, 50]), ([1] * 12, [6] * 12), ([60], [8]), ([5, 100], [200, 20])])
 def test_the_interval_of_no_difference_covers(sizes):
     generator = torch.Generator().manual_seed(1)
     inside = 0

@@ -42,9 +42,7 @@ def test_scores_of_a_model(make_outputs):
     assert found.ra == 100 * model.retain.accuracy
     assert found.ta == 100 * model.test.accuracy
     parts = (model.forget.margins, model.retain.margins, model.test.margins)
-    assert found.mia == 100 * mia_efficacy(
-        *parts, model.retain.targets, seed=2, retain_index=model.retain.index
-    )
+    assert found.mia == 100 * mia_efficacy(*parts, model.retain.targets, seed=2, retain_index=model.retain.index)
 
 
 def test_scores_with_the_svc_see_confidences(make_outputs):
@@ -95,9 +93,7 @@ def test_mean_over_references_and_level():
     signed = reference_level(lambda a, b: a.ua - b.ua, references, ordered=True)
     assert signed == pytest.approx(0)
     pairs = [(a, b) for a in references for b in references if a is not b]
-    assert reference_level(average_gap, references, ordered=True) == pytest.approx(
-        fmean(average_gap(a, b) for a, b in pairs)
-    )
+    assert reference_level(average_gap, references, ordered=True) == pytest.approx(fmean(average_gap(a, b) for a, b in pairs))
 
 
 def test_a_level_needs_two_references():

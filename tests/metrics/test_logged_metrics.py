@@ -98,9 +98,7 @@ def test_two_ranks_count_like_one(make_outputs, tmp_path):
         from two_ranks import values
     finally:
         sys.path.remove(str(script.parent))
-    alone = values(
-        model, {name: torch.arange(len(model.parts()[name])) for name in ("forget", "retain", "test")}
-    )
+    alone = values(model, {name: torch.arange(len(model.parts()[name])) for name in ("forget", "retain", "test")})
     ranks = json.loads(done.stdout.splitlines()[-1])
     assert len(ranks) == 2
     for rank in ranks:

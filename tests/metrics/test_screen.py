@@ -58,12 +58,8 @@ def test_values_against_the_functions(models):
     assert found["tow_mia"] == pytest.approx(fmean(tug_of_war_mia(own, r) for r in theirs))
     for name in ("forget", "test"):
         mine, others = u.parts()[name], [r.parts()[name] for r in references]
-        assert found[f"js/{name}"] == pytest.approx(
-            fmean(js_to_reference(mine, r).mean().item() for r in others)
-        )
-        assert found[f"kl/{name}"] == pytest.approx(
-            fmean(kl_to_reference(mine, r).mean().item() for r in others)
-        )
+        assert found[f"js/{name}"] == pytest.approx(fmean(js_to_reference(mine, r).mean().item() for r in others))
+        assert found[f"kl/{name}"] == pytest.approx(fmean(kl_to_reference(mine, r).mean().item() for r in others))
     assert found["relearn/acc"] == pytest.approx(100 * models["relearned"].forget.accuracy)
     assert found["relearn/gap"] == pytest.approx(
         fmean(relearn_gap(models["relearned"], r) for r in models["references_relearned"])
@@ -80,9 +76,7 @@ def test_details_are_plain_json(models):
     found = screen(**models)
     details = json.loads(json.dumps(found.details, allow_nan=False))
     assert details == found.details
-    assert set(details["histograms"]["counts"]) == {"forget", "test", "unseen"} | {
-        f"reference{i}_forget" for i in range(3)
-    }
+    assert set(details["histograms"]["counts"]) == {"forget", "test", "unseen"} | {f"reference{i}_forget" for i in range(3)}
     assert set(details["roc"]) == {"test", "unseen"}
     assert len(details["classes"]) == 5
     own, theirs = scores(models["unlearned"]), [scores(r) for r in models["references"]]
@@ -198,9 +192,7 @@ def test_a_metric_that_does_not_tell_the_original_from_references_is_void(make_o
     references, unlearned = [make_outputs(2), make_outputs(3)], make_outputs(1)
 
     def void(original):
-        return [
-            n.split(":")[0] for n in screen(unlearned, references, original).notes if n.startswith("Void")
-        ]
+        return [n.split(":")[0] for n in screen(unlearned, references, original).notes if n.startswith("Void")]
 
     assert void(references[0]) == ["Void for gap/avg", "Void for js/forget"]
     assert void(make_outputs(5, gains=(9, 3, 1, 1))) == []

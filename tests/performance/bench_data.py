@@ -22,14 +22,12 @@ class _PerSample(Dataset):
 
     def __init__(self, images, targets):
         self.images, self.targets = images, targets
-        self.transform = transforms.Compose(
-            [
-                transforms.RandomCrop(32, padding=4),
-                transforms.RandomHorizontalFlip(),
-                transforms.ToTensor(),
-                transforms.Normalize((0.5,) * 3, (0.25,) * 3),
-            ]
-        )
+        self.transform = transforms.Compose([
+            transforms.RandomCrop(32, padding=4),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize((0.5,) * 3, (0.25,) * 3),
+        ])
 
     def __len__(self):
         return len(self.images)

@@ -4,9 +4,9 @@ import pytest
 from report_samples import benchmark, single
 
 from lightning_unlearn.exceptions import ConfigError
-from lightning_unlearn.report.writing import save_report
 from lightning_unlearn.report.command import rebuild
 from lightning_unlearn.report.schema import Report
+from lightning_unlearn.report.writing import save_report
 
 
 def test_single_is_written_anew_where_it_lies(tmp_path):

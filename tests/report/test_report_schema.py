@@ -9,9 +9,9 @@ import pytest
 from report_samples import EVIL, benchmark, details, hostile, metrics, request, single
 
 from lightning_unlearn.exceptions import ConfigError
-from lightning_unlearn.report.writing import save_report
 from lightning_unlearn.report.merging import merge
 from lightning_unlearn.report.schema import Report, Request, Row
+from lightning_unlearn.report.writing import save_report
 
 
 @pytest.mark.parametrize("report", [single(), single(reference=False), benchmark(), hostile()])

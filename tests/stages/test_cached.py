@@ -60,9 +60,9 @@ def test_scores_learnt_on_cached_features_are_those_on_images(exclusive, trained
     for cache in (True, False):
         stage = MaskLearning(max_epochs=8, exclusive=exclusive, cache=cache, penalty=1e-4)
         scores = {}
-        stage.on_train_epoch_end = lambda scores=scores, stage=stage: scores.update(
-            {k: v.detach().clone() for k, v in stage.scores.named_parameters()}
-        )
+        stage.on_train_epoch_end = lambda scores=scores, stage=stage: scores.update({
+            k: v.detach().clone() for k, v in stage.scores.named_parameters()
+        })
         run_chain(fresh, copy.deepcopy(trained_resnet), make_data(), [stage])
         masks.append(scores)
         courses.append(stage.course)

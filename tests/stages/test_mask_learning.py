@@ -59,9 +59,9 @@ def test_exclusive_masks_leave_out_what_retained_samples_use(trained, make_data,
     for exclusive in (False, True):
         stage = MaskLearning(max_epochs=10, penalty=1e-4, exclusive=exclusive, parameters=HEAD)
         groups = {}
-        stage.on_train_epoch_end = lambda stage=stage, groups=groups: groups.update(
-            {name: group["network/fc/weight"].detach() > stage.threshold for name, group in stage.scores.items()}
-        )
+        stage.on_train_epoch_end = lambda stage=stage, groups=groups: groups.update({
+            name: group["network/fc/weight"].detach() > stage.threshold for name, group in stage.scores.items()
+        })
         run_chain(fresh, trained, make_data(), [stage])
         masks[exclusive] = stage.artifacts["mask"]["network.fc.weight"]
         expected = groups["forget"] & ~groups["retain"] if exclusive else groups["forget"]
