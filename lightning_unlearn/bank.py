@@ -40,7 +40,7 @@ class Recipe:
 
     model: Callable[[], LightningModule]
     max_epochs: int
-    trainer: Mapping[str, str | int | float | bool | None]
+    trainer: Mapping[str, str | int | float | bool | list[int] | None]
 
     def build(self, seed: int) -> LightningModule:
         """An untrained model.

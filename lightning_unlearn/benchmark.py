@@ -108,7 +108,7 @@ def benchmark(
     references: int = 2,
     goal: Goal = "untrain",
     relearn_epochs: int = 3,
-    recipe_arguments: Mapping[str, str | int | float | bool | None] | None = None,
+    recipe_arguments: Mapping[str, str | int | float | bool | list[int] | None] | None = None,
     configuration: str = "",
 ) -> Report:
     """Run every method on every original and forget set, and compare the results with retrained references.

@@ -1,8 +1,8 @@
 """From models to outputs: one pass over every part of the data, and what retain-only fine-tuning brings back."""
 
 import copy
-from functools import partial
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from lightning.pytorch import LightningModule

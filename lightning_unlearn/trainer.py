@@ -277,6 +277,12 @@ class UnlearningTrainer(Trainer):
 
         Returns:
             The report.
+
+        Raises:
+            ConfigError: `max_epochs` is not given.
+
+        Raises:
+            ConfigError: The Trainer has no `max_epochs`.
         """
         if not self.max_epochs or self.max_epochs < 1:
             raise ConfigError(
