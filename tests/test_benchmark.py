@@ -65,7 +65,7 @@ def test_only_what_is_new_runs(run, tmp_path):
 
 
 def test_seeds_draws_and_rules_make_cells(run, tmp_path):
-    report = run({"decay": DECAY}, seeds=[0, 1], draws=[0], rules=[RandomFraction(0.1), WholeClasses([2])], references=1)
+    report = run({"decay": DECAY}, seeds=[0, 10], draws=[0], rules=[RandomFraction(0.1), WholeClasses([2])], references=1)
     assert len(cells(report)) == 4
     assert len(report.requests) == 2
     # Two originals for all forget sets, one reference for each of them.
