@@ -26,6 +26,7 @@ TrainerArguments = Mapping[str, object]
 
 # What Lightning says about every Trainer, of which a chain makes many; none of it is news to the user.
 _EXPECTED = (
+    ".*isinstance.treespec, LeafSpec.*",
     ".*does not have many workers.*",
     ".*number of training batches.*is smaller than the logging interval.*",
     ".*`training_step` returned `None`.*",

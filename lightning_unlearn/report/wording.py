@@ -230,7 +230,7 @@ def limits(report: Report) -> list[str]:
         said.append(
             "This is a screening of single models: not evidence of forgetting. It can show that "
             "samples are still "
-            "remembered, never that they are not. An audit compares ensembles (evaluate --tier audit)."
+            "remembered, never that they are not. An audit would compare ensembles of models."
         )
     missing = [row for row in rows if not references_of(report, row)]
     if missing:
@@ -261,7 +261,7 @@ def limits(report: Report) -> list[str]:
     said.append(
         "Other places may hold the samples: earlier checkpoints, optimiser state, caches, logs, "
         "backups, and models "
-        "that were distilled or fine-tuned from the original. `purge` lists those it knows."
+        "that were distilled or fine-tuned from the original."
     )
     said.append("No attack here is the strongest possible; a stronger one can find what these did not.")
     return said
