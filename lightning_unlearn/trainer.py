@@ -57,6 +57,9 @@ class UnlearningTrainer(Trainer):
             plugins.append(AtomicCheckpointIO())
         kwargs["plugins"] = plugins
         self._positional, self._keywords = args, dict(kwargs)
+        if isinstance(kwargs.get("callbacks"), list):
+            # Lightning adds its own callbacks to this very list; stages must not inherit its ModelCheckpoint.
+            self._keywords["callbacks"] = list(kwargs["callbacks"])
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # typed by Lightning's signature
 
     def fresh(

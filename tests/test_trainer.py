@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from helpers import sgd, untrained
 from lightning.pytorch import LightningModule
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import nn
 
 from lightning_unlearn.checkpoint import read_weights, save_weights
@@ -187,3 +187,12 @@ def test_the_same_seed_gives_the_same_report(trained, make_data, make_trainer):
         reports.append(make_trainer().unlearn(copy.deepcopy(trained), make_data(), chain, relearn_epochs=1))
     metrics = [{k: v for k, v in row(r, "method").metrics.items() if not k.startswith(("time", "memory"))} for r in reports]
     assert str(metrics[0]) == str(metrics[1])  # NaN equals itself in text
+
+
+def test_stages_write_no_checkpoints_of_their_own(trained, make_data, tmp_path):
+    """Lightning adds a ModelCheckpoint to the list of callbacks that it is given."""
+    trainer = UnlearningTrainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[Callback()], default_root_dir=tmp_path
+    )
+    trainer.unlearn(copy.deepcopy(trained), make_data(), [FineTune(optimizer=sgd(0.05))], relearn_epochs=1)
+    assert list(tmp_path.iterdir()) == []
