@@ -57,9 +57,10 @@ class UnlearningTrainer(Trainer):
             plugins.append(AtomicCheckpointIO())
         kwargs["plugins"] = plugins
         self._positional, self._keywords = args, dict(kwargs)
-        if isinstance(kwargs.get("callbacks"), list):
+        callbacks = kwargs.get("callbacks")
+        if isinstance(callbacks, list):
             # Lightning adds its own callbacks to this very list; stages must not inherit its ModelCheckpoint.
-            self._keywords["callbacks"] = list(kwargs["callbacks"])
+            self._keywords["callbacks"] = [*callbacks]
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # typed by Lightning's signature
 
     def fresh(

@@ -1,9 +1,9 @@
 """The same random numbers in a resumed run as in one that was never stopped."""
 
-import os
-
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+
+from lightning_unlearn.random import run_seed
 
 __all__ = ["SeedEachStep"]
 
@@ -17,5 +17,4 @@ class SeedEachStep(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
         """Seed the step."""
-        seed = int(os.environ.get("PL_GLOBAL_SEED", "0"))
-        torch.manual_seed(hash((seed, trainer.current_epoch, batch_idx, trainer.global_rank)) % 2**63)
+        torch.manual_seed(hash((run_seed(), trainer.current_epoch, batch_idx, trainer.global_rank)) % 2**63)

@@ -13,6 +13,7 @@ from lightning_unlearn.data.split_data import Part, SplitData
 from lightning_unlearn.data.views import TWO_PARTS, Plan, View
 from lightning_unlearn.data.vision import Samples, VisionData
 from lightning_unlearn.exceptions import ConfigError, DataError
+from lightning_unlearn.random import run_seed
 
 __all__ = ["Serving", "UnlearningDataModule"]
 
@@ -211,7 +212,7 @@ class UnlearningDataModule(SplitData):
 
     @property
     def _order_seed(self) -> int:
-        return int(os.environ.get("PL_GLOBAL_SEED", "0")) if self.seed is None else self.seed
+        return run_seed() if self.seed is None else self.seed
 
     @property
     def _ranks(self) -> tuple[int, int]:
