@@ -3,24 +3,24 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
 from lightning.pytorch import LightningModule, seed_everything
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_unlearn.checkpoint import read_weights, save_weights
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.views import View
 from lightning_unlearn.exceptions import CheckpointError
 from lightning_unlearn.files import write_text_atomic
+from lightning_unlearn.fingerprint import hash_of_weights
 from lightning_unlearn.ranks import barrier, first_says, is_first, lock_on_first
 from lightning_unlearn.training import describe, fit_quietly, stable_repr
 
-__all__ = ["Bank", "Recipe", "hash_of_file", "hash_of_weights"]
+__all__ = ["Bank", "Recipe", "hash_of_file"]
 
 log = logging.getLogger(__name__)
 
@@ -79,23 +79,70 @@ class Bank:
         """
         model = recipe.build(seed)
         content = self.content(recipe, model, data, view, seed)
-        entry = self.folder / hashlib.sha256(content.encode()).hexdigest()[:24]
+        entry = self.entry(content)
         with lock_on_first(entry, wait=True):
-            state = self._verified(entry, content)
+            state = self.verified(entry, content)
             if first_says(state is None):
                 log.info("training %s (seed %d) for the bank", "an original" if view == "train" else "a reference", seed)
                 fit_quietly(model, data, view, recipe.max_epochs, recipe.trainer)
                 model.cpu()
                 if is_first():
-                    save_weights(entry / "weights.ckpt", model.state_dict(), dict(model.hparams))
-                    # Written last: an entry without it is unfinished and is trained again.
-                    record = {"content": json.loads(content), "sha256": hash_of_file(entry / "weights.ckpt")}
-                    write_text_atomic(entry / "entry.json", json.dumps(record, indent=1))
+                    self.keep(entry, content, model)
                 barrier()
             else:
                 # Another rank may have looked before another run had finished the entry.
                 model.load_state_dict(state or read_weights(entry / "weights.ckpt")[0])
         return model.eval()
+
+    def trained_many(
+        self, recipe: Recipe, data: UnlearningDataModule, view: View, seeds: Sequence[int], processes: int | None = None
+    ) -> list[LightningModule]:
+        """Models trained by a recipe on a view of the data, each as `trained` gives it; missing ones are trained at once.
+
+        Keys and entries are those of `trained`: equal up to the rounding of float arithmetic, which sums in another order.
+        Groups of models are trained as one module, over several processes where there are several cores, and kept as soon as
+        they are finished, so that a killed run goes on. What cannot be trained together is trained one after another; a line
+        of the log says why. The expected time is logged before the start, and the remaining time after each group.
+
+        Args:
+            recipe: How they are trained.
+            data: The data, with its forget rule.
+            view: `train` for originals, `retain` for references.
+            seeds: Seeds of weights, order and augmentation, one per model.
+            processes: How many groups are trained at once; None: one per core on a CPU, else one.
+
+        Returns:
+            The trained models on the CPU, in eval mode, in the order of `seeds`.
+        """
+        from lightning_unlearn.bank_many import train_missing  # it needs this module
+
+        train_missing(self, recipe, data, view, seeds, processes)
+        return [self.trained(recipe, data, view, seed) for seed in seeds]
+
+    def entry(self, content: str) -> Path:
+        """The folder of an entry.
+
+        Args:
+            content: See `content`.
+
+        Returns:
+            Its path; it need not exist.
+        """
+        return self.folder / hashlib.sha256(content.encode()).hexdigest()[:24]
+
+    @staticmethod
+    def keep(entry: Path, content: str, model: LightningModule) -> None:
+        """Write a trained model; the caller holds the lock of the folder.
+
+        Args:
+            entry: See `entry`.
+            content: See `content`.
+            model: The trained model.
+        """
+        save_weights(entry / "weights.ckpt", model.state_dict(), dict(model.hparams))
+        # Written last: an entry without it is unfinished and is trained again.
+        record = {"content": json.loads(content), "sha256": hash_of_file(entry / "weights.ckpt")}
+        write_text_atomic(entry / "entry.json", json.dumps(record, indent=1))
 
     @staticmethod
     def content(recipe: Recipe, untrained: LightningModule, data: UnlearningDataModule, view: View, seed: int) -> str:
@@ -131,15 +178,18 @@ class Bank:
         return json.dumps(content, sort_keys=True, default=stable_repr)
 
     @staticmethod
-    def _verified(entry: Path, content: str) -> dict[str, Tensor] | None:
-        """The weights of an entry, or None where there is none; a damaged one is named and trained again."""
+    def verified(entry: Path, content: str) -> dict[str, Tensor] | None:
+        """The weights of an entry; a damaged one is named in the log, and trained again.
+
+        Args:
+            entry: See `entry`.
+            content: See `content`.
+
+        Returns:
+            The weights by name; None where there is none, or a damaged one.
+        """
         try:
-            record = json.loads((entry / "entry.json").read_text())
-            if record["content"] != json.loads(content):
-                raise CheckpointError("its content differs from what its name stands for")
-            if record["sha256"] != hash_of_file(entry / "weights.ckpt"):
-                raise CheckpointError("its weights differ from those that were kept")
-            return read_weights(entry / "weights.ckpt")[0]
+            return _read_entry(entry, content)
         except FileNotFoundError:
             return None
         except (CheckpointError, ValueError, KeyError, TypeError) as error:
@@ -147,20 +197,13 @@ class Bank:
             return None
 
 
-def hash_of_weights(model: nn.Module) -> str:
-    """A hash of all weights and buffers.
-
-    Args:
-        model: The model.
-
-    Returns:
-        64 hexadecimal digits.
-    """
-    digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        digest.update(name.encode() + str((value.dtype, tuple(value.shape))).encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+def _read_entry(entry: Path, content: str) -> dict[str, Tensor]:
+    record = json.loads((entry / "entry.json").read_text())
+    if record["content"] != json.loads(content):
+        raise CheckpointError("its content differs from what its name stands for")
+    if record["sha256"] != hash_of_file(entry / "weights.ckpt"):
+        raise CheckpointError("its weights differ from those that were kept")
+    return read_weights(entry / "weights.ckpt")[0]
 
 
 def hash_of_file(path: Path) -> str:

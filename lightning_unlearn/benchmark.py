@@ -53,6 +53,7 @@ def plan(
     draws: Sequence[int],
     rules: Sequence[ForgetRule],
     references: int,
+    strategy: str = "auto",
 ) -> tuple[dict[str, Method], list[_ForgetSet]]:
     """Read the methods and number the forget sets, before anything is written or computed.
 
@@ -63,6 +64,7 @@ def plan(
         draws: See `benchmark`.
         rules: See `benchmark`.
         references: See `benchmark`.
+        strategy: Name of the Trainer's strategy.
 
     Returns:
         Methods by name, and forget sets.
@@ -83,7 +85,7 @@ def plan(
             "each seed and draw once."
         )
     for build in chosen.values():
-        check_chain(build())
+        check_chain(build(), strategy)
     sets = _forget_sets(rules, draws)
     taken = {seed for s in sets for seed in _reference_seeds(s, references)} & set(seeds)
     if taken:
@@ -135,11 +137,12 @@ def benchmark(
     Returns:
         The report.
     """
-    chosen, sets = plan(data, methods, seeds, draws, rules, references)
+    strategy = str((recipe_arguments or {}).get("strategy", "auto"))
+    chosen, sets = plan(data, methods, seeds, draws, rules, references, strategy)
     recipe = Recipe(lambda: untrained_copy(model), max_epochs, dict(recipe_arguments or {}))
     runner = _Runner(fresh, data, recipe, Bank(bank), Path(folder), goal, relearn_epochs, references)
     report: Report | None = None
-    with lock_on_first(folder):
+    with lock_on_first(folder, again=True):
         for forget_set in sets:
             data.draw(forget_set.draw, forget_set.rule)
             panel = Panel(fresh, data, goal, request_of(data, forget_set.name), relearn_epochs, retrain_epochs=max_epochs)

@@ -13,7 +13,6 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 
 from lightning_unlearn.artifacts import Artifacts
-from lightning_unlearn.bank import hash_of_weights
 from lightning_unlearn.callbacks.guard_finite import GuardFinite
 from lightning_unlearn.callbacks.rank_statistics import RankStatistics
 from lightning_unlearn.callbacks.seed_each_step import SeedEachStep
@@ -23,11 +22,13 @@ from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.views import VIEWS
 from lightning_unlearn.exceptions import ChainError, ConfigError
 from lightning_unlearn.files import write_atomic, write_text_atomic
+from lightning_unlearn.fingerprint import hash_of_weights
 from lightning_unlearn.random import run_seed
+from lightning_unlearn.ranks import is_first
 from lightning_unlearn.stages.base import UnlearningStage
 from lightning_unlearn.training import describe_optimizer, quiet, stable_repr
 
-__all__ = ["StageResult", "check_chain", "run_chain"]
+__all__ = ["StageResult", "check_chain", "detach", "remove_stage_files", "run_chain", "run_stage"]
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +124,6 @@ def run_chain(
 
     Raises:
         ConfigError: The folder holds finished stages of another run.
-        KeyboardInterrupt: Somebody ended it; Lightning only ends the fit.
     """
     artifacts = Artifacts()
     results: list[StageResult] = []
@@ -143,40 +143,78 @@ def run_chain(
     for i, stage in enumerate(stages):
         if i < done:
             continue
-        name = type(stage).__name__
-        before = data.serve(stage.view, stage.batch_size, stage.forget_batch_size, salt=f"{i}/{name}")
-        begin = time.perf_counter()
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
-        try:
-            stage.bind(model, artifacts)
-            try:
-                epochs, steps = stage.length(data)
-                links = [SeedEachStep(), GuardFinite(), RankStatistics()]
-                with quiet():
-                    trainer = fresh(max_epochs=epochs, max_steps=steps, callbacks=links)
-                    trainer.fit(stage, datamodule=data)
-                if torch.cuda.is_available():
-                    torch.cuda.synchronize()
-            finally:
-                stage.release()
-        finally:
-            data.serving = before
-            detach(model)
-        seconds = time.perf_counter() - begin
-        summary = {key: dict(values) for key, values in stage.summary().items()}
+        results.append(run_stage(fresh, model, data, stage, artifacts, i))
         if folder is not None:
-            log.info("stage %d of %d, %s: %.1f s", i + 1, len(stages), name, seconds)
-        peak = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0
-        results.append(StageResult(name, seconds, _work_of_all_ranks(stage, trainer), summary, stage.note, peak))
-        if trainer.interrupted:
-            raise KeyboardInterrupt
-        if folder is not None and trainer.is_global_zero:
+            log.info("stage %d of %d, %s: %.1f s", i + 1, len(stages), results[-1].name, results[-1].seconds)
+        if folder is not None and is_first():
             # The result first: the checkpoint is what says that the stage has ended.
             write_text_atomic(folder / f"stage{i}.json", json.dumps(asdict(results[-1])))
             saved = {"run": identity, "state_dict": model.state_dict(), "artifacts": artifacts.state_dict()}
             write_atomic(folder / f"stage{i}.ckpt", partial(torch.save, saved))
     return results
+
+
+def run_stage(
+    fresh: TrainerFactory,
+    model: nn.Module,
+    data: UnlearningDataModule,
+    stage: UnlearningStage,
+    artifacts: Artifacts,
+    position: int,
+) -> StageResult:
+    """Run one stage of a chain on a model, in place.
+
+    Args:
+        fresh: See `run_chain`.
+        model: Gives logits of images.
+        data: The shared data.
+        stage: The stage.
+        artifacts: What earlier stages left; it leaves its own there.
+        position: Its number in the chain, from 0.
+
+    Returns:
+        What it took.
+
+    Raises:
+        KeyboardInterrupt: Somebody ended it; Lightning only ends the fit.
+    """
+    name = type(stage).__name__
+    before = data.serve(stage.view, stage.batch_size, stage.forget_batch_size, salt=f"{position}/{name}")
+    begin = time.perf_counter()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        stage.bind(model, artifacts)
+        try:
+            epochs, steps = stage.length(data)
+            links = [SeedEachStep(), GuardFinite(), RankStatistics()]
+            with quiet():
+                trainer = fresh(max_epochs=epochs, max_steps=steps, callbacks=links)
+                stage.attach(trainer)
+                trainer.fit(stage, datamodule=data)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+        finally:
+            stage.release()
+    finally:
+        data.serving = before
+        detach(model)
+    seconds = time.perf_counter() - begin
+    summary = {key: dict(values) for key, values in stage.summary().items()}
+    peak = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    return StageResult(name, seconds, _work_of_all_ranks(stage, trainer), summary, stage.note, peak)
+
+
+def remove_stage_files(folder: Path) -> None:
+    """Remove what finished stages left: a run that has ended needs it no more, and it tells of forgotten samples.
+
+    Args:
+        folder: The folder of the run.
+    """
+    for path in [*folder.glob("stage*.ckpt"), *folder.glob("stage*.json")]:
+        path.unlink()
 
 
 def detach(model: nn.Module) -> None:
@@ -200,8 +238,7 @@ def _finished(folder: Path | None, stages: int) -> int:
 def _identity(model: nn.Module, data: UnlearningDataModule, stages: Sequence[UnlearningStage]) -> dict[str, str]:
     """What a run must have in common with the one that it goes on with."""
     described = [
-        (type(stage).__qualname__, describe_optimizer(stage.optimizer), stable_repr(stage.selector), _plain_settings(stage))
-        for stage in stages
+        (type(stage).__qualname__, _optimizers(stage), stable_repr(stage.selector), _plain_settings(stage)) for stage in stages
     ]
     return {
         "weights": hash_of_weights(model),
@@ -216,6 +253,11 @@ def _plain_settings(stage: UnlearningStage) -> list[tuple[str, str]]:
     """The arguments that a stage kept. Lists and private attributes are left out: they may hold what a fit recorded."""
     given = {key: value for key, value in vars(stage).items() if not key.startswith("_") and key != "training"}
     return sorted((key, repr(value)) for key, value in given.items() if isinstance(value, str | int | float | tuple | None))
+
+
+def _optimizers(stage: UnlearningStage) -> list[str]:
+    """Classes and settings of the optimisers of a stage: those attributes that are called so."""
+    return [describe_optimizer(value) for key, value in sorted(vars(stage).items()) if key.endswith("optimizer") and value]
 
 
 def _work_of_all_ranks(stage: UnlearningStage, trainer: Trainer) -> float:

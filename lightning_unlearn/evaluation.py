@@ -16,10 +16,11 @@ from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.loaders import EvaluationLoader
 from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.outputs import Outputs, PartOutputs
+from lightning_unlearn.stages.base import UnlearningStage
 from lightning_unlearn.stages.fine_tune import FineTune
 from lightning_unlearn.training import quiet
 
-__all__ = ["collect_outputs", "relearn_forgotten"]
+__all__ = ["collect_outputs", "outputs_of", "relearn", "relearn_forgotten", "relearning_stages"]
 
 
 class _LogitCollector(LightningModule):
@@ -103,6 +104,18 @@ def _relearning_optimizer(params: list[nn.Parameter]) -> Optimizer:
     return SGD(params, lr=0.02, momentum=0.9)
 
 
+def relearning_stages(epochs: int) -> list[UnlearningStage]:
+    """The chain that shows whether memories come back: fine-tuning of the whole network on retained samples alone.
+
+    Args:
+        epochs: Epochs, SGD at learning rate 0.02, momentum 0.9.
+
+    Returns:
+        One stage.
+    """
+    return [FineTune(max_epochs=epochs, optimizer=_relearning_optimizer, cache=False)]
+
+
 def relearn_forgotten(fresh: TrainerFactory, model: nn.Module, data: UnlearningDataModule, epochs: int = 3) -> PartOutputs:
     """Outputs on the forgotten samples after a copy of the model was fine-tuned on the retained ones alone.
 
@@ -117,7 +130,25 @@ def relearn_forgotten(fresh: TrainerFactory, model: nn.Module, data: UnlearningD
     Returns:
         Outputs on the forgotten part.
     """
+    return relearn(fresh, model, data, epochs, ["forget"])["forget"]
+
+
+def relearn(
+    fresh: TrainerFactory, model: nn.Module, data: UnlearningDataModule, epochs: int, parts: Sequence[Part]
+) -> dict[Part, PartOutputs]:
+    """Outputs on parts of the data after a copy of the model was fine-tuned on the retained samples; see `relearn_forgotten`.
+
+    Args:
+        fresh: Makes a Trainer.
+        model: Gives logits of images; stays as it is.
+        data: The shared data.
+        epochs: Epochs of fine-tuning.
+        parts: Which parts.
+
+    Returns:
+        Outputs by part.
+    """
     relearned = copy.deepcopy(model)
     measure = partial(fresh, measuring=True)
-    run_chain(measure, relearned, data, [FineTune(max_epochs=epochs, optimizer=_relearning_optimizer, cache=False)])
-    return collect_outputs(fresh, relearned, data, ["forget"])["forget"]
+    run_chain(measure, relearned, data, relearning_stages(epochs))
+    return collect_outputs(fresh, relearned, data, parts)

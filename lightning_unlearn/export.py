@@ -4,7 +4,9 @@ import copy
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import safetensors.torch
 import torch
@@ -12,14 +14,15 @@ from torch import Tensor, nn
 
 from lightning_unlearn.exceptions import ConfigError
 from lightning_unlearn.files import write_atomic, write_text_atomic
-from lightning_unlearn.model_card import Exported, model_card
+from lightning_unlearn.functional.quantise import quantise_weights
+from lightning_unlearn.model_card import Exported, Int8, model_card
 from lightning_unlearn.rebuild import Plain, Recipe, find_recipe
 from lightning_unlearn.report.decode import decode
 from lightning_unlearn.report.schema import Report
 
 __all__ = ["export"]
 
-WEIGHTS = "model.safetensors"
+WEIGHTS, INT8_WEIGHTS = "model.safetensors", "model.int8.safetensors"
 # In the order of writing: without config.json nothing is taken for a model.
 TEXTS = ("modeling.py", "README.md", "config.json")
 # What timm needs to know of an architecture, whatever was trained.
@@ -39,6 +42,7 @@ def export(
     input_size: tuple[int, int, int],
     report: Report | Mapping[str, object] | None = None,
     overwrite: bool = False,
+    int8: Mapping[str, tuple[float, float]] | None = None,
 ) -> Path:
     """Write `model.safetensors`, `config.json`, `README.md` and, for a class, its source as `modeling.py`.
 
@@ -60,6 +64,8 @@ def export(
         input_size: Channels, height and width of the images.
         report: The evidence: a report, or the content of its JSON file.
         overwrite: Whether the files of an earlier export may be replaced.
+        int8: What `check_int8` found; then `model.int8.safetensors` is written too, and the card has these figures. Each
+            rounded weight is an int8 tensor `NAME` and its scales `NAME.scale`, see `functional.quantise`.
 
     Returns:
         The folder.
@@ -71,7 +77,10 @@ def export(
     if target.exists() and not target.is_dir():
         raise ConfigError(f"{folder} is a file; needed: a folder for the export. Give another path.")
     if not overwrite and target.is_dir() and any(target.iterdir()):
-        raise ConfigError(f"{folder} is not empty; nothing was written. Give a new folder, or allow overwriting.")
+        raise ConfigError(
+            f"{folder} is not empty; nothing was written. Give a new folder, or --overwrite (overwrite=True) to replace an "
+            "earlier export."
+        )
     evidence = _report(report)
     _check(num_classes, classes, mean, std, input_size)
     # A compiled module prefixes all names; channels-last weights differ in the last bits of their outputs.
@@ -90,6 +99,9 @@ def export(
     if shape != (1, num_classes):
         raise ConfigError(f"The network gives {shape} for one image; needed: logits (1, {num_classes}).")
     weights = safetensors.torch.save(tensors, metadata={"format": "pt"})
+    files = {WEIGHTS: weights}
+    if int8 is not None:
+        files[INT8_WEIGHTS] = safetensors.torch.save(quantise_weights(tensors), metadata={"format": "pt"})
     card = Exported(
         name=architecture,
         library="pytorch" if recipe.source or recipe.replaced else "timm",
@@ -98,15 +110,20 @@ def export(
         mean=[float(value) for value in mean],
         std=[float(value) for value in std],
         input_size=input_size,
-        sha256=hashlib.sha256(weights).hexdigest(),
+        sha256=_sha256(weights),
         loading=recipe.code(),
         note=_note(recipe),
+        int8=None if int8 is None else Int8(int8, len(files[INT8_WEIGHTS]) / len(weights), _sha256(files[INT8_WEIGHTS])),
     )
     texts = {"README.md": model_card(card, evidence), "config.json": _config(card, network, recipe)}
     if recipe.source is not None:
         texts["modeling.py"] = recipe.source
-    _write(target, weights, texts)
+    _write(target, files, texts)
     return target
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _report(report: Report | Mapping[str, object] | None) -> Report | None:
@@ -180,12 +197,17 @@ def _config(card: Exported, network: nn.Module, recipe: Recipe) -> str:
     return json.dumps(config, indent=2) + "\n"
 
 
-def _write(folder: Path, weights: bytes, texts: Mapping[str, str]) -> None:
+def _write(folder: Path, weights: Mapping[str, bytes], texts: Mapping[str, str]) -> None:
     """Write the files, each whole; files of an earlier export that this one lacks go."""
-    for name in TEXTS:
-        if folder.is_dir() and name not in texts:
+    for name in (INT8_WEIGHTS, *TEXTS):
+        if folder.is_dir() and name not in texts and name not in weights:
             (folder / name).unlink(missing_ok=True)
-    write_atomic(folder / WEIGHTS, lambda file: file.write(weights))
+    for name, content in weights.items():
+        write_atomic(folder / name, partial(_put, content))
     for name in TEXTS:
         if name in texts:
             write_text_atomic(folder / name, texts[name])
+
+
+def _put(content: bytes, file: BinaryIO) -> None:
+    file.write(content)

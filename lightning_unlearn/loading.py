@@ -1,15 +1,17 @@
 """Put weights into a model, and see that model, data and references fit together."""
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
+from lightning_unlearn.cautions import of_reference
 from lightning_unlearn.checkpoint import load_into, read_weights
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.exceptions import CheckpointError, DataError
 
-__all__ = ["check_model", "load_reference"]
+__all__ = ["check_model", "load_reference", "load_references"]
 
 
 def check_model(model: nn.Module, data: UnlearningDataModule, checkpoint: str | None = None) -> None:
@@ -69,3 +71,43 @@ def load_reference(model: nn.Module, path: str, data: UnlearningDataModule) -> n
             "forget rule and --data.view retain."
         )
     return reference
+
+
+def load_references(
+    model: nn.Module, paths: Sequence[str], data: UnlearningDataModule, original: nn.Module | None = None
+) -> tuple[list[nn.Module], list[str]]:
+    """References to compare a model with, and what is doubtful about them.
+
+    Args:
+        model: The model; it is not changed.
+        paths: Checkpoints of the references.
+        data: The data, with what is forgotten.
+        original: The model before unlearning, where `model` is not that.
+
+    Returns:
+        The references, and a sentence about each that was trained on unknown or other retained samples.
+
+    Raises:
+        CheckpointError: One does not fit, was trained on forgotten samples, or has the weights of the model, of the original,
+            or of another reference.
+    """
+    known = [("the model itself", model)] + ([] if original is None else [("the original", original)])
+    references, cautions = [], []
+    for path in paths:
+        reference = load_reference(model, path, data)
+        twin = next((name for name, other in known if _same_weights(reference, other)), None)
+        if twin is not None:
+            raise CheckpointError(
+                f"{path} holds the weights of {twin}, so comparing with it says nothing. Needed: models that were "
+                "trained anew without the forgotten samples (fit with the same forget rule and --data.view retain), each with "
+                "another seed."
+            )
+        known.append((path, reference))
+        references.append(reference)
+        cautions += of_reference(path, data)
+    return references, cautions
+
+
+def _same_weights(a: nn.Module, b: nn.Module) -> bool:
+    theirs = b.state_dict()
+    return all(torch.equal(value.cpu(), theirs[name].cpu()) for name, value in a.state_dict().items())

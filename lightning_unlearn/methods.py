@@ -1,6 +1,8 @@
 """Shipped configurations by short name, and methods as lists of fresh stages."""
 
 import difflib
+import inspect
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -73,17 +75,31 @@ def load_method(name: str) -> Method:
     Returns:
         The method; its file is read and checked.
     """
-    method = Method(find_config(name if "/" in name or name.endswith(".yaml") else f"method/{name}"))
+    method = Method(find_config(name if "/" in name or name.endswith(".yaml") else f"method/{name}", "method"))
     _ = method.settings
     return method
 
 
 def _first_line(message: str, stages: object) -> str:
     """The error, with the nearest stage where a class is not known."""
-    names = [entry.get("class_path", "") if isinstance(entry, dict) else str(entry) for entry in stages or []]  # type: ignore[attr-defined]
+    listed = stages if isinstance(stages, list) else []
+    names = [entry.get("class_path", "") if isinstance(entry, dict) else str(entry) for entry in listed]
     known = list(lightning_unlearn.stages.__all__)
     for name in names:
         if "." not in name and name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             return f"no stage is called {name!r}." + (f" Nearest: {near[0]!r}." if near else f" Known: {', '.join(known)}.")
-    return " ".join(message.split())[:300]
+    text = " ".join(message.split())
+    if found := re.search(r"Option '([^']+)' is not accepted", text):
+        kinds = [getattr(lightning_unlearn.stages, str(name).rpartition(".")[2], None) for name in names]
+        known = sorted({a for kind in kinds if kind is not None for a in _arguments(kind)})
+        near = difflib.get_close_matches(found[1], known, n=1)
+        return f"no stage in it has an argument {found[1]!r}." + (f" Nearest: {near[0]!r}." if near else "")
+    if found := re.search(r"No module named '([^']+)'", text):
+        return f"there is no module {found[1]!r} in this folder ({Path.cwd()}) nor among the installed packages."
+    return text[:300]
+
+
+def _arguments(kind: type) -> set[str]:
+    """Names that a constructor takes, through its base classes too."""
+    return {name for base in kind.__mro__ if "__init__" in vars(base) for name in inspect.signature(base.__init__).parameters}

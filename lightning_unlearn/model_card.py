@@ -3,7 +3,7 @@
 import math
 import re
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import yaml
@@ -11,7 +11,7 @@ import yaml
 from lightning_unlearn.report.labels import METRICS, SCREENING, metric, number, plain, with_spread
 from lightning_unlearn.report.schema import Report, Request, Row
 
-__all__ = ["Exported", "escape", "model_card"]
+__all__ = ["Exported", "Int8", "escape", "int8_remark", "model_card"]
 
 # Anywhere; bare links and emoji codes; at the start of a line: heads, lists and rules.
 MARKUP = re.compile(r"[\\`*_\[\]|~$@]|(?<=www)\.|:(?=[/a-zA-Z+-])|^[#+=-]|(?<=\d)[.)](?=\s)", re.IGNORECASE)
@@ -35,6 +35,32 @@ ALWAYS = (
 )
 
 
+_INT8_LOADING = """\
+from safetensors.torch import load_file
+
+stored = load_file("model.int8.safetensors")
+for name in [name for name in stored if name + ".scale" in stored]:
+    scale = stored.pop(name + ".scale")
+    stored[name] = stored[name] * scale.view(-1, *[1] * (stored[name].dim() - 1))
+network.load_state_dict(stored)
+"""
+
+
+@dataclass(frozen=True)
+class Int8:
+    """What the card says about the weights rounded to 8 bits.
+
+    Attributes:
+        figures: Before and after rounding, by metric; see `check_int8`.
+        size: Bytes of the file, as a share of that of the full weights.
+        sha256: Of `model.int8.safetensors`.
+    """
+
+    figures: Mapping[str, tuple[float, float]]
+    size: float
+    sha256: str
+
+
 @dataclass(frozen=True)
 class Exported:
     """What the card says about the model itself.
@@ -50,6 +76,7 @@ class Exported:
         sha256: Of `model.safetensors`.
         loading: Python that rebuilds `network` inside the folder.
         note: A sentence before it, in markdown.
+        int8: The rounded weights; None: there are none.
     """
 
     name: str
@@ -62,6 +89,7 @@ class Exported:
     sha256: str
     loading: str
     note: str = ""
+    int8: Int8 | None = None
 
 
 def escape(text: str) -> str:
@@ -102,6 +130,7 @@ def model_card(model: Exported, report: Report | None = None) -> str:
         *_limits(report),
         "## How to load",
         *_loading(model),
+        *([] if model.int8 is None else _int8(model.int8)),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -114,7 +143,7 @@ def _model(model: Exported) -> list[str]:
         "## Model",
         "\n".join([
             f"- Image classifier {escape(model.name)} with {_grouped(model.parameters)} weights.",
-            f"- {len(model.classes)} classes: {', '.join(shown)}{more}.",
+            f"- {len(model.classes)} classes: {('; ' if any(',' in name for name in shown) else ', ').join(shown)}{more}.",
             f"- Input: {channels} channels, {height} x {width} pixels in 0 ... 1, minus the mean "
             f"{_list(model.mean)}, divided by {_list(model.std)}.",
             f"- SHA-256 of `model.safetensors`: `{model.sha256}`.",
@@ -202,6 +231,41 @@ def _loading(model: Exported) -> list[str]:
         *([model.note] if model.note else []),
         f"Inside this folder:\n\n```python\n{code}\n```",
         "`network(x)` gives logits for normalised images of shape (B, C, H, W).",
+    ]
+
+
+def int8_remark(figures: Mapping[str, tuple[float, float]]) -> str:
+    """Whether the rounded weights tell forgotten from unseen samples as the full ones do.
+
+    Args:
+        figures: Before and after, by metric.
+
+    Returns:
+        A sentence.
+    """
+    name = "forget_unseen/auc"
+    if name not in figures:
+        return "There are no forgotten and unseen samples to compare, so nothing is said about forgetting."
+    (before, after), low, high = figures[name], figures[f"{name}/low"][0], figures[f"{name}/high"][0]
+    text = f"Forgotten against unseen samples: {number(name, before)} before and {number(name, after)} after rounding"
+    interval = f"interval {number(name, low)} to {number(name, high)} of the full weights"
+    if low <= after <= high:
+        return f"{text}, inside the {interval}: with so many forgotten samples, rounding moves it by less than can be told."
+    side = "know more of what was forgotten" if after > before else "are less certain on what was forgotten"
+    return f"{text}, outside the {interval}: the rounded weights {side}. Do not hand them on as unlearned."
+
+
+def _int8(model: Int8) -> list[str]:
+    shown = [name for name in model.figures if not name.endswith(("/low", "/high"))]
+    body = ([metric(name).label, *(number(name, value) for value in model.figures[name])] for name in shown)
+    return [
+        "## Int8 weights",
+        f"`model.int8.safetensors` holds the same weights in {100 * model.size:.0f} % of the bytes: of every matrix and kernel "
+        "`NAME` the integers (-127 ... 127, int8), and in `NAME.scale` one factor per output channel, its largest absolute "
+        "weight / 127. Everything else is as in `model.safetensors`. Measured with these weights:",
+        _table(["metric", "full", "int8"], body),
+        int8_remark(model.figures),
+        f"SHA-256: `{model.sha256}`. After the lines above:\n\n```python\n{_INT8_LOADING}```",
     ]
 
 

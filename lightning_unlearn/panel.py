@@ -1,6 +1,7 @@
 """Judge models on one split: the original and the references, whose outputs are collected once, and every unlearned model."""
 
 import hashlib
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,12 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_unlearn.cautions import loss_of_retained, of_relearning, of_split
 from lightning_unlearn.chain import StageResult, TrainerFactory
 from lightning_unlearn.data.datamodule import UnlearningDataModule
-from lightning_unlearn.evaluation import outputs_of, relearn_forgotten
+from lightning_unlearn.data.split_data import Part
+from lightning_unlearn.evaluation import outputs_of, relearn
 from lightning_unlearn.metrics.change import weight_distance
+from lightning_unlearn.metrics.relearn import relearn_time
 from lightning_unlearn.metrics.screen import Goal, Screen, levels, screen
 from lightning_unlearn.outputs import Outputs
+from lightning_unlearn.relearn_curve import relearn_curve
 from lightning_unlearn.report.schema import Kind, Report, Request, Role, Row, StageRecord
 
 __all__ = ["Panel", "machine", "new_report", "request_of"]
@@ -42,6 +47,13 @@ class Panel:
         relearn_epochs: Epochs of retain-only fine-tuning; 0: it is left out.
         retrain_epochs: Epochs of the original's recipe, for the cost as a share of retraining; None: not known.
         svc: Whether the published SVC attack is run too.
+        relearn_steps: Steps on the forgotten samples within which the relearn time is looked for; 0: it is left out.
+        relearn_target: The forget accuracy that counts as back, the original's, 0 ... 1.
+        original: Outputs of the model before unlearning; None until it was added.
+        weights: Its weights.
+        references: What the references gave.
+        harm: What must be said of the relearn figures.
+        cautions: What the report must warn of.
     """
 
     fresh: TrainerFactory
@@ -51,7 +63,11 @@ class Panel:
     relearn_epochs: int = 3
     retrain_epochs: int | None = None
     svc: bool = False
+    relearn_steps: int = 0
+    relearn_target: float = math.nan
     original: Outputs | None = None
+    harm: list[str] = field(default_factory=list)
+    cautions: list[str] = field(default_factory=list)
     weights: Mapping[str, Tensor] | None = None
     references: list[_Judged] = field(default_factory=list)
 
@@ -65,8 +81,10 @@ class Panel:
             Its row.
         """
         self.weights = {name: value.detach().clone().cpu() for name, value in model.state_dict().items()}
-        judged = self._judge(model)
+        judged = self._judge(model, ["forget", "retain"])
         self.original = judged.outputs
+        if judged.relearned is not None:
+            self.harm = of_relearning(judged.outputs.retain.accuracy, judged.relearned.retain.accuracy)
         return self._row("original", "original", 0, self._screen(judged, original=False), model)
 
     def add_references(self, models: Sequence[nn.Module], seeds: Sequence[int]) -> list[Row]:
@@ -99,7 +117,11 @@ class Panel:
         Returns:
             Its row.
         """
-        row = self._row(method, "method", seed, self._screen(self._judge(model)), model)
+        judged = self._judge(model)
+        row = self._row(method, "method", seed, self._screen(judged), model)
+        if self.original is not None and self.goal != "repair":
+            row.notes[:0] = loss_of_retained(self.original.retain.accuracy, judged.outputs.retain.accuracy)
+        row.notes += self.harm
         row.settings = settings
         retraining = self.retraining_work
         row.notes += [result.note for result in results if result.note]
@@ -136,12 +158,13 @@ class Panel:
         relearned = [r.relearned for r in self.references if r.relearned is not None]
         return levels([r.outputs for r in self.references], relearned, svc=self.svc)
 
-    def _judge(self, model: nn.Module) -> _Judged:
+    def _judge(self, model: nn.Module, parts: Sequence[Part] = ("forget",)) -> _Judged:
+        """Of the original, what becomes of retained samples too says whether the fine-tuning suits the model."""
         outputs = outputs_of(self.fresh, model, self.data)
         if self.relearn_epochs == 0:
             return _Judged(outputs, None)
-        again = relearn_forgotten(self.fresh, model, self.data, self.relearn_epochs)
-        return _Judged(outputs, Outputs(again, outputs.retain, outputs.test, outputs.unseen))
+        again = relearn(self.fresh, model, self.data, self.relearn_epochs, parts)
+        return _Judged(outputs, Outputs(again["forget"], again.get("retain", outputs.retain), outputs.test, outputs.unseen))
 
     def _screen(self, judged: _Judged, references: Sequence[_Judged] | None = None, original: bool = True) -> Screen:
         references = self.references if references is None else references
@@ -155,8 +178,24 @@ class Panel:
             svc=self.svc,
         )
 
+    def _add_relearn_time(self, row: Row, model: nn.Module) -> None:
+        """Steps until forget accuracy is back: a censored value where it never is."""
+        curve = relearn_curve(self.fresh, model, self.data, self.relearn_target, self.relearn_steps)
+        time = relearn_time(curve, self.relearn_target)
+        row.metrics["relearn/time"] = math.nan if time is None else time
+        back = f"{100 * self.relearn_target:.1f} %, the original's"
+        if time is None:
+            row.notes.append(
+                f"Relearn time: forget accuracy was not back at {back}, within {self.relearn_steps} steps on the forgotten "
+                f"samples; it reached {100 * max(curve):.1f} %."
+            )
+        else:
+            row.notes.append(f"Relearn time: {time} steps on the forgotten samples until their accuracy is back at {back}.")
+
     def _row(self, method: str, role: Role, seed: int, result: Screen, model: nn.Module) -> Row:
         row = Row(method, role, self.request.name, seed, dict(result.metrics), notes=list(result.notes))
+        if self.relearn_steps:
+            self._add_relearn_time(row, model)
         details: dict[str, Any] = result.details
         counts = details["histograms"]["counts"]
         references = [values for name, values in counts.items() if name.startswith("reference")]
@@ -221,7 +260,7 @@ def new_report(kind: Kind, panel: Panel, title: str | None = None) -> Report:
         The report.
     """
     data = panel.data
-    warnings = []
+    warnings = [*panel.cautions, *of_split(data)]
     if data.saw_everything:
         warnings.append(
             "Nothing is known about which samples the checkpoint never saw: the test set was cut into two disjoint halves, "

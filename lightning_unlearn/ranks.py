@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Generator
 from pathlib import Path
 
 import torch.distributed as dist
@@ -10,6 +10,8 @@ import torch.distributed as dist
 from lightning_unlearn.files import lock_folder
 
 __all__ = ["barrier", "first_says", "is_first", "lock_on_first"]
+
+_held: set[Path] = set()
 
 
 def is_first() -> bool:
@@ -47,14 +49,25 @@ def first_says(value: bool) -> bool:
     return found[0]
 
 
-def lock_on_first(folder: str | Path, wait: bool = False) -> AbstractContextManager[None]:
+@contextlib.contextmanager
+def lock_on_first(folder: str | Path, wait: bool = False, again: bool = False) -> Generator[None]:
     """`lock_folder` on the first rank, nothing on the others.
 
     Args:
         folder: The folder.
         wait: Whether to wait until another process lets go.
+        again: Whether it is enough that a caller further up in this process holds the folder.
 
-    Returns:
-        A context manager.
+    Yields:
+        Nothing.
     """
-    return lock_folder(folder, wait) if is_first() else contextlib.nullcontext()
+    path = Path(folder).resolve()
+    if not is_first() or (again and path in _held):
+        yield
+        return
+    with lock_folder(folder, wait):
+        _held.add(path)
+        try:
+            yield
+        finally:
+            _held.discard(path)

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
 from lightning_unlearn.exceptions import ConfigError
 
-__all__ = ["Schedule", "build_optimizer", "with_schedule"]
+__all__ = ["Schedule", "build_optimizer", "build_schedule", "with_schedule"]
 
 Schedule: TypeAlias = Literal["constant", "cosine", "one_cycle"]
 
@@ -35,6 +35,30 @@ def build_optimizer(factory: Callable[..., Optimizer], parameters: Iterable[nn.P
         raise ConfigError(f"The optimizer refuses its settings: {error}. Change them in `optimizer`.") from error
 
 
+def build_schedule(optimizer: Optimizer, schedule: Schedule, steps: int) -> LRScheduler | None:
+    """A schedule stepped once a step.
+
+    Args:
+        optimizer: The optimiser; its learning rate is the highest of the schedule.
+        schedule: `constant`; `cosine` (to zero); `one_cycle` (torch's OneCycleLR, Smith and Topin 2019: up from a 25th over
+            30 % of the steps, down to nearly zero, momentum cycled between 0.95 and 0.85).
+        steps: Steps of the whole fit.
+
+    Returns:
+        The scheduler; None where the rate is constant.
+    """
+    if schedule == "constant":
+        return None
+    # A fit of no step still builds its schedule.
+    steps = max(1, steps)
+    if schedule == "cosine":
+        return CosineAnnealingLR(optimizer, T_max=steps)
+    rates = [group["lr"] for group in optimizer.param_groups]
+    # Some optimisers, such as Adagrad, have no momentum to cycle.
+    cycled = bool({"momentum", "betas"} & set(optimizer.defaults))
+    return OneCycleLR(optimizer, rates, total_steps=steps, cycle_momentum=cycled)
+
+
 def with_schedule(
     module: LightningModule, optimizer: Optimizer, schedule: Schedule
 ) -> OptimizerConfig | OptimizerLRSchedulerConfig:
@@ -42,25 +66,16 @@ def with_schedule(
 
     Args:
         module: The module that is fitted; its Trainer knows the number of steps.
-        optimizer: The optimiser; its learning rate is the highest of the schedule.
-        schedule: `constant`; `cosine` (to zero); `one_cycle` (torch's OneCycleLR, Smith and Topin 2019: up from a 25th over
-            30 % of the steps, down to nearly zero, momentum cycled between 0.95 and 0.85).
+        optimizer: The optimiser.
+        schedule: See `build_schedule`.
 
     Returns:
         Lightning's configuration.
     """
     if schedule == "constant":
         return {"optimizer": optimizer}
-    # A fit of no step still builds its schedule.
-    steps = max(1, int(module.trainer.estimated_stepping_batches))
-    scheduler: LRScheduler
-    if schedule == "cosine":
-        scheduler = CosineAnnealingLR(optimizer, T_max=steps)
-    else:
-        rates = [group["lr"] for group in optimizer.param_groups]
-        # Some optimisers, such as Adagrad, have no momentum to cycle.
-        cycled = bool({"momentum", "betas"} & set(optimizer.defaults))
-        scheduler = OneCycleLR(optimizer, rates, total_steps=steps, cycle_momentum=cycled)
+    scheduler = build_schedule(optimizer, schedule, int(module.trainer.estimated_stepping_batches))
+    assert scheduler is not None
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 

@@ -33,11 +33,12 @@ def config_names(group: str | None = None) -> list[str]:
     return sorted(name for name in names if group is None or name.startswith(f"{group}/"))
 
 
-def find_config(name: str) -> Path:
+def find_config(name: str, group: str | None = None) -> Path:
     """The file that a name stands for: a path, or the short name of a shipped file.
 
     Args:
         name: Path or short name.
+        group: Where a name is not known, only those of this group are offered; None: all.
 
     Returns:
         The file.
@@ -51,6 +52,8 @@ def find_config(name: str) -> Path:
     shipped = config_folder() / (name if name.endswith(".yaml") else f"{name}.yaml")
     if shipped.is_file() and shipped.resolve().is_relative_to(config_folder().resolve()):
         return shipped
-    near = difflib.get_close_matches(name, config_names(), n=1, cutoff=0.4)
-    hint = f" Nearest shipped name: {near[0]!r}." if near else f" Shipped: {', '.join(config_names())}."
+    known = config_names(group)
+    wanted = name if group is None or "/" in name else f"{group}/{name.removesuffix('.yaml')}"
+    near = difflib.get_close_matches(wanted, known, n=1, cutoff=0.4 if group is None else 0.75)
+    hint = f" Nearest shipped name: {near[0]!r}." if near else f" Shipped: {', '.join(known)}."
     raise ConfigError(f"No config {name!r}: it is neither a file nor a shipped name.{hint}")

@@ -1,115 +1,56 @@
 """The Trainer that also unlearns and evaluates."""
 
 import copy
-import inspect
 import logging
-import sys
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, TypeAlias
 
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, ProgressBar
+from lightning.pytorch import LightningModule
 from torch import nn
 
+from lightning_unlearn.audit.given import audit_given, check_lists
+from lightning_unlearn.audit.run import audit, check_audit
+from lightning_unlearn.bank import Bank, Recipe
 from lightning_unlearn.benchmark import benchmark
-from lightning_unlearn.chain import check_chain, run_chain
-from lightning_unlearn.checkpoint import AtomicCheckpointIO, load_into, read_weights, save_weights
+from lightning_unlearn.cautions import of_original, of_split
+from lightning_unlearn.chain import check_chain, remove_stage_files, run_chain
+from lightning_unlearn.checkpoint import load_into, read_weights, save_weights
+from lightning_unlearn.classifier import untrained_copy
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.forget import ForgetRule
+from lightning_unlearn.evaluation import collect_outputs
 from lightning_unlearn.exceptions import ConfigError, DataError
-from lightning_unlearn.loading import check_model, load_reference
+from lightning_unlearn.fresh import FreshTrainer
+from lightning_unlearn.loading import check_model, load_references
+from lightning_unlearn.methods import load_method
 from lightning_unlearn.metrics.screen import Goal
 from lightning_unlearn.panel import Panel, new_report, request_of
 from lightning_unlearn.ranks import lock_on_first
 from lightning_unlearn.report.schema import Report
 from lightning_unlearn.report.writing import save_report
+from lightning_unlearn.scores import SampleScores, sample_scores
 from lightning_unlearn.stages.base import UnlearningStage
 
-__all__ = ["UnlearningTrainer"]
+__all__ = ["Tier", "UnlearningTrainer"]
 
 log = logging.getLogger(__name__)
 
-# Arguments of the Trainer that originals and references are trained with too.
-_RECIPE = (
-    *("accelerator", "devices", "strategy", "precision", "num_nodes", "sync_batchnorm", "deterministic"),
-    *("gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches"),
-)
+Tier: TypeAlias = Literal["screen", "audit", "benchmark"]
 
 
-class UnlearningTrainer(Trainer):
-    """Lightning's Trainer with two more verbs: `unlearn` and `evaluate`.
-
-    Each stage of unlearning runs in a fresh Trainer built from the same arguments, because it has its own optimiser, loader,
-    length and DDP wrapping.
+class UnlearningTrainer(FreshTrainer):
+    """Lightning's Trainer with further verbs: `unlearn`, `evaluate`, `benchmark` and `scores`.
 
     Args:
         *args: See Lightning's Trainer.
         **kwargs: See Lightning's Trainer.
+
+    Raises:
+        ConfigError: The precision is a pure half.
     """
 
     # The exact configuration, YAML, shown in reports; the command line sets it.
     configuration: str = ""
-
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        given = kwargs.get("plugins") or []
-        plugins = [*given] if isinstance(given, list) else [given]
-        if not any(isinstance(plugin, AtomicCheckpointIO) for plugin in plugins):
-            plugins.append(AtomicCheckpointIO())
-        kwargs["plugins"] = plugins
-        self._positional, self._keywords = args, dict(kwargs)
-        callbacks = kwargs.get("callbacks")
-        if isinstance(callbacks, list):
-            # Lightning adds its own callbacks to this very list; stages must not inherit its ModelCheckpoint.
-            self._keywords["callbacks"] = [*callbacks]
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # typed by Lightning's signature
-
-    def fresh(
-        self,
-        max_epochs: int = 0,
-        max_steps: int = -1,
-        callbacks: Sequence[Callback] = (),
-        evaluation: bool = False,
-        measuring: bool = False,
-    ) -> "UnlearningTrainer":
-        """A new Trainer from the same arguments.
-
-        Args:
-            max_epochs: Epochs of its fit.
-            max_steps: Steps of its fit, -1: no limit.
-            callbacks: Callbacks besides copies of the user's.
-            evaluation: For `predict`: all samples, without loggers, callbacks and mixed precision, since outputs are float32.
-            measuring: For a fit that only measures: without loggers and the user's callbacks.
-
-        Returns:
-            The Trainer.
-        """
-        own: list[Callback] = []
-        measuring = measuring or evaluation
-        if not measuring:
-            given = self._keywords.get("callbacks") or []
-            # Copies: a ModelCheckpoint, for one, would keep the best score of the stage before.
-            own = copy.deepcopy(list(given) if isinstance(given, list) else [given])  # type: ignore[list-item]
-        # A bar for every one of many short fits would only flicker where nobody looks.
-        bar = not measuring and self._keywords.get("enable_progress_bar") is not False and sys.stderr.isatty()
-        if not bar:
-            own = [callback for callback in own if not isinstance(callback, ProgressBar)]
-        changes: dict[str, object] = {
-            "max_epochs": max_epochs,
-            "max_steps": max_steps,
-            "min_epochs": None,
-            "callbacks": [*own, *callbacks],
-            "logger": False if measuring else (self.loggers or False),
-            "limit_val_batches": 0,
-            "enable_checkpointing": None if any("Checkpoint" in type(c).__name__ for c in own) else False,
-            "enable_model_summary": False,
-            "enable_progress_bar": bar,
-            "plugins": [AtomicCheckpointIO()],
-        }
-        if evaluation:
-            changes |= {"limit_predict_batches": 1.0, "fast_dev_run": False, "overfit_batches": 0.0}
-        if evaluation and "mixed" in str(self._keywords.get("precision") or ""):
-            changes["precision"] = "32-true"
-        return type(self)(*self._positional, **{**self._keywords, **changes})
 
     def unlearn(
         self,
@@ -147,7 +88,7 @@ class UnlearningTrainer(Trainer):
             DataError: There is nothing to forget.
             ConfigError: The folder holds a finished or another run.
         """
-        check_chain(stages, str(self._keywords.get("strategy") or "auto"))
+        check_chain(stages, self.strategy_name)
         if datamodule.forget_rule is None:
             raise DataError(
                 "There is no forget rule, so nothing to forget. Give one: --data.forget RandomFraction "
@@ -156,15 +97,20 @@ class UnlearningTrainer(Trainer):
         datamodule.use_split_of(checkpoint)
         check_model(model, datamodule, checkpoint)
         panel = self._panel(datamodule, goal, relearn_epochs, retrain_epochs)
-        others = [load_reference(model, path, datamodule) for path in references or []]
+        others, cautions = load_references(model, references or [], datamodule)
+        panel.cautions = self._said(cautions)
+        self._said(of_split(datamodule))
         folder = None if output is None else Path(output)
         if folder is None:
             return self._unlearn(model, datamodule, stages, panel, others, None, name)
         if (folder / "unlearned.ckpt").exists():
+            if self.is_global_zero and not keep_artifacts:
+                # Those of a run that was killed after its last file and before it tidied up.
+                remove_stage_files(folder)
             raise ConfigError(f"{folder} holds a finished run, and nothing is written over. Choose another output folder.")
         if not self.is_global_zero:
             return self._unlearn(model, datamodule, stages, panel, others, folder, name)
-        with lock_on_first(folder):
+        with lock_on_first(folder, again=True):
             report = self._unlearn(model, datamodule, stages, panel, others, folder, name)
             datamodule.saved_split().save(folder / "split.json")
             save_report(report, folder)
@@ -172,8 +118,7 @@ class UnlearningTrainer(Trainer):
             # Last: a folder with this file is a finished run.
             save_weights(folder / "unlearned.ckpt", model.state_dict(), hyper)
             if not keep_artifacts:
-                for path in [*folder.glob("stage*.ckpt"), *folder.glob("stage*.json")]:
-                    path.unlink()
+                remove_stage_files(folder)
         return report
 
     def _unlearn(
@@ -190,6 +135,7 @@ class UnlearningTrainer(Trainer):
         report.config = self.configuration
         report.rows += panel.add_references(references, range(len(references)))
         report.rows.append(panel.add_original(model))
+        report.warnings += self._said(of_original(report.rows[-1].metrics, data))
         results = run_chain(self.fresh, model, data, stages, folder)
         method = name or " + ".join(type(stage).__name__ for stage in stages)
         report.rows.append(panel.score(method, 0, model, results))
@@ -206,8 +152,16 @@ class UnlearningTrainer(Trainer):
         output: str | None = None,
         relearn_epochs: int = 3,
         svc: bool = False,
+        relearn_steps: int = 0,
+        tier: Tier = "screen",
+        unlearned: list[str] | None = None,
+        originals: list[str] | None = None,
+        held_out: list[str] | None = None,
     ) -> Report:
         """Judge a model: against retrained references where there are any, and by what can be said without one.
+
+        Or judge many: the tiers `audit` and `benchmark` take lists of checkpoints, or patterns such as
+        `runs/mine/*/unlearned.ckpt`.
 
         Args:
             model: Gives logits of images.
@@ -219,13 +173,39 @@ class UnlearningTrainer(Trainer):
             output: Folder of the report; None: nothing is written.
             relearn_epochs: Epochs of retain-only fine-tuning that show whether memories come back; 0: left out.
             svc: Whether the published SVC attack is run too (slow).
+            relearn_steps: Steps on the forgotten samples within which the relearn time is looked for: until their accuracy is
+                back at the original's, which must be given (100 steps are plenty); 0: left out.
+            tier: `screen` judges one model. `audit` attacks every sample over many models, and `benchmark` adds KLoM and the
+                forgetting score.
+            unlearned: Checkpoints of unlearned models, for an audit; `references` are then as many retrained ones.
+            originals: Checkpoints from before unlearning, which show whether the audit can see anything.
+            held_out: Further retrained models, which must not be told from the references.
 
         Returns:
             The report.
 
         Raises:
             DataError: Nothing says what was forgotten.
+            ConfigError: The relearn time is asked for without an original.
         """
+        check_lists(
+            tier,
+            {"checkpoint": checkpoint, "original": original},
+            {"unlearned": unlearned, "originals": originals, "held_out": held_out},
+        )
+        if tier != "screen":
+            assert isinstance(model, LightningModule)
+            lists = (unlearned or [], references or [], originals, held_out)
+            report = audit_given(self.fresh, model, datamodule, *lists, tier, goal, relearn_epochs)
+            report.config = self.configuration
+            if output is not None and self.is_global_zero:
+                save_report(report, output)
+            return report
+        if relearn_steps < 0 or (relearn_steps and original is None):
+            raise ConfigError(
+                f"relearn_steps is {relearn_steps} and the original {original}; needed: 0 or more steps, and --original, whose "
+                "forget accuracy is to be reached."
+            )
         datamodule.use_split_of(checkpoint, forgotten_is_removed=False)
         if len(datamodule.part("forget")[1]) == 0:
             raise DataError(
@@ -234,14 +214,21 @@ class UnlearningTrainer(Trainer):
             )
         check_model(model, datamodule, checkpoint)
         panel = self._panel(datamodule, goal, relearn_epochs, None, svc)
+        before = copy.deepcopy(model) if original is not None else None
+        if before is not None and original is not None:
+            load_into(before, read_weights(original)[0], original)
+        if before is not None and relearn_steps:
+            known = collect_outputs(self.fresh, before, datamodule, ["forget"])["forget"]
+            panel.relearn_steps, panel.relearn_target = relearn_steps, known.accuracy
         report = new_report("evaluate", panel)
         report.config = self.configuration
-        others = [load_reference(model, path, datamodule) for path in references or []]
+        others, cautions = load_references(model, references or [], datamodule, before)
+        report.warnings += self._said(cautions)
+        self._said(of_split(datamodule))
         report.rows += panel.add_references(others, range(len(others)))
-        if original is not None:
-            before = copy.deepcopy(model)
-            load_into(before, read_weights(original)[0], original)
+        if before is not None:
             report.rows.append(panel.add_original(before))
+            report.warnings += self._said(of_original(report.rows[-1].metrics, datamodule))
         report.rows.append(panel.score(Path(checkpoint).stem if checkpoint else "model", 0, model))
         self._finish(report, panel)
         if output is not None and self.is_global_zero:
@@ -261,6 +248,11 @@ class UnlearningTrainer(Trainer):
         output: str = "runs/benchmark",
         bank: str = "runs/bank",
         relearn_epochs: int = 3,
+        tier: Tier = "screen",
+        models: int = 16,
+        int8: bool = True,
+        processes: int | None = None,
+        keep_outputs: bool = False,
     ) -> Report:
         """Compare methods on originals and forget sets, beside retrained references; finished cells are not run again.
 
@@ -270,53 +262,113 @@ class UnlearningTrainer(Trainer):
             model: The untrained classifier, with its optimiser and schedule.
             datamodule: The data; its forget rule counts where `rules` is not given.
             methods: Names of shipped methods, or paths of YAML files with `stages`.
-            seeds: Seeds of originals; None: 0.
+            seeds: Seeds of originals; None: 0. In the tier `screen` alone: an audit numbers its models.
             draws: Seeds of the rules' draws; None: 0.
             rules: Forget rules.
-            references: Retrained references per forget set; with fewer than two there is no level to compare with.
+            references: Retrained references per forget set; with fewer than two there is no level to compare with. In the tier
+                `screen` alone.
             goal: `untrain`, `remove-class` or `repair`; chooses what the report judges by.
             output: Folder of cells and report.
             bank: Folder of trained originals and references.
             relearn_epochs: Epochs of retain-only fine-tuning that show whether memories come back; 0: left out.
+            tier: `screen` compares single models. `audit` attacks every sample over many models, and `benchmark` adds KLoM and
+                the forgetting score.
+            models: Originals, references and held-out references of an audit, of each as many, per forget set.
+            int8: Whether an audit looks at the models again with weights rounded to 8 bits.
+            processes: Cells of an audit that run at once; None: one per core on a CPU.
+            keep_outputs: Whether the answers to single samples that an audit rests on stay in the folder.
 
         Returns:
             The report.
 
         Raises:
-            ConfigError: `max_epochs` is not given.
-
-        Raises:
             ConfigError: The Trainer has no `max_epochs`.
         """
+        max_epochs, recipe = self._training()
+        if tier == "screen":
+            return benchmark(
+                self.fresh,
+                model,
+                datamodule,
+                methods,
+                max_epochs,
+                output,
+                bank,
+                seeds or [0],
+                draws or [0],
+                rules or [],
+                references,
+                goal,
+                relearn_epochs,
+                recipe,
+                self.configuration,
+            )
+        check_audit(self.fresh, models, processes, seeds)
+        return audit(
+            self.fresh,
+            model,
+            datamodule,
+            methods,
+            max_epochs,
+            output,
+            bank,
+            models,
+            tier,
+            draws or [0],
+            rules or [],
+            goal,
+            relearn_epochs,
+            int8,
+            processes,
+            keep_outputs,
+            recipe,
+            self.configuration,
+        )
+
+    def scores(
+        self,
+        model: LightningModule,
+        datamodule: UnlearningDataModule,
+        folds: int = 2,
+        repeats: int = 4,
+        method: str | None = None,
+        output: str | None = None,
+        bank: str = "runs/bank",
+    ) -> SampleScores:
+        """Score every training sample, for the forget rule `ByScore`: how memorised it is, and what a method leaves of it.
+
+        Models are trained for the Trainer's `max_epochs`, once, and kept in the bank.
+
+        Args:
+            model: The untrained classifier, with its optimiser and schedule.
+            datamodule: The data; no forget rule is needed.
+            folds: Parts of the training set; each model is trained on all but one. 2 gives most models without a sample for
+                the money, 10 keeps the set at its usual size.
+            repeats: Random partitions: models that were trained without a sample.
+            method: Name of a shipped method, or a YAML file with `stages`: each fold is unlearned by it too, and the leak of
+                every sample written. None: memorisation alone.
+            output: Folder of `scores.csv`; None: nothing is written.
+            bank: Folder of trained models.
+
+        Returns:
+            The scores.
+        """
+        max_epochs, arguments = self._training()
+        recipe = Recipe(lambda: untrained_copy(model), max_epochs, arguments)
+        build = None if method is None else load_method(method)
+        found = sample_scores(self.fresh, recipe, datamodule, Bank(bank), folds, repeats, build)
+        if output is not None and self.is_global_zero:
+            found.save(Path(output) / "scores.csv")
+        return found
+
+    def _training(self) -> tuple[int, dict[str, str | int | float | bool | list[int] | None]]:
+        """Epochs and further arguments that models of the bank are trained with."""
         if not self.max_epochs or self.max_epochs < 1:
             raise ConfigError(
                 f"max_epochs is {self.max_epochs}; needed: the epochs that originals and references are trained for. "
                 "Give --trainer.max_epochs."
             )
-        # Only what was changed counts: the command line gives every argument, a script only some.
-        defaults = {name: p.default for name, p in inspect.signature(Trainer.__init__).parameters.items()}
-        recipe = {
-            name: value
-            for name, value in self._keywords.items()
-            if name in _RECIPE and isinstance(value, str | int | float | bool | list) and value != defaults[name]
-        }
-        return benchmark(
-            self.fresh,
-            model,
-            datamodule,
-            methods,
-            self.max_epochs,
-            output,
-            bank,
-            seeds or [0],
-            draws or [0],
-            rules or [],
-            references,
-            goal,
-            relearn_epochs,
-            recipe,
-            self.configuration,
-        )
+        return self.max_epochs, self.recipe_arguments
 
     def _panel(
         self,
@@ -327,6 +379,13 @@ class UnlearningTrainer(Trainer):
         svc: bool = False,
     ) -> Panel:
         return Panel(self.fresh, data, goal, request_of(data), relearn_epochs, retrain_epochs, svc)
+
+    @staticmethod
+    def _said(cautions: list[str]) -> list[str]:
+        """What a report warns of at its end, said at once: hours may lie between."""
+        for caution in cautions:
+            log.warning("%s", caution)
+        return cautions
 
     @staticmethod
     def _finish(report: Report, panel: Panel) -> Report:

@@ -6,7 +6,7 @@ import inspect
 import logging
 import re
 import warnings
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
@@ -70,6 +70,7 @@ def fit_quietly(
     max_epochs: int,
     arguments: TrainerArguments,
     callbacks: list[Callback] | None = None,
+    seeds: Sequence[int] = (),
 ) -> None:
     """Fit a model on a view of the data without validation, files or progress bar.
 
@@ -80,6 +81,7 @@ def fit_quietly(
         max_epochs: Epochs.
         arguments: Further arguments of the Trainer.
         callbacks: Callbacks of the fit.
+        seeds: Seeds of the models that are trained at once; see `data.datamodule.Serving`.
     """
     silent = {
         "logger": False,
@@ -88,7 +90,7 @@ def fit_quietly(
         "enable_model_summary": False,
         "limit_val_batches": 0,
     }
-    before = data.serve(view)
+    before = data.serve(view, seeds=seeds)
     try:
         with quiet():
             build: Callable[..., Trainer] = Trainer

@@ -3,7 +3,7 @@ import json
 import pytest
 from helpers import untrained
 
-from lightning_unlearn.benchmark import benchmark
+from lightning_unlearn.benchmark import benchmark, plan
 from lightning_unlearn.data.forget import RandomFraction, WholeClasses
 from lightning_unlearn.exceptions import ChainError, ConfigError, DataError
 
@@ -95,3 +95,10 @@ def test_what_cannot_be_compared_is_refused(run, tmp_path):
 def test_the_report_is_written(run, tmp_path):
     run({"decay": DECAY}, references=1)
     assert any("rows" in json.loads(path.read_text()) for path in (tmp_path / "out").glob("*.json"))
+
+
+def test_a_strategy_that_does_not_fit_is_refused_before_anything_is_computed(run, tmp_path, make_data):
+    (tmp_path / "decay.yaml").write_text(DECAY)
+    with pytest.raises(ChainError, match="Strategy 'fsdp' cannot be used"):
+        plan(make_data(), [str(tmp_path / "decay.yaml")], [0], [0], [], 2, "fsdp")
+    assert not (tmp_path / "bank").exists()

@@ -160,8 +160,9 @@ def test_benchmark_parse(name):
 def test_benchmark(name):
     settings = content(name)
     kind = settings["data"]["dataset"]["class_path"]
-    call = ["benchmark", "-c", name, "--trainer.max_epochs", "1", *SMALL, "--references", "1", "--relearn_epochs", "0"]
-    call += ["--methods", "[fisher_noise]", "--seeds", "[0]", "--draws", "[0]"]
+    call = ["benchmark", "-c", name, "--trainer.max_epochs", "1", *SMALL, "--relearn_epochs", "0", "--draws", "[0]"]
+    call += ["--methods", "[fisher_noise]"]
+    call += ["--models", "3"] if "tier" in settings else ["--references", "1", "--seeds", "[0]"]
     if kind == "CIFAR10":
         # Random images in its layout: 10,000 real test images would take a minute and show no more.
         random_images(Path("few/cifar10"), 32, 500, 100, 10)

@@ -46,6 +46,7 @@ def test_arguments_reach_the_stages(tmp_path):
         ("stages:\n- class_path: FineTun\n", "no stage is called 'FineTun'. Nearest: 'FineTune'"),
         ("stages:\n- class_path: Qqqq\n", "no stage is called 'Qqqq'. Known: "),
         ("stages:\n- class_path: NormDecay\n  init_args: {faktor: 0.5}\n", "faktor"),
+        ("stages: 3\n", "stages"),
         ("other: 1\n", "lists no stages"),
         ("- 1\n", "lists no stages"),
     ],
@@ -76,3 +77,27 @@ def test_what_a_stage_refuses_is_said(tmp_path):
 def test_unknown_names_are_answered_with_the_nearest():
     with pytest.raises(ConfigError, match="Nearest shipped name: 'method/fine_tune'"):
         load_method("fine_tunes")
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        (
+            "class_path: FineTune\n  init_args: {max_epoch: 1}",
+            "no stage in it has an argument 'max_epoch'. Nearest: 'max_epochs'",
+        ),
+        ("class_path: FineTun", "no stage is called 'FineTun'. Nearest: 'FineTune'"),
+        ("class_path: nowhere.Stage", r"there is no module 'nowhere' in this folder \(/.*\) nor among the installed packages"),
+    ],
+)
+def test_slips_in_a_method_of_ones_own(tmp_path, stage, message):
+    (tmp_path / "own.yaml").write_text(f"stages:\n- {stage}\n")
+    with pytest.raises(ConfigError, match=message):
+        load_method(str(tmp_path / "own.yaml"))
+
+
+def test_only_methods_are_offered_for_a_file_that_is_not_there():
+    with pytest.raises(ConfigError) as caught:
+        load_method("pul.yaml")
+    assert "method/fine_tune" in str(caught.value)
+    assert "data/" not in str(caught.value)

@@ -157,3 +157,7 @@ def test_many_classes_are_cut():
     assert "100 classes" in text
     assert "and 80 more" in text
     assert len(re.findall(r"class\d+", text)) == 20
+
+
+def test_class_names_with_commas_stay_whole():
+    assert "class,3; dog" in model_card(dataclasses.replace(MODEL, classes=["class,3", "dog"]))

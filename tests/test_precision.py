@@ -8,11 +8,13 @@ from helpers import sgd
 
 from lightning_unlearn import stages
 from lightning_unlearn.chain import run_chain
+from lightning_unlearn.estimators import Copies, Neighbours
 from lightning_unlearn.evaluation import collect_outputs
+from lightning_unlearn.exceptions import ConfigError
 from lightning_unlearn.functional.structure import ParameterSelector
 
-BASES = {"UnlearningStage", "CachedStage"}
-ESTIMATE = {"copies": 2, "shifts": (1,), "neighbours": 3, "unseen_samples": 20}
+BASES = {"AlternatingStage", "CachedStage", "UnlearningStage"}
+ESTIMATE = {"estimators": [Copies(2, (1,)), Neighbours(3)], "unseen_samples": 20}
 MASK = {"max_epochs": 10, "penalty": 1e-4}
 END = {"parameters": ParameterSelector(parts=["last_stage", "head"])}
 CHAINS = {
@@ -83,3 +85,9 @@ def test_outputs_are_float32_whatever_the_precision(trained_resnet, make_data, m
             assert outputs.logits.dtype == torch.float32
             tolerance = 0.0 if precision == "bf16-mixed" else 1e-4
             assert (outputs.logits - plain[part].logits).abs().max() <= tolerance, part
+
+
+@pytest.mark.parametrize("precision", ["16-true", "bf16-true"])
+def test_pure_half_precision_is_refused(precision, make_trainer):
+    with pytest.raises(ConfigError, match=f"precision is {precision}: .* Needed: 32-true"):
+        make_trainer(precision=precision)

@@ -26,3 +26,15 @@ def test_only_the_first_locks(tmp_path, monkeypatch):
         monkeypatch.setenv("RANK", "1")
         with lock_on_first(tmp_path):
             pass
+
+
+def test_a_caller_further_up_may_hold_the_folder(tmp_path):
+    with lock_on_first(tmp_path):
+        with lock_on_first(tmp_path / ".", again=True):
+            pass
+        with pytest.raises(RunError), lock_on_first(tmp_path):  # still held
+            pass
+    with lock_on_first(tmp_path, again=True), pytest.raises(RunError), lock_on_first(tmp_path):
+        pass
+    with lock_on_first(tmp_path):
+        pass

@@ -140,8 +140,13 @@ def test_unlearn_writes_a_run_that_evaluate_reads(trained, make_data, make_train
     )
     assert row(judged, "method").metrics["forget/acc"] == row(report, "method").metrics["forget/acc"]
     assert row(judged, "original").metrics == row(report, "original").metrics
+    (run / "stage0.ckpt").touch()  # left by a run that is killed after its last file
+    with pytest.raises(ConfigError, match="holds a finished run"):
+        make_trainer().unlearn(untrained(), make_data(), [FineTune()], output=str(run), keep_artifacts=True)
+    assert (run / "stage0.ckpt").exists()
     with pytest.raises(ConfigError, match="holds a finished run"):
         make_trainer().unlearn(untrained(), make_data(), [FineTune()], output=str(run))
+    assert not (run / "stage0.ckpt").exists()
     with pytest.raises(CheckpointError, match="trained on 27 of the forgotten samples"):
         make_trainer().evaluate(untrained(), make_data(), paths["checkpoint"], references=[paths["checkpoint"]])
 

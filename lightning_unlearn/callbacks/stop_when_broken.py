@@ -10,8 +10,6 @@ from torch import Tensor
 from lightning_unlearn.callbacks.weight_edit import EditedStage
 from lightning_unlearn.collect import sum_over_ranks
 from lightning_unlearn.data.datamodule import UnlearningDataModule
-from lightning_unlearn.data.hashing import order
-from lightning_unlearn.data.loaders import EvaluationLoader
 from lightning_unlearn.exceptions import ConfigError
 
 __all__ = ["StopWhenBroken"]
@@ -66,16 +64,13 @@ class StopWhenBroken(Callback):
     def _accuracy(self, trainer: Trainer, stage: LightningModule) -> float:
         data = trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning, absent in its annotations
         assert isinstance(data, UnlearningDataModule)
-        full = data.evaluation_loader("retain")
-        samples, index = data.part("retain")
-        chosen = index[order(samples.hashes[index], 0, "retain budget")[: self.samples]].sort().values
-        loader = EvaluationLoader(chosen, full.maker, data.eval_batch_size, trainer.global_rank, trainer.world_size)
+        chosen = data.random_part("retain", self.samples, "retain budget")
         classifier = cast(EditedStage, stage).classifier
         modes = [(module, module.training) for module in classifier.modules()]
         classifier.eval()
         right = torch.zeros((), device=stage.device)
         with torch.no_grad(), trainer.precision_plugin.forward_context():
-            for batch in loader:
+            for batch in data.evaluation_loader("retain", chosen):
                 batch = trainer.precision_plugin.convert_input(batch)
                 right += (classifier(batch.input).argmax(1) == batch.target).sum()
         for module, training in modes:

@@ -3,13 +3,14 @@
 from lightning_unlearn.cli.names import hint
 from lightning_unlearn.exceptions import ConfigError
 
-__all__ = ["COMMANDS", "PLAIN", "RESUMABLE", "known_command", "overview"]
+__all__ = ["COMMANDS", "NUMBERED", "PLAIN", "RESUMABLE", "WITH_LENGTH", "known_command", "overview"]
 
 COMMANDS = {
     "fit": "Train an original, or with --data.view retain a reference.",
     "unlearn": "Make a trained classifier forget, save the result and report on it.",
     "evaluate": "Judge a model: against retrained references where there are any, and by what can be said without one.",
     "benchmark": "Compare methods on originals and forget sets, beside retrained references.",
+    "scores": "Score training samples by how memorised they are, for a forget set of the highest.",
     "report": "Rebuild or merge reports from run folders.",
     "export": "Write safetensors, a loadable model folder and a model card with the evidence.",
     "validate": "Accuracy on unseen samples.",
@@ -19,6 +20,10 @@ COMMANDS = {
 # Commands that are no verbs of the Trainer.
 PLAIN = ("report", "export")
 RESUMABLE = ("fit", "unlearn")
+# Commands whose method writes to the run's own, numbered folder.
+NUMBERED = ("unlearn", "evaluate", "scores")
+# Commands that train for the Trainer's length.
+WITH_LENGTH = ("fit", "benchmark", "scores")
 
 _OVERVIEW = """\
 usage: lightning-unlearn COMMAND [-c CONFIG ...] [arguments]

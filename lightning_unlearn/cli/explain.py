@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
@@ -29,6 +30,7 @@ _NO_SUBCLASS = re.compile(
 )
 _ALTERNATIVES = re.compile(r".*Errors: - (.+?) Given value type: .*?Given value: (.+?)(?= - Expected a |$)")
 _EXPECTED = re.compile(r"Expected a (?:<class '(?:\w+\.)*(\w+)'>|typing\.Literal\[(.+)\])$")
+_ONE_STAGE = re.compile(r"--stages[.\[]")
 _LONGEST = 300
 _OF_THE_CALL = ("--config", "--name", "--output", "--run", "--resume", "--debug", "--help", "--help.all")
 _REMEDIES = {
@@ -68,8 +70,10 @@ def explain(message: str, parser: ArgumentParser, command: str, call: Call) -> s
     if found := _NO_MODULE.search(text):
         path = found[1] or (classes[-1] if classes else found[2])
         names = subclass_names(_annotation(keys, classes, known))
+        searched = f" Searched: this folder ({Path.cwd()}) and the installed packages." if "No module" in found[0] else ""
         return (
-            f"{where}there is no {path}: {found[0].split(': ')[-1]}.{hint(path.split('.')[-1], names, 0)}{_place(path, call)}"
+            f"{where}there is no {path}: {found[0].split(': ')[-1]}.{searched}{hint(path.split('.')[-1], names, 0)}"
+            f"{_place(path, call)}"
         )
     if found := _REQUIRED.search(text):
         missing = [name.strip().removeprefix(f"{command}.") for name in found[1].split(",")]
@@ -87,6 +91,11 @@ def explain(message: str, parser: ArgumentParser, command: str, call: Call) -> s
         given = found[1].partition("=")[0]
         if not given.startswith("-"):
             return f"{given!r} belongs to no argument. Needed: --name value pairs after {command}."
+        if _ONE_STAGE.match(given):
+            return (
+                f"{given}: single stages have no argument on the command line. What works: print the method with "
+                "--print_config, or copy its file, change `stages` in it, and give it with -c."
+            )
         return f"{command} has no argument {given}.{_near_key(given, known)}"
     if found := _NO_SUBCLASS.search(text):
         given, base = found[1] or found[4] or (classes[-1] if classes else "the class"), found[2] or found[3]

@@ -3,14 +3,17 @@
 import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule
 
 from lightning_unlearn.cli.arguments import Call
-from lightning_unlearn.cli.commands import COMMANDS, RESUMABLE
+from lightning_unlearn.cli.commands import COMMANDS, RESUMABLE, WITH_LENGTH
 from lightning_unlearn.cli.configs import first_line, method_names, read_config
 from lightning_unlearn.cli.introspection import Argument, arguments_of, class_arguments, class_at
+from lightning_unlearn.data.forget import ForgetRule
+from lightning_unlearn.data.vision import VisionData
 from lightning_unlearn.shipped import config_names, find_config
 from lightning_unlearn.stages.base import UnlearningStage
 
@@ -23,8 +26,7 @@ _TRAINER = (
     *("accelerator", "devices", "strategy", "precision", "max_time"),
     *("gradient_clip_val", "logger", "callbacks", "enable_progress_bar"),
 )
-# Those of fits that the command itself sets up.
-_WITH_LENGTH = ("fit", "benchmark")
+_MORE = "--data.dataset CLASS --help, or --data.forget CLASS --help, shows what a data set or a forget rule takes"
 _OF_THE_CALL = (
     ("-c, --config NAME", "a layer of configuration, left to right: a path, or the name of a shipped file"),
     ("--name NAME", "the run goes to runs/NAME/1, runs/NAME/2 ..."),
@@ -50,12 +52,18 @@ def command_help(command: str, parser: ArgumentParser, call: Call) -> str:
     for name in call.configs:
         tree |= read_config(find_config(name))
     arguments = {argument.name: argument for argument in arguments_of(parser)}
-    own = [a for name, a in arguments.items() if "." not in name and name not in ("model", "stages", "name")]
-    length = ("max_epochs",) if command in _WITH_LENGTH else ()
+    # The folder of a benchmark is an argument of the call too.
+    hidden = ("model", "stages", "name", "output")
+    own = [a for name, a in arguments.items() if "." not in name and name not in hidden]
+    length = ("max_epochs",) if command in WITH_LENGTH else ()
     groups = [
         _Group("the call", list(_of_the_call(command))),
         _Group("arguments (as --NAME)", [_entry(argument) for argument in own]),
-        _Group("data (as --data.NAME)", [_entry(a, "data.") for name, a in arguments.items() if name.startswith("data.")]),
+        _Group(
+            "data (as --data.NAME)", [_entry(a, "data.") for name, a in arguments.items() if name.startswith("data.")], _MORE
+        ),
+        *_chosen(tree, call, "dataset", VisionData),
+        *_chosen(tree, call, "forget", ForgetRule),
         *_model(tree),
         *(_stages(tree) if command == "unlearn" else [_methods("shipped methods")] if command == "benchmark" else []),
         _Group("trainer (as --trainer.NAME)", [_entry(arguments[f"trainer.{n}"], "trainer.") for n in (*length, *_TRAINER)]),
@@ -103,12 +111,34 @@ def _wrapped(left: str, right: str, lines: int) -> str:
 
 
 def _of_the_call(command: str) -> Iterable[tuple[str, str]]:
-    yield from _OF_THE_CALL[:3]
+    if command == "benchmark":
+        yield _OF_THE_CALL[0]
+        yield "--name NAME", "cells and report go to runs/NAME; the same name again runs what is missing"
+        yield "--output DIR", "they go to this folder"
+    else:
+        yield from _OF_THE_CALL[:3]
     if command in RESUMABLE:
         yield "--resume DIR", "go on with an interrupted run"
     if command == "evaluate":
         yield "--run DIR", "take config, checkpoint, original and references from a run of fit or unlearn"
     yield from _OF_THE_CALL[3:]
+
+
+def _chosen(tree: dict[str, object], call: Call, name: str, base: type) -> list[_Group]:
+    """The arguments of a class that the call, or else a config, names for the data."""
+    path = ""
+    data = tree.get("data")
+    node = data.get(name) if isinstance(data, dict) else None
+    if isinstance(node, dict):
+        path = str(node.get("class_path", ""))
+    options = (f"--data.{name}", f"--data.{name}.class_path")
+    for token, behind in pairwise([*call.arguments, ""]):
+        option, _, value = token.partition("=")
+        path = (value or behind) if option in options else path
+    kind = class_at(path, base) if path else None
+    if kind is None:
+        return []
+    return [_Group(f"{kind.__name__} (as --data.{name}.NAME)", [_entry(argument) for argument in class_arguments(kind)])]
 
 
 def _model(tree: dict[str, object]) -> list[_Group]:

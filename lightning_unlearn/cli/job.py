@@ -7,7 +7,6 @@ from typing import Any
 from lightning.pytorch import LightningModule
 
 from lightning_unlearn.bank import hash_of_file
-from lightning_unlearn.classifier import Classifier
 from lightning_unlearn.cli.arguments import Call
 from lightning_unlearn.cli.configs import Tree
 from lightning_unlearn.cli.redact import without_names
@@ -16,7 +15,10 @@ from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.exceptions import CheckpointError, ConfigError
 from lightning_unlearn.trainer import UnlearningTrainer
 
-__all__ = ["Job", "newest_checkpoint"]
+__all__ = ["OWN_WEIGHTS", "Job", "newest_checkpoint"]
+
+# In place of a checkpoint: the model's class loads its weights itself.
+OWN_WEIGHTS = "none"
 
 
 @dataclass
@@ -31,6 +33,7 @@ class Job:
         data: Its data.
         arguments: Arguments of the Trainer's method.
         config: The full configuration, in plain values.
+        own_weights: Whether `--checkpoint none` says that the model comes with its weights.
     """
 
     call: Call
@@ -40,6 +43,11 @@ class Job:
     data: UnlearningDataModule
     arguments: dict[str, Any]
     config: Tree
+    own_weights: bool = False
+
+    def __post_init__(self) -> None:
+        if self.arguments.get("checkpoint") == OWN_WEIGHTS:
+            self.arguments["checkpoint"], self.own_weights = None, True
 
     @property
     def path(self) -> Path:
@@ -61,6 +69,7 @@ class Job:
             self.folder.check(command, self.config, record)
         else:
             self.folder.start(command, self.config, record)
+        self.say(f"input: {self.data.dataset.input}")
         self.trainer.configuration = without_names(self.config)
 
     def needs_weights(self, checkpoint: str | None) -> None:
@@ -70,11 +79,12 @@ class Job:
             checkpoint: What was given.
 
         Raises:
-            ConfigError: There is none, and a `Classifier` has no weights of its own.
+            ConfigError: There is none, and nobody said that the model comes with its weights.
         """
-        if checkpoint is None and isinstance(self.model, Classifier):
+        if checkpoint is None and not self.own_weights:
             raise ConfigError(
-                f"{self.call.command} needs a trained model. Give --checkpoint runs/fit/1/checkpoints/last.ckpt, for instance."
+                f"{self.call.command} needs a trained model. Give --checkpoint runs/fit/1/checkpoints/last.ckpt, for instance; "
+                f"or --checkpoint {OWN_WEIGHTS} for a model whose class loads its weights itself."
             )
 
     def say(self, text: str) -> None:

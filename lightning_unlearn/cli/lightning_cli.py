@@ -1,6 +1,7 @@
 """Lightning's command line with the verbs of unlearning, layered configs and run folders."""
 
 import inspect
+import json
 import logging
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from lightning_unlearn.callbacks.rank_statistics import RankStatistics
 from lightning_unlearn.callbacks.seed_each_step import SeedEachStep
 from lightning_unlearn.checkpoint import AtomicCheckpointIO
 from lightning_unlearn.cli.arguments import Call
-from lightning_unlearn.cli.commands import COMMANDS, PLAIN, RESUMABLE
+from lightning_unlearn.cli.commands import COMMANDS, NUMBERED, PLAIN, RESUMABLE, WITH_LENGTH
 from lightning_unlearn.cli.configs import Tree, parse_config, read_layer, tree_without
 from lightning_unlearn.cli.explain import core_of, explain
 from lightning_unlearn.cli.fitting import EpochLines, KeepLast, RunLogger
@@ -24,6 +25,7 @@ from lightning_unlearn.cli.help import command_help
 from lightning_unlearn.cli.job import Job, newest_checkpoint
 from lightning_unlearn.cli.known_classes import import_known_classes
 from lightning_unlearn.cli.names import hint
+from lightning_unlearn.cli.rule_watch import RuleWatch
 from lightning_unlearn.cli.run_folder import CONFIG, RunFolder
 from lightning_unlearn.cli.verbs import VERBS
 from lightning_unlearn.data.datamodule import UnlearningDataModule
@@ -61,7 +63,7 @@ def trainer_commands() -> dict[str, frozenset[str]]:
     for name in COMMANDS:
         if name not in PLAIN:
             own = set(inspect.signature(getattr(UnlearningTrainer, name)).parameters) - _SKIPPED - {"self"}
-            if name in ("unlearn", "evaluate"):
+            if name in NUMBERED:
                 own.discard("output")
             if name in _LOADING:
                 own.add("checkpoint")
@@ -73,6 +75,10 @@ def trainer_commands() -> dict[str, frozenset[str]]:
 _REFUSALS = (TypeError, ValueError, ImportError, FileNotFoundError, MisconfigurationException)
 # Lightning's own verbs get --checkpoint from here; those of unlearning have it in their signature.
 _LOADING = ("fit", "validate", "test", "predict")
+
+
+def _as_list(value: str) -> str:
+    return value if value.startswith(("[", "null")) else json.dumps([int(value) if value.isdecimal() else value])
 
 
 class UnlearningCLI(LightningCLI):
@@ -109,7 +115,7 @@ class UnlearningCLI(LightningCLI):
         Returns:
             The arguments that its parser leaves out.
         """
-        return {self.command: _SKIPPED | ({"output"} if self.command in ("unlearn", "evaluate") else set())}
+        return {self.command: _SKIPPED | ({"output"} if self.command in NUMBERED else set())}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Defaults, links, and the starting weights of Lightning's own verbs.
@@ -140,10 +146,15 @@ class UnlearningCLI(LightningCLI):
             print(own.format_help() if self.call.help == "all" else command_help(self.command, own, self.call))
             raise SystemExit(0)
         arguments = self._layered()
+        program = sys.argv[0]
         try:
+            # The help of a class (--data.dataset.help ImageFolder) calls the program by it.
+            sys.argv[0] = "lightning-unlearn"
             self.config = parser.parse_args([self.command, *arguments])
         except ArgumentError as error:
             raise ConfigError(explain(str(error), own, self.command, self.call)) from error
+        finally:
+            sys.argv[0] = program
 
     def _layered(self) -> list[str]:
         """The arguments with every config read, checked and put in its place."""
@@ -156,7 +167,9 @@ class UnlearningCLI(LightningCLI):
         tokens = ([] if earlier is None else ["--config", str(Path(earlier) / CONFIG)]) + self.call.arguments
         arguments: list[str] = []
         method: str | None = None
+        watch = RuleWatch()
         for i, token in enumerate(tokens):
+            before = tokens[i - 1] if i else ""
             if i and tokens[i - 1] == "--config":
                 layer, left_out = read_layer(token, self.command, commands)
                 if left_out:
@@ -165,6 +178,10 @@ class UnlearningCLI(LightningCLI):
                 if unknown:
                     near = hint(unknown[0], commands[self.command])
                     raise ConfigError(f"{self.command} has no argument {unknown[0]!r}, which {find_config(token)} gives.{near}")
+                watch.layer(token, layer)
+                for name in self._lists:
+                    if isinstance(layer.get(name[2:]), str | int):
+                        layer[name[2:]] = [layer[name[2:]]]
                 model = layer.get("model")
                 inner = model.get("init_args") if isinstance(model, dict) else None
                 self._given.update({n: inner[n] for n in _OF_THE_DATA if isinstance(inner, dict) and n in inner})
@@ -173,12 +190,24 @@ class UnlearningCLI(LightningCLI):
                     method = Path(token).stem
             else:
                 option, _, value = token.partition("=")
+                watch.typed(option)
                 linked = option.removeprefix("--model.").removeprefix("init_args.")
                 if option.startswith("--model.") and linked in _OF_THE_DATA:
                     self._given[linked] = value or "".join(tokens[i + 1 : i + 2])
+                if option in self._lists and value:
+                    token = f"{option}={_as_list(value)}"
+                elif before in self._lists:
+                    token = _as_list(token)
                 arguments.append(token)
+        watch.end(self.command)
         # First, so that a `name` in a config counts more.
         return arguments if method is None or self.command != "unlearn" else ["--name", method, *arguments]
+
+    @property
+    def _lists(self) -> set[str]:
+        """Arguments of this command that take a list, for which one value does as well."""
+        parameters = inspect.signature(getattr(UnlearningTrainer, self.command)).parameters.values()
+        return {f"--{p.name}" for p in parameters if str(p.annotation).startswith(("list[str]", "list[int]"))}
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: a checkpoint's stored class and settings must not beat the command line, nor import what it names."""
@@ -235,9 +264,9 @@ class UnlearningCLI(LightningCLI):
             ConfigError: Its length is not given.
         """
         given = self._get(self.config_init, "trainer")
-        if self.command in ("fit", "benchmark") and given["max_epochs"] is None and given["max_steps"] == -1:
+        if self.command in WITH_LENGTH and given["max_epochs"] is None and given["max_steps"] == -1:
             raise ConfigError(f"{self.command} needs its length. Give --trainer.max_epochs 40, for instance.")
-        if self.command in ("fit", "benchmark") and 0 in (given["max_epochs"], given["max_steps"]):
+        if self.command in WITH_LENGTH and 0 in (given["max_epochs"], given["max_steps"]):
             raise ConfigError(f"{self.command} would train nothing: its length is 0. Give --trainer.max_epochs 40.")
         self.folder = folder = self._take_folder()
         terminal = sys.stderr.isatty()

@@ -5,15 +5,19 @@ from pathlib import Path
 
 import numpy as np
 
+from lightning_unlearn.audit.given import check_lists, checkpoints
+from lightning_unlearn.audit.run import check_audit
 from lightning_unlearn.benchmark import plan
+from lightning_unlearn.chain import remove_stage_files
 from lightning_unlearn.checkpoint import AtomicCheckpointIO
-from lightning_unlearn.cli.job import Job, newest_checkpoint
+from lightning_unlearn.cli.job import OWN_WEIGHTS, Job, newest_checkpoint
 from lightning_unlearn.cli.run_folder import RunFolder
 from lightning_unlearn.evaluation import collect_outputs
 from lightning_unlearn.exceptions import CheckpointError, ConfigError
 from lightning_unlearn.files import write_atomic
 from lightning_unlearn.loading import check_model
 from lightning_unlearn.ranks import lock_on_first
+from lightning_unlearn.report.schema import Report
 from lightning_unlearn.report.table import show
 
 __all__ = ["VERBS"]
@@ -53,17 +57,15 @@ def unlearn(job: Job) -> None:
     checkpoint = job.arguments["checkpoint"]
     finished = job.path / "unlearned.ckpt"
     if job.folder.resumed and finished.is_file():
+        if job.folder.first and not job.arguments["keep_artifacts"]:
+            # A run that was killed after its last file and before it tidied up leaves them.
+            remove_stage_files(job.path)
         job.say(f"{job.path} is finished: {finished}, {job.path / 'report.html'}")
         return
     job.needs_weights(checkpoint)
     job.data.use_split_of(checkpoint)
-    with lock_on_first(job.path):
-        job.begin(checkpoint)
-    job.say(f"unlearn: {job.path}, seed {job.seed}")
-    report = job.trainer.unlearn(job.model, job.data, **{**job.arguments, "output": str(job.path)})
-    if job.folder.first:
-        show(report)
-    job.say(f"checkpoint: {finished}\nreport: {job.path / 'report.html'}")
+    _report(job, checkpoint, job.trainer.unlearn, job.arguments)
+    job.say(f"checkpoint: {finished}")
 
 
 def evaluate(job: Job) -> None:
@@ -72,17 +74,33 @@ def evaluate(job: Job) -> None:
     Args:
         job: The call.
     """
+    if job.arguments["tier"] != "screen":
+        _evaluate_many(job)
+        return
     arguments = {**job.arguments, **_files_of(job)}
     job.config.update({key: value for key, value in arguments.items() if key in ("checkpoint", "original", "references")})
     job.needs_weights(arguments["checkpoint"])
     job.data.use_split_of(arguments["checkpoint"], forgotten_is_removed=False)
-    with lock_on_first(job.path):
-        job.begin(arguments["checkpoint"])
-        job.say(f"evaluate: {job.path}, seed {job.seed}")
-        report = job.trainer.evaluate(job.model, job.data, **{**arguments, "output": str(job.path)})
-    if job.folder.first:
-        show(report)
-    job.say(f"report: {job.path / 'report.html'}")
+    _report(job, arguments["checkpoint"], job.trainer.evaluate, arguments)
+
+
+def _evaluate_many(job: Job) -> None:
+    """Audit lists of checkpoints; a call that cannot run is refused before the folder is taken.
+
+    Args:
+        job: The call.
+
+    Raises:
+        ConfigError: It was given a run, which holds one model.
+    """
+    given = job.arguments
+    if job.call.run is not None:
+        raise ConfigError("--run names one model, and an audit needs many. Give --unlearned and --references.")
+    check_lists(given["tier"], {name: given[name] for name in ("checkpoint", "original")}, {})
+    for name in ("unlearned", "references"):
+        checkpoints(name, given[name])
+    job.data.use_split_of(checkpoints("unlearned", given["unlearned"])[0], forgotten_is_removed=False)
+    _report(job, None, job.trainer.evaluate, given)
 
 
 def benchmark(job: Job) -> None:
@@ -93,14 +111,26 @@ def benchmark(job: Job) -> None:
     """
     given = job.arguments
     # First: a call that cannot run must not replace the config of finished cells.
-    plan(job.data, given["methods"], given["seeds"] or [0], given["draws"] or [0], given["rules"] or [], given["references"])
+    sets = (given["methods"], given["seeds"] or [0], given["draws"] or [0], given["rules"] or [], given["references"])
+    plan(job.data, *sets, strategy=job.trainer.strategy_name)
+    if given["tier"] != "screen":
+        check_audit(job.trainer.fresh, given["models"], given["processes"], given["seeds"])
+    _report(job, None, job.trainer.benchmark, given)
+
+
+def scores(job: Job) -> None:
+    """Score training samples.
+
+    Args:
+        job: The call.
+    """
     with lock_on_first(job.path):
         job.begin(None)
-    job.say(f"benchmark: {job.path}, seed {job.seed}")
-    report = job.trainer.benchmark(job.model, job.data, **{**job.arguments, "output": str(job.path)})
-    if job.folder.first:
-        show(report)
-    job.say(f"report: {job.path / 'report.html'}")
+        job.say(f"scores: {job.path}, seed {job.seed}")
+        found = job.trainer.scores(job.model, job.data, **{**job.arguments, "output": str(job.path)})
+    memorised = int((found.memorisation >= 0.5).sum())
+    job.say(f"{memorised} of {len(found.keys)} samples have a memorisation of 0.5 or more")
+    job.say(f"scores: {job.path / 'scores.csv'}")
 
 
 def validate(job: Job) -> None:
@@ -150,10 +180,22 @@ VERBS: Mapping[str, Callable[[Job], None]] = {
     "unlearn": unlearn,
     "evaluate": evaluate,
     "benchmark": benchmark,
+    "scores": scores,
     "validate": validate,
     "test": test,
     "predict": predict,
 }
+
+
+def _report(job: Job, checkpoint: str | None, method: Callable[..., Report], arguments: Mapping[str, object]) -> None:
+    """Run a method that reports; the folder is held from its first file to its last."""
+    with lock_on_first(job.path):
+        job.begin(checkpoint)
+        job.say(f"{job.call.command}: {job.path}, seed {job.seed}")
+        report = method(job.model, job.data, **{**arguments, "output": str(job.path)})
+    if job.folder.first:
+        show(report)
+    job.say(f"report: {job.path / 'report.html'}")
 
 
 def _measure(job: Job, method: Callable[..., list[Mapping[str, float]]]) -> None:
@@ -200,7 +242,7 @@ def _files_of(job: Job) -> dict[str, object]:
     saved = run.config()
     return {
         "checkpoint": job.arguments["checkpoint"] or str(unlearned),
-        "original": job.arguments["original"] or saved.get("checkpoint"),
+        "original": job.arguments["original"] or (None if saved.get("checkpoint") == OWN_WEIGHTS else saved.get("checkpoint")),
         "references": job.arguments["references"] or saved.get("references"),
     }
 

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from lightning_unlearn.data.arrays import Arrays, FromDatasets
     from lightning_unlearn.data.augment import Augmentation
     from lightning_unlearn.data.batch import Batch
+    from lightning_unlearn.data.by_score import ByScore
     from lightning_unlearn.data.datamodule import UnlearningDataModule
     from lightning_unlearn.data.datasets import CIFAR10, CIFAR100, MNIST, SVHN, Digits, FashionMNIST
     from lightning_unlearn.data.folders import ImageFolder
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
         Selection,
         WholeClasses,
     )
-    from lightning_unlearn.data.noise import LabelNoise
+    from lightning_unlearn.data.noise import LabelNoise, NoisyLabels
     from lightning_unlearn.data.vision import Samples, VisionData
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Augmentation",
     "Batch",
     "ByAttribute",
+    "ByScore",
     "Digits",
     "FashionMNIST",
     "ForgetRule",
@@ -39,6 +41,7 @@ __all__ = [
     "ImageFolder",
     "LabelNoise",
     "ListedSamples",
+    "NoisyLabels",
     "RandomCount",
     "RandomFraction",
     "Samples",
@@ -55,6 +58,7 @@ __getattr__ = lazy_names(
         "Augmentation": "augment",
         "Batch": "batch",
         "ByAttribute": "forget",
+        "ByScore": "by_score",
         "CIFAR10": "datasets",
         "CIFAR100": "datasets",
         "Digits": "datasets",
@@ -65,6 +69,7 @@ __getattr__ = lazy_names(
         "LabelNoise": "noise",
         "ListedSamples": "forget",
         "MNIST": "datasets",
+        "NoisyLabels": "noise",
         "RandomCount": "forget",
         "RandomFraction": "forget",
         "SVHN": "datasets",

@@ -1,5 +1,6 @@
 """Data sets of the user: arrays in `.npz` files, and any map-style data sets of images and labels."""
 
+import logging
 import os
 import zipfile
 import zlib
@@ -15,7 +16,7 @@ from torch.utils.data import Dataset
 
 from lightning_unlearn.data.reading import as_labels, channel_statistics, resident_samples, subset
 from lightning_unlearn.data.tables import class_list, read_attributes
-from lightning_unlearn.data.vision import Samples, VisionData, content_keys
+from lightning_unlearn.data.vision import SAME_PARTS, Samples, Statistics, VisionData, content_keys, normalisation
 from lightning_unlearn.exceptions import DataError
 
 __all__ = ["Arrays", "FromDatasets", "load_npz"]
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 else:
     # The command line finds no arguments of a class below a subscripted type.
     LabelledImages = Dataset
+
+log = logging.getLogger(__name__)
 
 # Means of sets that are read one at a time are estimated on so many images, spread evenly.
 _SPOT_CHECK = 1000
@@ -82,6 +85,9 @@ class Arrays(VisionData):
             sample in their order, or with a column `index` or `key`.
         train_size: Training samples that are kept; None: all.
         name: Name in reports; None: that of the training file's folder.
+        mean: Per-channel mean of pixels in 0 ... 1 that is taken away before the model; one number counts for all channels.
+            It has to be that of the checkpoint's training. None: measured on the training images.
+        std: Per-channel deviation that is then divided by; see `mean`.
 
     Raises:
         DataError: A file cannot be used, or both do not fit together.
@@ -95,9 +101,13 @@ class Arrays(VisionData):
         attributes: str | Path | None = None,
         train_size: int | None = None,
         name: str | None = None,
+        mean: Statistics = None,
+        std: Statistics = None,
     ) -> None:
         first, second = load_npz(train), load_npz(test)
         images, others = cast(Tensor, first.images), cast(Tensor, second.images)
+        if torch.equal(images, others):
+            log.warning(SAME_PARTS, test)
         if images.shape[1:] != others.shape[1:]:
             raise DataError(
                 f"Training images are {tuple(images.shape[1:])} and test images {tuple(others.shape[1:])} "
@@ -109,15 +119,9 @@ class Arrays(VisionData):
         if attributes is not None:
             table = read_attributes(attributes, first.keys, positional=True)
             first = Samples(images, first.targets, first.keys, table)
-        mean, std = channel_statistics(images)
-        super().__init__(
-            name or Path(train).resolve().parent.name or "arrays",
-            subset(first, train_size),
-            second,
-            names,
-            mean,
-            std,
-        )
+        statistics = normalisation(mean, std, *channel_statistics(images))
+        title = name or Path(train).resolve().parent.name or "arrays"
+        super().__init__(title, subset(first, train_size), second, names, *statistics)
 
 
 def _numbered(train: Tensor, test: Tensor) -> list[str]:
@@ -167,6 +171,9 @@ class FromDatasets(VisionData):
         num_classes: Number of classes; None: the number of `classes` that the training part names, or the
             labels.
         train_size: Training samples that are kept; None: all.
+        mean: Per-channel mean of pixels in 0 ... 1 that is taken away before the model; one number counts for all channels.
+            It has to be that of the checkpoint's training. None: measured on the training images.
+        std: Per-channel deviation that is then divided by; see `mean`.
 
     Raises:
         DataError: A part gives something else, or another image each time.
@@ -179,7 +186,11 @@ class FromDatasets(VisionData):
         test: LabelledImages,
         num_classes: int | None = None,
         train_size: int | None = None,
+        mean: Statistics = None,
+        std: Statistics = None,
     ) -> None:
+        if train is test:
+            log.warning(SAME_PARTS, name)
         first, second = _read(train, f"{name} (training)"), _read(test, f"{name} (test)")
         given = getattr(train, "classes", None)
         classes = [str(c) for c in given] if isinstance(given, Sequence) and not isinstance(given, str) else None
@@ -190,8 +201,8 @@ class FromDatasets(VisionData):
         if not isinstance(images, Tensor):
             step = max(1, len(images) // _SPOT_CHECK)
             images = torch.stack([images[i] for i in range(0, len(images), step)])
-        mean, std = channel_statistics(images)
-        super().__init__(name, subset(first, train_size), second, classes, mean, std)
+        statistics = normalisation(mean, std, *channel_statistics(images))
+        super().__init__(name, subset(first, train_size), second, classes, *statistics)
 
 
 def _read(dataset: LabelledImages, what: str) -> Samples:

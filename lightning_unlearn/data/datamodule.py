@@ -1,13 +1,16 @@
 """The shared DataModule: one training set, split into retained, forgotten and unseen samples."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from lightning_unlearn.data.augment import Augmentation
 from lightning_unlearn.data.forget import ForgetRule
 from lightning_unlearn.data.loaders import BatchMaker, EvaluationLoader, ViewLoader
+from lightning_unlearn.data.many import ManyLoader
 from lightning_unlearn.data.noise import LabelNoise
 from lightning_unlearn.data.split_data import Part, SplitData
 from lightning_unlearn.data.views import TWO_PARTS, Plan, View
@@ -31,6 +34,8 @@ class Serving:
         forget_batch_size: The same for the forgotten part of two-part views.
         salt: What the order is drawn for.
         images: Whether batches carry images.
+        seeds: Seeds of the models that are trained at once, each with its own order: a batch is then one of batches (K, B).
+            Empty: one model.
     """
 
     view: View
@@ -38,6 +43,7 @@ class Serving:
     forget_batch_size: int
     salt: str = ""
     images: bool = True
+    seeds: tuple[int, ...] = ()
 
 
 class UnlearningDataModule(SplitData):
@@ -48,7 +54,8 @@ class UnlearningDataModule(SplitData):
         forget: Which samples to forget; None where nothing is forgotten yet (training an original).
         view: What the training loader serves: `train` (forget and retain), `retain`, `forget`, `both` (an epoch over retain
             with forget cycled beside it), `both_equal` (the same with a
-            retained part as large as the forgotten one), `forget_then_retain`, `none`.
+            retained part as large as the forgotten one), `forget_then_retain` (all forgotten batches, then all retained
+            ones), `pairs_then_retain` (the same with a retained batch beside each forgotten one), `none`.
         unseen: Samples that the original never trains on: a share of the training set (below 1), a count, or another data
             set. None: 10 % are carved out for training; for a checkpoint whose split was saved, that split holds; for any
             other checkpoint the test set is cut into two disjoint halves, one of which serves as unseen.
@@ -111,6 +118,7 @@ class UnlearningDataModule(SplitData):
         forget_batch_size: int | None = None,
         salt: str = "",
         images: bool = True,
+        seeds: Sequence[int] = (),
     ) -> Serving:
         """Set what the training loader serves.
 
@@ -120,6 +128,7 @@ class UnlearningDataModule(SplitData):
             forget_batch_size: Samples of a forget batch; None: as before.
             salt: What the order is drawn for.
             images: Whether batches carry images.
+            seeds: Seeds of models that are trained at once; see `Serving`.
 
         Returns:
             What was served before, to be put back into `serving`.
@@ -127,7 +136,7 @@ class UnlearningDataModule(SplitData):
         self._check_view(view)
         before = self.serving
         self.serving = Serving(
-            view, batch_size or before.batch_size, forget_batch_size or before.forget_batch_size, salt, images
+            view, batch_size or before.batch_size, forget_batch_size or before.forget_batch_size, salt, images, tuple(seeds)
         )
         return before
 
@@ -142,14 +151,11 @@ class UnlearningDataModule(SplitData):
         """Serve indices and labels only from now on: the stage works on features that it holds."""
         self.serving = replace(self.serving, images=False)
 
-    def train_dataloader(self) -> ViewLoader:
-        """Batches of the served view.
-
-        Returns:
-            A loader that knows its rank and goes on where a resumed run stopped.
-        """
+    @property
+    def plan(self) -> Plan:
+        """The steps of an epoch of the served view on this rank."""
         parts = self._parts
-        plan = Plan(
+        return Plan(
             self.serving.view,
             parts.forget,
             parts.retain,
@@ -160,8 +166,18 @@ class UnlearningDataModule(SplitData):
             self.serving.salt,
             *self._ranks,
         )
+
+    def train_dataloader(self) -> ViewLoader | ManyLoader:
+        """Batches of the served view.
+
+        Returns:
+            A loader that knows its rank and goes on where a resumed run stopped.
+        """
         self._check_view(self.serving.view)
-        return ViewLoader(plan, self._maker(self.samples), self._position, lambda: self.serving.images)
+        loader = ViewLoader(self.plan, self._maker(self.samples), self._position, lambda: self.serving.images)
+        if not self.serving.seeds:
+            return loader
+        return ManyLoader(loader, self.serving.seeds if self.seed is None else [self.seed] * len(self.serving.seeds))
 
     def val_dataloader(self) -> list[EvaluationLoader]:
         """Unseen samples: what is watched during training. Never the test set."""
@@ -175,17 +191,20 @@ class UnlearningDataModule(SplitData):
         """Retained, forgotten, unseen and test samples, in this order; parts without samples are left out."""
         return [self.evaluation_loader(name) for name in self.present]
 
-    def evaluation_loader(self, name: Part) -> EvaluationLoader:
-        """Every sample of a part once over all ranks, un-augmented.
+    def evaluation_loader(self, name: Part, index: Tensor | None = None, batch_size: int | None = None) -> EvaluationLoader:
+        """Every sample of a part, or some of them, once over all ranks, un-augmented.
 
         Args:
-            name: `retain`, `forget`, `unseen` or `test`.
+            name: `retain`, `forget`, `train` (both of them), `unseen` or `test`.
+            index: Which of its samples, (N,), sorted, int64: what `random_part` gives; None: all.
+            batch_size: Samples of a batch on one rank; None: `eval_batch_size`.
 
         Returns:
             The loader of this rank's share.
         """
-        samples, index = self.part(name)
-        return EvaluationLoader(index, self._maker(samples), self.eval_batch_size, *self._ranks)
+        samples, every = self.part(name)
+        chosen = every if index is None else index
+        return EvaluationLoader(chosen, self._maker(samples), batch_size or self.eval_batch_size, *self._ranks)
 
     def _maker(self, samples: Samples) -> BatchMaker:
         device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")

@@ -11,7 +11,7 @@ import numpy as np
 from lightning_unlearn.data.arrays import load_npz
 from lightning_unlearn.data.hashing import order
 from lightning_unlearn.data.reading import as_images, channel_statistics, pick, resident_samples, subset
-from lightning_unlearn.data.vision import Samples, VisionData
+from lightning_unlearn.data.vision import Samples, Statistics, VisionData, normalisation
 from lightning_unlearn.exceptions import DataError
 
 __all__ = ["CIFAR10", "CIFAR100", "MNIST", "SVHN", "Digits", "FashionMNIST"]
@@ -36,12 +36,21 @@ class Digits(VisionData):
     Args:
         test_size: Test samples, drawn by a hash of their content.
         train_size: Training samples that are kept; None: all.
+        mean: Per-channel mean of pixels in 0 ... 1 that is taken away before the model; one number counts for all channels.
+            It has to be that of the checkpoint's training. None: measured on the training images.
+        std: Per-channel deviation that is then divided by; see `mean`.
 
     Raises:
         DataError: A size is out of range.
     """
 
-    def __init__(self, test_size: int = 397, train_size: int | None = None) -> None:
+    def __init__(
+        self,
+        test_size: int = 397,
+        train_size: int | None = None,
+        mean: Statistics = None,
+        std: Statistics = None,
+    ) -> None:
         bunch = importlib.import_module("sklearn.datasets").load_digits()
         # Stored with levels 0 to 16.
         pixels = as_images(np.rint(bunch.images * (255 / 16)).astype(np.uint8), "digits")
@@ -50,9 +59,9 @@ class Digits(VisionData):
             raise DataError(f"test_size is {test_size}; needed: 1 to {len(samples) - 1}.")
         shuffled = order(samples.hashes, 0, "digits/test")
         test, train = shuffled[:test_size].sort().values, shuffled[test_size:].sort().values
-        mean, std = channel_statistics(pixels[train])
+        statistics = normalisation(mean, std, *channel_statistics(pixels[train]))
         kept = subset(pick(samples, train), train_size)
-        super().__init__("digits", kept, pick(samples, test), _NUMERALS, mean, std)
+        super().__init__("digits", kept, pick(samples, test), _NUMERALS, *statistics)
 
 
 class _Published(VisionData):
@@ -74,9 +83,17 @@ class _Published(VisionData):
     channel_mean: ClassVar[Sequence[float]]
     channel_std: ClassVar[Sequence[float]]
 
-    def __init__(self, root: str | Path, train_size: int | None = None, download: bool = False) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        train_size: int | None = None,
+        download: bool = False,
+        mean: Statistics = None,
+        std: Statistics = None,
+    ) -> None:
         train, test = (self._read(Path(root).expanduser(), part, download) for part in ("train", "test"))
-        super().__init__(self.short, subset(train, train_size), test, self.class_names, self.channel_mean, self.channel_std)
+        statistics = normalisation(mean, std, self.channel_mean, self.channel_std)
+        super().__init__(self.short, subset(train, train_size), test, self.class_names, *statistics)
 
     def _read(self, root: Path, part: str, download: bool) -> Samples:
         source = self._torchvision(root, part, download)
@@ -117,6 +134,9 @@ class MNIST(_Published):
         root: Folder that holds `MNIST/raw` with the four idx files.
         train_size: Training samples that are kept; None: all.
         download: Whether torchvision may fetch missing files.
+        mean: Per-channel mean of pixels in 0 ... 1 that is taken away before the model; one number counts for all channels.
+            It has to be that of the checkpoint's training. None: the published one.
+        std: Per-channel deviation that is then divided by; see `mean`.
     """
 
     short, source, files = "mnist", "MNIST", "MNIST/raw"
@@ -130,6 +150,9 @@ class FashionMNIST(_Published):
         root: Folder that holds `FashionMNIST/raw` with the four idx files.
         train_size: Training samples that are kept; None: all.
         download: Whether torchvision may fetch missing files.
+        mean: Per-channel mean of pixels in 0 ... 1 that is taken away before the model; one number counts for all channels.
+            It has to be that of the checkpoint's training. None: the published one.
+        std: Per-channel deviation that is then divided by; see `mean`.
     """
 
     short, source, files = "fashion_mnist", "FashionMNIST", "FashionMNIST/raw"
@@ -147,6 +170,9 @@ class SVHN(_Published):
         root: Folder that holds `train_32x32.mat` and `test_32x32.mat`.
         train_size: Training samples that are kept; None: all.
         download: Whether torchvision may fetch missing files.
+        mean: Per-channel mean of pixels in 0 ... 1 that is taken away before the model; one number counts for all channels.
+            It has to be that of the checkpoint's training. None: the published one.
+        std: Per-channel deviation that is then divided by; see `mean`.
     """
 
     short, source, files = "svhn", "SVHN", "{train,test}_32x32.mat"
@@ -161,6 +187,9 @@ class CIFAR10(_Published):
             arrays `images` and `labels`, directly or in `cifar10`.
         train_size: Training samples that are kept; None: all.
         download: Whether torchvision may fetch missing files.
+        mean: Per-channel mean of pixels in 0 ... 1 that is taken away before the model; one number counts for all channels.
+            It has to be that of the checkpoint's training. None: the published one.
+        std: Per-channel deviation that is then divided by; see `mean`.
     """
 
     short, source = "cifar10", "CIFAR10"
@@ -182,6 +211,9 @@ class CIFAR100(_Published):
         root: Folder that holds torchvision's `cifar-100-python`.
         train_size: Training samples that are kept; None: all.
         download: Whether torchvision may fetch missing files.
+        mean: Per-channel mean of pixels in 0 ... 1 that is taken away before the model; one number counts for all channels.
+            It has to be that of the checkpoint's training. None: the published one.
+        std: Per-channel deviation that is then divided by; see `mean`.
     """
 
     short, source, files = "cifar100", "CIFAR100", "cifar-100-python"

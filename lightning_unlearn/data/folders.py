@@ -1,8 +1,10 @@
 """Images in folders, one folder per class, read one at a time."""
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,25 +14,30 @@ from torch import Tensor
 from lightning_unlearn.data.reading import subset
 from lightning_unlearn.data.request import nearest
 from lightning_unlearn.data.tables import class_list, read_attributes
-from lightning_unlearn.data.vision import Samples, VisionData
+from lightning_unlearn.data.vision import SAME_PARTS, Samples, Statistics, VisionData, normalisation
 from lightning_unlearn.exceptions import DataError
 
 __all__ = ["FolderImages", "ImageFolder", "read_image"]
 
+log = logging.getLogger(__name__)
+
 _ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif")
 # Mean and deviation of ImageNet's training images, as pretrained networks expect them.
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# The means of these over the three channels.
+_GREY = (0.449,), (0.226,)
 
 
-def read_image(path: str | Path, size: int) -> Tensor:
-    """An image file as RGB: the shorter side resized, the centre cropped.
+def read_image(path: str | Path, size: int, channels: Literal[1, 3] = 3) -> Tensor:
+    """An image file as RGB or grey: the shorter side resized, the centre cropped.
 
     Args:
         path: Any file that PIL reads. Grey, palette, CMYK and 16-bit images are converted; alpha is dropped.
         size: Height and width of the result.
+        channels: 3 for RGB, 1 for grey (PIL's mix of the colours).
 
     Returns:
-        (3, size, size), uint8.
+        (channels, size, size), uint8.
 
     Raises:
         DataError: The file is missing, damaged, or of an unknown kind.
@@ -39,7 +46,7 @@ def read_image(path: str | Path, size: int) -> Tensor:
         with Image.open(path) as opened:
             # Lets JPEG skip detail that the resize would throw away; a reserve of two keeps it smooth.
             opened.draft(None, (2 * size, 2 * size))
-            image = _rgb(opened)
+            image = _converted(opened, "RGB" if channels == 3 else "L")
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} cannot be read as an image ({error}); replace or remove the file.") from error
     width, height = image.size
@@ -49,16 +56,16 @@ def read_image(path: str | Path, size: int) -> Tensor:
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     left, top = (width - size) // 2, (height - size) // 2
     pixels = np.array(image.crop((left, top, left + size, top + size)))
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(pixels).reshape(size, size, channels).permute(2, 0, 1).contiguous()
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _converted(image: Image.Image, mode: str) -> Image.Image:
     if image.mode == "F":
         raise ValueError("its pixels are floats, whose range is not known")
     if image.mode.startswith("I"):
         # PIL would cut 16 bits off at 255 in place of scaling them.
         image = Image.fromarray((np.clip(np.asarray(image), 0, 65535) >> 8).astype(np.uint8))
-    return image.convert("RGB")
+    return image.convert(mode)
 
 
 class FolderImages:
@@ -68,16 +75,17 @@ class FolderImages:
         root: The folder.
         paths: Paths below it.
         size: Height and width that images are brought to.
+        channels: Channels that they are brought to.
     """
 
-    def __init__(self, root: str | Path, paths: Sequence[str], size: int) -> None:
-        self.root, self.paths, self.size = str(root), paths, size
+    def __init__(self, root: str | Path, paths: Sequence[str], size: int, channels: Literal[1, 3] = 3) -> None:
+        self.root, self.paths, self.size, self.channels = str(root), paths, size, channels
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tensor:
-        return read_image(os.path.join(self.root, self.paths[index]), self.size)
+        return read_image(os.path.join(self.root, self.paths[index]), self.size, self.channels)
 
 
 class ImageFolder(VisionData):
@@ -94,6 +102,11 @@ class ImageFolder(VisionData):
             `file`.
         train_size: Training samples that are kept; None: all.
         name: Name in reports; None: that of the folder around the training part.
+        mean: Per-channel mean of pixels in 0 ... 1 that is taken away before the model; one number counts for
+            all channels. It has to be that of the checkpoint's training. None: ImageNet's, as pretrained
+            networks expect it; of grey images the mean of its three.
+        std: Per-channel deviation that is then divided by; see `mean`.
+        channels: 3 brings all images to RGB, 1 to grey.
 
     Raises:
         DataError: A folder or table is missing, or cannot be used.
@@ -108,24 +121,32 @@ class ImageFolder(VisionData):
         attributes: str | Path | None = None,
         train_size: int | None = None,
         name: str | None = None,
+        mean: Statistics = None,
+        std: Statistics = None,
+        channels: Literal[1, 3] = 3,
     ) -> None:
         if isinstance(image_size, bool) or image_size < 1:
             raise DataError(f"image_size is {image_size}; needed: at least 1 pixel.")
+        if channels not in (1, 3):
+            raise DataError(f"channels is {channels}; needed: 1 (grey) or 3 (RGB).")
+        statistics = normalisation(mean, std, *(_IMAGENET if channels == 3 else _GREY))
         parts = [Path(train).expanduser(), Path(test).expanduser()]
         present = [_folders(part) for part in parts]
+        if parts[0].resolve() == parts[1].resolve():
+            log.warning(SAME_PARTS, train)
         listed = [(f, f) for f in present[0]] if classes is None else class_list(classes)
         folders = [folder for folder, _ in listed]
         _check_folders(folders, parts, present, classes is not None)
-        both = [_samples(part, folders, image_size) for part in parts]
+        both = [_samples(part, folders, image_size, channels) for part in parts]
         if attributes is not None and len(both[0]):
             table = read_attributes(attributes, both[0].keys)
             both[0] = Samples(both[0].images, both[0].targets, both[0].keys, table)
-        # ImageNet's names list synonyms; the first one does where it is the only such name.
-        short = [called.split(",")[0].strip() for _, called in listed]
+        # ImageNet's names list synonyms; the first one does where it is the only such name. A folder's name is whole.
+        short = [folder if called == folder else called.split(",")[0].strip() for folder, called in listed]
         names = [n if n and short.count(n) == 1 else folder for n, folder in zip(short, folders, strict=True)]
         title = name or parts[0].resolve().parent.name or "images"
         training = subset(both[0], train_size) if len(both[0]) else both[0]
-        super().__init__(title, training, both[1], names, *_IMAGENET)
+        super().__init__(title, training, both[1], names, *statistics)
 
 
 def _folders(part: Path) -> list[str]:
@@ -153,7 +174,7 @@ def _check_folders(folders: list[str], parts: list[Path], present: list[list[str
         )
 
 
-def _samples(part: Path, folders: Sequence[str], size: int) -> Samples:
+def _samples(part: Path, folders: Sequence[str], size: int, channels: Literal[1, 3]) -> Samples:
     keys: list[str] = []
     targets: list[int] = []
     for label, folder in enumerate(folders):
@@ -166,4 +187,4 @@ def _samples(part: Path, folders: Sequence[str], size: int) -> Samples:
     for key in keys:
         if not key.isprintable() and any(0xD800 <= ord(c) <= 0xDFFF for c in key):
             raise DataError(f"The name of the file {key!a} in {part} is not UTF-8; rename it.")
-    return Samples(FolderImages(part, keys, size), torch.tensor(targets, dtype=torch.int64), keys)
+    return Samples(FolderImages(part, keys, size, channels), torch.tensor(targets, dtype=torch.int64), keys)

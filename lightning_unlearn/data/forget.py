@@ -1,5 +1,6 @@
 """Rules that choose which samples to forget."""
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,8 @@ import torch
 from torch import Tensor
 
 from lightning_unlearn.data.hashing import order
-from lightning_unlearn.data.request import SampleNames, nearest, read_entries
+from lightning_unlearn.data.request import nearest, read_entries
+from lightning_unlearn.data.sample_names import SampleNames
 from lightning_unlearn.data.vision import Samples
 from lightning_unlearn.exceptions import DataError
 
@@ -23,6 +25,8 @@ __all__ = [
     "WholeClasses",
     "class_indices",
 ]
+
+log = logging.getLogger(__name__)
 
 
 class Selection(NamedTuple):
@@ -173,14 +177,20 @@ class ListedSamples(ForgetRule):
     def __init__(self, path: str | Path, column: str | None = None) -> None:
         self.path = Path(path)
         self.column = column
+        self._said = False
 
     def select(self, samples: Samples, candidates: Tensor, seed: int, class_names: Sequence[str]) -> Selection:
         """Choose samples; see `ForgetRule.select`."""
         entries = read_entries(self.path, self.column)
+        names = SampleNames(samples.keys)
         try:
-            wanted = SampleNames(samples.keys).resolve(entries)
+            wanted = names.resolve(entries)
         except DataError as error:
             raise DataError(f"{self.path}: {error}") from None
+        if names.merged and not self._said:
+            # Once, however often the data are split.
+            self._said = True
+            log.info("note: %d entries of %s name a sample again; each is counted once.", names.merged, self.path)
         return _trained_on(samples, candidates, torch.tensor(wanted), f"{self.path} names")
 
     def describe(self) -> str:

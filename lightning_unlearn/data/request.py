@@ -1,20 +1,18 @@
-"""Reading a deletion request: the entries of a file, and which samples they name."""
+"""Reading a deletion request: the entries of a file."""
 
 import csv
 import difflib
 import json
-import re
 import zipfile
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
-from functools import cached_property
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 
 from lightning_unlearn.exceptions import DataError
 
-__all__ = ["SampleNames", "nearest", "read_entries"]
+__all__ = ["nearest", "read_array", "read_entries"]
 
 _FORMATS = (".txt", ".csv", ".json", ".npy")
 _HEADERS = {
@@ -30,8 +28,6 @@ _HEADERS = {
     "id",
     "forget",
 }
-_INTEGER = re.compile(r"[+-]?[0-9]+")
-_COPY = re.compile(r"([0-9a-f]{16})#[0-9]+")
 _POOL = 2000
 
 
@@ -103,16 +99,33 @@ def _text(path: Path) -> str:
     return text
 
 
-def _from_npy(path: Path) -> list[str | int]:
+def read_array(path: Path, needed: str) -> np.ndarray:
+    """The array of a `.npy` file.
+
+    Args:
+        path: The file.
+        needed: What it should hold, for the error.
+
+    Returns:
+        An array of one dimension.
+
+    Raises:
+        DataError: The file holds no array, several, or one of another shape.
+    """
     try:
         with path.open("rb") as file:
             array = np.load(file, allow_pickle=False)
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is not an array of integers or texts ({error}); write it with numpy.save.") from error
+        raise DataError(f"{path} is not an array of {needed} ({error}); write it with numpy.save.") from error
     if not isinstance(array, np.ndarray):
         raise DataError(f"{path} is an archive of several arrays; write one array with numpy.save.")
     if array.ndim != 1:
         raise DataError(f"{path} holds an array of shape {array.shape}; needed: one dimension, one entry per sample.")
+    return array
+
+
+def _from_npy(path: Path) -> list[str | int]:
+    array = read_array(path, "integers or texts")
     if array.dtype == np.bool_:
         raise DataError(f"{path} holds booleans; needed: indices. Write numpy.flatnonzero(mask) in place of the mask.")
     if array.dtype.kind not in "iuU":
@@ -140,113 +153,33 @@ def _from_json(path: Path) -> list[str | int]:
 
 
 def _from_csv(path: Path, column: str | None) -> list[str | int]:
+    reader = csv.reader(_text(path).splitlines())
     try:
-        rows = [[cell.strip() for cell in row] for row in csv.reader(_text(path).splitlines())]
+        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
     except csv.Error as error:
         raise DataError(f"{path} is not a table of comma-separated values ({error}).") from error
-    rows = [row for row in rows if any(row)]
+    rows = [(line, row) for line, row in rows if any(row)]
     if not rows:
         return []
-    header = rows[0]
-    if column is None:
-        if max(map(len, rows)) > 1:
-            raise DataError(f"{path} has the columns {', '.join(header)}; say with `column` which names the samples.")
-        start = 1 if header[0].lower() in _HEADERS else 0
-        return [row[0] for row in rows[start:]]
-    if column not in header:
+    header = rows[0][1]
+    if column is None and len(header) > 1:
+        raise DataError(
+            f"{path} has the columns {', '.join(header)}; say with --data.forget.column which names the samples. Or does an "
+            "entry hold a comma? Then put it in quotes."
+        )
+    if column is not None and column not in header:
         raise DataError(f"{path} has no column {column!r}; it has {', '.join(header)}.{nearest(column, header)}")
-    place = header.index(column)
-    for number, row in enumerate(rows[1:], 2):
-        if len(row) <= place or not row[place]:
-            raise DataError(f"{path}: row {number} has nothing in column {column!r}; fill it in or remove the row.")
-    return [row[place] for row in rows[1:]]
-
-
-class SampleNames:
-    """Finds samples by what a request calls them.
-
-    Args:
-        keys: Keys of the samples, all different.
-    """
-
-    def __init__(self, keys: Sequence[str]) -> None:
-        self.keys = keys
-        self._by_key = {key: i for i, key in enumerate(keys)}
-        self._by_content: dict[str, list[int]] = {}
-        for key, i in self._by_key.items():
-            if copy := _COPY.fullmatch(key):
-                base = copy[1]
-                self._by_content.setdefault(base, [self._by_key[base]] if base in self._by_key else []).append(i)
-
-    @cached_property
-    def _by_file_name(self) -> dict[str, list[int]]:
-        found: dict[str, list[int]] = {}
-        for key, i in self._by_key.items():
-            found.setdefault(PurePosixPath(key).name, []).append(i)
-        return found
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._by_key or name in self._by_content or name in self._by_file_name
-
-    def find(self, name: str) -> list[int]:
-        """Samples of one name.
-
-        Args:
-            name: A key, the hash of an image's content (which names all exact copies of it), or the last part
-                of a path where no other sample has the same.
-
-        Returns:
-            At least one index.
-
-        Raises:
-            DataError: No sample, or samples of several folders, have this name.
-        """
-        if name in self._by_content:
-            return self._by_content[name]
-        if name in self._by_key:
-            return [self._by_key[name]]
-        matches = self._by_file_name.get(name, [])
-        if len(matches) > 1:
-            first, second = (self.keys[i] for i in matches[:2])
+    for line, row in rows:
+        if len(row) > len(header):
             raise DataError(
-                f"The file name {name!r} is that of {len(matches)} samples, {first!r} and {second!r} among "
-                "them; give their keys."
+                f"{path}: line {line} has {len(row)} fields and the first line {len(header)}. Quote an entry that holds a "
+                f'comma: "{", ".join(row)}".'
             )
-        if not matches:
-            known = self._by_key if "/" in name else [*self._by_key, *self._by_file_name]
-            raise DataError(f"No training sample has the key or file name {name!r}.{nearest(name, known)}")
-        return matches
-
-    def resolve(self, entries: Sequence[str | int]) -> list[int]:
-        """Samples that a request names.
-
-        Entries are indices where all of them are integers and none is a key; else all of them are names.
-
-        Args:
-            entries: Indices, keys or file names.
-
-        Returns:
-            Indices, each once, sorted.
-
-        Raises:
-            DataError: An entry is out of range, unknown, ambiguous, or named twice.
-        """
-        names = [str(e) for e in entries]
-        if all(_INTEGER.fullmatch(n) for n in names) and not any(n in self for n in names):
-            indices = [int(n) for n in names]
-            for index in indices:
-                if not 0 <= index < len(self.keys):
-                    raise DataError(
-                        f"Index {index} is outside the training set; needed: 0 to {len(self.keys) - 1} (indices count from 0)."
-                    )
-            named = [[i] for i in indices]
-        else:
-            named = [self.find(n) for n in names]
-        first: dict[int, str] = {}
-        for name, found in zip(names, named, strict=True):
-            # A bare hash names its copies too; that one of these is also listed by its own key is no mistake.
-            explicit = self._by_key.get(name, found[0])
-            if explicit in first:
-                raise DataError(f"{name!r} and {first[explicit]!r} name the same sample; name each one once.")
-            first[explicit] = name
-        return sorted({i for found in named for i in found})
+    if column is None:
+        start = 1 if header[0].lower() in _HEADERS else 0
+        return [row[0] for _, row in rows[start:]]
+    place = header.index(column)
+    for line, row in rows[1:]:
+        if len(row) <= place or not row[place]:
+            raise DataError(f"{path}: line {line} has nothing in column {column!r}; fill it in or remove the line.")
+    return [row[place] for _, row in rows[1:]]

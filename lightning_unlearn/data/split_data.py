@@ -19,7 +19,8 @@ from lightning_unlearn.exceptions import ConfigError, DataError
 
 __all__ = ["PARTS", "Part", "SplitData"]
 
-Part = Literal["retain", "forget", "unseen", "test"]
+Part = Literal["retain", "forget", "train", "unseen", "test"]
+# Those that share no sample; `train` is retain and forget together.
 PARTS: tuple[Part, ...] = ("retain", "forget", "unseen", "test")
 DEFAULT_UNSEEN = 0.1
 
@@ -64,6 +65,8 @@ class SplitData(LightningDataModule):
         self.forget_seed = forget_seed
         self.saved: SavedSplit | None = None
         self.saw_everything = False
+        # Whether a count or share was carved out although the checkpoint came without the split that it was trained with.
+        self.unseen_taken_on_trust = False
 
     # What other parts of a configuration are linked to.
 
@@ -107,6 +110,7 @@ class SplitData(LightningDataModule):
             saved = self.saved
             self.saved = SavedSplit([], saved.retain, saved.unseen, [*saved.removed, *saved.forget])
         self.saw_everything = self.saved is None and self.unseen is None
+        self.unseen_taken_on_trust = self.saved is None and isinstance(self.unseen, int | float) and self.unseen > 0
         self._reset_split()
 
     def draw(self, forget_seed: int | None = None, forget: ForgetRule | None = None) -> None:
@@ -185,11 +189,13 @@ class SplitData(LightningDataModule):
         """The samples of a part: the set they lie in, and their indices there.
 
         Args:
-            name: `retain`, `forget`, `unseen` or `test`.
+            name: `retain`, `forget`, `train` (both of them), `unseen` or `test`.
 
         Returns:
-            The set, and indices (N,), int64.
+            The set, and indices (N,), sorted, int64.
         """
+        if name == "train":
+            return self.samples, torch.cat([self._parts.retain, self._parts.forget]).sort().values
         if name == "test":
             return self.dataset.test, self._test_halves[1]
         if name == "unseen" and isinstance(self.unseen, VisionData) and self.saved is None:
@@ -198,6 +204,27 @@ class SplitData(LightningDataModule):
             return self.dataset.test, self._test_halves[0]
         index: Tensor = getattr(self._parts, name)
         return self.samples, index
+
+    def random_part(self, name: Part, count: int | None, purpose: str, seed: int = 0) -> Tensor:
+        """Random samples of a part, without replacement; two purposes or seeds draw independently.
+
+        Args:
+            name: See `part`.
+            count: How many; None, or more than there are: all.
+            purpose: What they are for.
+            seed: Seed of the draw; 0 where every run is to look at the same samples.
+
+        Returns:
+            Sample indices, (min(count, N),), sorted, int64.
+        """
+        samples, index = self.part(name)
+        return index[order(samples.hashes[index], seed, purpose)[:count]].sort().values
+
+    @property
+    def forgets_whole_classes(self) -> bool:
+        """Whether something is forgotten, and no class of a forgotten sample has retained ones."""
+        forgotten, retained = (self.samples.targets[index] for index in (self._parts.forget, self._parts.retain))
+        return len(forgotten) > 0 and not bool(torch.isin(forgotten, retained).any())
 
     @property
     def never_trained(self) -> list[str]:
@@ -261,10 +288,7 @@ class SplitData(LightningDataModule):
         Returns:
             64 hexadecimal digits.
         """
-        parts: dict[str, tuple[Part, ...]] = {"train": ("retain", "forget")}
-        pieces = [self.part(name) for name in parts.get(view, (view,))]  # type: ignore[arg-type]  # the others are parts
-        samples = pieces[0][0]
-        index = torch.cat([index for _, index in pieces]).sort().values
+        samples, index = self.part(view)  # type: ignore[arg-type]  # views of two parts have no fingerprint
         digest = hashlib.sha256(self.dataset.name.encode())
         digest.update(samples.hashes[index].numpy().tobytes())
         digest.update(samples.targets[index].numpy().tobytes())

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from lightning_unlearn.exceptions import DataError
 
-__all__ = ["class_list", "read_attributes"]
+__all__ = ["class_list", "read_attributes", "read_rows"]
 
 _SYNSET = re.compile(r"(n\d{8})\s+(.+)")
 
@@ -59,6 +59,26 @@ def _read(path: Path, needed: str) -> str:
         raise DataError(f"{path} cannot be read ({error.strerror}); needed: {needed}.") from error
 
 
+def read_rows(path: Path, needed: str) -> list[list[str]]:
+    """Rows of a `.csv` file without its empty lines.
+
+    Args:
+        path: The file.
+        needed: What it should be, for the error.
+
+    Returns:
+        Cells, without spaces around them.
+
+    Raises:
+        DataError: The file is missing, unreadable, or no such table.
+    """
+    try:
+        table = [[cell.strip() for cell in row] for row in csv.reader(_read(path, needed).splitlines())]
+    except csv.Error as error:
+        raise DataError(f"{path} is not a table of comma-separated values ({error}).") from error
+    return [row for row in table if any(row)]
+
+
 def read_attributes(path: str | Path, keys: Sequence[str], positional: bool = False) -> dict[str, list[str]]:
     """Columns of a table beside the data.
 
@@ -76,12 +96,7 @@ def read_attributes(path: str | Path, keys: Sequence[str], positional: bool = Fa
         DataError: The table is missing, unreadable, names a sample twice, or lacks one.
     """
     path = Path(path)
-    try:
-        lines = _read(path, "a table of attributes as .csv with a header").splitlines()
-        table = [[cell.strip() for cell in row] for row in csv.reader(lines)]
-    except csv.Error as error:
-        raise DataError(f"{path} is not a table of comma-separated values ({error}).") from error
-    table = [row for row in table if any(row)]
+    table = read_rows(path, "a table of attributes as .csv with a header")
     if not table:
         raise DataError(f"{path} is empty; needed: a header, and a row for each sample.")
     header, rows = table[0], table[1:]

@@ -12,9 +12,9 @@ from lightning_unlearn.exceptions import DataError
 
 __all__ = ["TWO_PARTS", "VIEWS", "Piece", "Plan", "View", "cut"]
 
-View = Literal["train", "retain", "forget", "both", "both_equal", "forget_then_retain", "none"]
+View = Literal["train", "retain", "forget", "both", "both_equal", "forget_then_retain", "pairs_then_retain", "none"]
 VIEWS: tuple[View, ...] = get_args(View)
-TWO_PARTS: tuple[View, ...] = ("both", "both_equal", "forget_then_retain")
+TWO_PARTS: tuple[View, ...] = ("both", "both_equal", "forget_then_retain", "pairs_then_retain")
 
 
 class Piece(NamedTuple):
@@ -62,8 +62,8 @@ class Plan:
         forget: Forgotten sample indices, (F,), int64.
         retain: Retained sample indices, (R,), int64.
         hashes: Key hashes of all training samples, (N,), int64.
-        batch_size: Samples of a batch on all ranks; of the retained part in `both` and `forget_then_retain`.
-        forget_batch_size: The same for the forgotten part in these two views.
+        batch_size: Samples of a batch on all ranks; of the retained part in the views of two parts.
+        forget_batch_size: The same for the forgotten part in these views.
         seed: Seed of the order.
         salt: What the order is for; stages of one chain differ here.
         rank: This rank.
@@ -94,9 +94,17 @@ class Plan:
                 return self._count(len(self.retain), self.batch_size)
             case "both_equal":
                 return self._count(min(len(self.forget), len(self.retain)), self.forget_batch_size)
-            case "forget_then_retain":
-                forget = self._count(len(self.forget), self.forget_batch_size)
-                return forget + self._count(len(self.retain), self.batch_size)
+            case "forget_then_retain" | "pairs_then_retain":
+                return self.forget_steps + self._count(len(self.retain), self.batch_size)
+
+    @property
+    def forget_steps(self) -> int:
+        """Steps of an epoch before the retained part alone, in the views `forget_then_retain` and `pairs_then_retain`.
+
+        A pass over pairs ends with the shorter of its two parts.
+        """
+        forget = self._count(len(self.forget), self.forget_batch_size)
+        return forget if self.view == "forget_then_retain" else min(forget, self._count(len(self.retain), self.batch_size))
 
     def steps(self, epoch: int, start: int = 0) -> Iterator[dict[str, Piece]]:
         """This rank's part of each step of an epoch.
@@ -106,7 +114,7 @@ class Plan:
             start: Steps to leave out at the beginning, for a run that is resumed inside an epoch.
 
         Yields:
-            For every step the pieces by name: `forget`, `retain` or `train`; two of them in the view `both`.
+            For every step the pieces by name: `forget`, `retain` or `train`; two of them in the view `both` and for pairs.
         """
         steps: list[dict[str, Tensor]]
         match self.view:
@@ -114,8 +122,12 @@ class Plan:
                 return
             case "train" | "forget" | "retain":
                 steps = [{self.view: b} for b in self._epoch(self.view, epoch, self.batch_size)]
-            case "forget_then_retain":
+            case "forget_then_retain" | "pairs_then_retain":
                 steps = [{"forget": b} for b in self._epoch("forget", epoch, self.forget_batch_size)]
+                if self.view == "pairs_then_retain":
+                    # In another order than that of the pass over the retained part which follows.
+                    beside = replace(self, salt=f"{self.salt}/pairs")._epoch("retain", epoch, self.batch_size)
+                    steps = [{**step, "retain": b} for step, b in zip(steps, beside, strict=False)]
                 steps += [{"retain": b} for b in self._epoch("retain", epoch, self.batch_size)]
             case "both_equal":
                 # The same retained samples in every epoch, as many as there are forgotten ones.

@@ -1,17 +1,25 @@
 """The form in which every data set reaches this package: images, labels and stable keys."""
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
 from lightning_unlearn.exceptions import DataError
 
-__all__ = ["Images", "Samples", "VisionData", "content_keys", "hash_of_key"]
+__all__ = ["SAME_PARTS", "Images", "Samples", "Statistics", "VisionData", "content_keys", "hash_of_key", "normalisation"]
+
+SAME_PARTS = (
+    "%s is the training part and the test part: figures on test samples then say nothing, and what stands for unseen was "
+    "trained on. Give another test part."
+)
+# One number for all channels, or one for each; None: those of the data set.
+Statistics: TypeAlias = float | list[float] | None
 
 
 class Images(Protocol):
@@ -103,6 +111,45 @@ class VisionData:
     def num_classes(self) -> int:
         """Number of classes."""
         return len(self.classes)
+
+    @property
+    def input(self) -> str:
+        """What a model is given, in one line."""
+        channels, height, width = self.train.images[0].shape
+        kind = {1: "grey", 3: "RGB"}.get(channels, f"{channels} channels")
+        mean, std = (", ".join(f"{value:.4g}" for value in values) for values in (self.mean, self.std))
+        return f"{kind} {height}x{width}, minus mean {mean}, divided by {std} (of pixels in 0 ... 1)"
+
+
+def normalisation(
+    mean: Statistics, std: Statistics, usual_mean: Sequence[float], usual_std: Sequence[float]
+) -> tuple[list[float], list[float]]:
+    """What is taken from images and what they are divided by.
+
+    Args:
+        mean: Of pixels in 0 ... 1, one number for all channels or one for each; None: the usual one.
+        std: The same, above 0.
+        usual_mean: Per-channel mean where none is given.
+        usual_std: Per-channel deviation where none is given.
+
+    Returns:
+        C means and C deviations.
+
+    Raises:
+        DataError: A list has another length than there are channels, or a deviation is not above 0.
+    """
+    channels = len(usual_mean)
+    found = []
+    for name, given, usual in (("mean", mean, usual_mean), ("std", std, usual_std)):
+        values = list(usual) if given is None else [given] * channels if isinstance(given, int | float) else list(given)
+        if len(values) != channels:
+            raise DataError(f"{name} is {given} and images have {channels} channels; needed: one number, or {channels}.")
+        if not all(math.isfinite(value) for value in values) or (name == "std" and min(values) <= 0):
+            raise DataError(
+                f"{name} is {given}; needed: finite numbers{', above 0' if name == 'std' else ''}, of pixels in 0 ... 1."
+            )
+        found.append([float(value) for value in values])
+    return found[0], found[1]
 
 
 def hash_of_key(key: str) -> int:

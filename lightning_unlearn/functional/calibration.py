@@ -1,9 +1,9 @@
-"""Estimates of what a model that never saw a sample would say, and their calibration."""
+"""From rough estimates of an unseen sample's answer to answers that are distributed as those of unseen samples."""
 
 import torch
 from torch import Tensor
 
-__all__ = ["log_odds", "match_quantiles", "neighbour_votes", "strike_classes"]
+__all__ = ["log_odds", "match_quantiles", "neighbour_votes", "sharpening_exponent", "strike_classes", "with_log_odds"]
 
 
 def log_odds(probabilities: Tensor, targets: Tensor, floor: float = 1e-6) -> Tensor:
@@ -22,57 +22,118 @@ def log_odds(probabilities: Tensor, targets: Tensor, floor: float = 1e-6) -> Ten
 
 
 def match_quantiles(
-    probabilities: Tensor, targets: Tensor, unseen: Tensor, noise: float = 0.0, source: torch.Generator | None = None
+    values: Tensor, members: Tensor, unseen: Tensor, noise: float = 0.0, source: torch.Generator | None = None
 ) -> Tensor:
-    """Give the samples' log-odds of their labels the distribution that unseen samples have.
+    """Carry values over from the distribution of `members` to that of `unseen`: the q-th quantile becomes the q-th quantile.
 
-    The sample with the i-th smallest estimated log-odds gets the i-th quantile of the unseen ones; the rest of its
-    probability is spread over the other classes as estimated.
+    Forgotten samples are ranked among retained ones, not among themselves: both were trained on, so what an estimator still
+    remembers of them lifts both alike, and a request of difficult samples stays difficult.
 
     Args:
-        probabilities: Estimates, (N, K).
-        targets: Labels, (N,), int64.
-        unseen: Log-odds of unseen samples, (U,), at least one.
-        noise: Standard deviation of noise on the log-odds before ranking, in units of their own deviation.
+        values: (N,).
+        members: Values of the same kind for samples that were trained on, (M,), at least one.
+        unseen: True values of samples that were not trained on, (U,), at least one.
+        noise: Standard deviation of noise on values and members before ranking, in units of the members' own deviation: it
+            weakens the tie between estimate and result and leaves the distribution as it is.
         source: Generator of the noise, on the CPU.
 
     Returns:
-        (N, K), rows summing to 1, the dtype of `probabilities`.
+        (N,), float64.
 
     Raises:
-        ValueError: There is no unseen sample.
+        ValueError: There is no member or no unseen sample.
     """
-    if len(unseen) == 0:
-        raise ValueError("match_quantiles needs at least one unseen sample.")
-    estimate = log_odds(probabilities, targets)
-    if noise > 0 and len(estimate) > 1:
-        estimate = estimate + noise * estimate.std() * torch.randn(len(estimate), generator=source).to(estimate)
-    rank = torch.empty_like(estimate)
-    rank[estimate.argsort(stable=True)] = torch.arange(len(estimate), device=rank.device, dtype=rank.dtype)
-    p = torch.sigmoid(torch.quantile(unseen.double(), (rank + 0.5) / len(rank)))
-    others = probabilities.double().clamp(min=1e-6).scatter(1, targets[:, None], 0.0)
-    others = others * ((1 - p) / others.sum(1))[:, None]
+    if len(unseen) == 0 or len(members) == 0:
+        raise ValueError(
+            f"match_quantiles got {len(members)} members and {len(unseen)} unseen samples; needed: at least one of each."
+        )
+    values, members = values.double(), members.double()
+    if noise > 0 and len(members) > 1:
+        size = noise * members.std()
+        values, members = (v + size * torch.randn(len(v), generator=source, dtype=v.dtype).to(v) for v in (values, members))
+    members = members.sort().values
+    below, upto = torch.searchsorted(members, values), torch.searchsorted(members, values, right=True)
+    rank = ((below + upto).double() / 2 + 0.5) / (len(members) + 1)
+    return torch.quantile(unseen.double(), rank)
+
+
+def with_log_odds(probabilities: Tensor, targets: Tensor, values: Tensor, exponent: float = 1.0) -> Tensor:
+    """Probabilities whose labels have given log-odds, and whose other classes keep the shares that they have among themselves.
+
+    Args:
+        probabilities: (N, K).
+        targets: Labels, (N,), int64.
+        values: Log-odds of the labels, (N,).
+        exponent: Power to which the other classes' shares are raised; above 1 their largest stands out more.
+
+    Returns:
+        (N, K), rows summing to 1, the dtype of `probabilities`.
+    """
+    p = torch.sigmoid(values.double())
+    others = _shares(probabilities, targets, exponent) * (1 - p)[:, None]
     return others.scatter(1, targets[:, None], p[:, None]).to(probabilities.dtype)
 
 
-def neighbour_votes(features: Tensor, bank: Tensor, labels: Tensor, k: int, num_classes: int) -> Tensor:
+def sharpening_exponent(members: Tensor, member_targets: Tensor, unseen: Tensor, unseen_targets: Tensor) -> float:
+    """The power that makes estimates as decided between the wrong classes as true answers to unseen samples are.
+
+    A mean over copies or neighbours spreads over more classes than one network's answer does. The exponent equals the means
+    of the largest share among the classes that are not the label.
+
+    Args:
+        members: Estimates for samples that were trained on, (M, K).
+        member_targets: Their labels, (M,), int64.
+        unseen: True answers to unseen samples, (U, K).
+        unseen_targets: Their labels, (U,), int64.
+
+    Returns:
+        Between 0.25 and 8.
+    """
+    wanted = _shares(unseen, unseen_targets).max(1).values.mean()
+    low, high = 0.25, 8.0
+    for _ in range(30):
+        # The mean of the largest share grows with the exponent.
+        middle = (low * high) ** 0.5
+        if _shares(members, member_targets, middle).max(1).values.mean() < wanted:
+            low = middle
+        else:
+            high = middle
+    return middle
+
+
+def _shares(probabilities: Tensor, targets: Tensor, exponent: float = 1.0) -> Tensor:
+    """Shares of the classes that are not the label, (N, K), float64; 0 for the label."""
+    # Scaled by the largest: powers of small numbers would all be 0.
+    others = probabilities.double().clamp(min=1e-6).scatter(1, targets[:, None], 0.0)
+    powers = (others / others.max(1, keepdim=True).values) ** exponent
+    return powers / powers.sum(1, keepdim=True)
+
+
+def neighbour_votes(features: Tensor, bank: Tensor, labels: Tensor, k: int, num_classes: int, own: bool = False) -> Tensor:
     """Share of each class among the nearest samples of a bank, by cosine similarity.
 
     Args:
         features: (N, D).
-        bank: (M, D), M >= k.
+        bank: (M, D).
         labels: Labels of the bank, (M,), int64.
-        k: Number of neighbours.
+        k: Number of neighbours, all of the bank where it is smaller.
         num_classes: K.
+        own: Whether `features` are the bank itself: a sample is then not its own neighbour.
 
     Returns:
         (N, K), rows summing to 1.
     """
     bank = torch.nn.functional.normalize(bank.flatten(1).float(), dim=1)
     votes = []
+    begin = 0
     for chunk in torch.split(torch.nn.functional.normalize(features.flatten(1).float(), dim=1), 1024):
-        nearest = (chunk @ bank.T).topk(min(k, len(bank)), dim=1).indices
+        likeness = chunk @ bank.T
+        if own:
+            rows = torch.arange(len(chunk), device=chunk.device)
+            likeness[rows, begin + rows] = -2.0
+        nearest = likeness.topk(max(1, min(k, len(bank) - own)), dim=1).indices
         votes.append(torch.nn.functional.one_hot(labels[nearest], num_classes).float().mean(1))
+        begin += len(chunk)
     return torch.cat(votes)
 
 

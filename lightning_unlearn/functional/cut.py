@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from lightning_unlearn.functional.structure import blocks
+from lightning_unlearn.functional.anatomy import blocks
 
 __all__ = ["Cut", "cut", "cut_cost"]
 

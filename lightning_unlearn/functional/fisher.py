@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_unlearn.functional.per_sample import SquaredGradients, differentiable_in
+from lightning_unlearn.functional.modes import differentiable_in
+from lightning_unlearn.functional.per_sample import SquaredGradients
 
 Kind = Literal["empirical", "model", "model_mc"]
 

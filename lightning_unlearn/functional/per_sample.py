@@ -12,9 +12,8 @@ Which one serves which parameter is not guessed: two samples of the first batch 
 autograd, and what differs moves down the list. A formula that does not fit costs time, not correctness.
 """
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -24,42 +23,15 @@ from torch.func import functional_call, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lightning_unlearn.functional.layer_squares import rule_for
+from lightning_unlearn.functional.per_sample_plan import GradientPlan
 
 Cotangents = Callable[[Tensor, slice], Sequence[Tensor]]
 
-__all__ = ["Cotangents", "SquaredGradients", "differentiable_in"]
+__all__ = ["Cotangents", "SquaredGradients"]
 
 _BYTES = 256 * 2**20  # of per-sample gradients in vmap, or of output gradients of several losses in hooks
 _CPU_BYTES = 16 * 2**20  # of the outputs of layers: more samples at once leave the cache, up to 1.4 times slower
 _AGREEMENT = 1e-3  # of formulas with autograd, relative: float32 gives about 1e-5, a formula that does not fit 1
-
-
-@contextmanager
-def differentiable_in(network: nn.Module, names: Sequence[str]) -> Generator[None]:
-    """Eval mode, no autocast, gradients in the named parameters only; all put back afterwards.
-
-    Args:
-        network: Any network.
-        names: Parameter names.
-
-    Yields:
-        Nothing.
-    """
-    modes = [(module, module.training) for module in network.modules()]
-    flags = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
-    chosen = set(names)
-    device = next((p.device.type for p in network.parameters()), "cpu")
-    try:
-        network.eval()
-        for name, parameter in network.named_parameters():
-            parameter.requires_grad_(name in chosen)
-        with torch.enable_grad(), torch.autocast(device, enabled=False):
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
 
 
 class SquaredGradients:
@@ -92,7 +64,7 @@ class SquaredGradients:
         self.network = network
         self.parameters = {name: p for name, p in network.named_parameters() if name in chosen}
         self.sums = {name: torch.zeros_like(p, dtype=_wide(p)) for name, p in self.parameters.items()}
-        self._plan: _Plan | None = None
+        self._plan: GradientPlan | None = None
 
     def add(self, x: Tensor, cotangents: Cotangents) -> None:
         """Add a batch.
@@ -120,10 +92,10 @@ class SquaredGradients:
             for name, value in found.items():
                 self.sums[name] += value
 
-    def _choose(self, x: Tensor) -> "_Plan":
+    def _choose(self, x: Tensor) -> GradientPlan:
         """For each parameter the first way that agrees with autograd on two samples."""
         two = x[:2] if len(x) > 1 else torch.cat([x, x.flip(-1)])
-        plan = _Plan.first(self.network, self.parameters)
+        plan = GradientPlan.first(self.network, self.parameters)
         with torch.no_grad():
             probe = _cross_entropy_gradient(self.network(two))
         expected = self._by_loop(list(self.parameters), two, probe)
@@ -153,7 +125,7 @@ class SquaredGradients:
 
     def _in_one_pass(
         self,
-        plan: "_Plan",
+        plan: GradientPlan,
         x: Tensor,
         cotangents: Cotangents,
         rows: slice = slice(None),
@@ -213,7 +185,7 @@ class SquaredGradients:
         return found, vs
 
     @torch.no_grad()
-    def _of_module(self, plan: "_Plan", name: str, x: Tensor, grads: list[Tensor]) -> dict[str, Tensor]:
+    def _of_module(self, plan: GradientPlan, name: str, x: Tensor, grads: list[Tensor]) -> dict[str, Tensor]:
         module, own = self.network.get_submodule(name), plan.modules[name]
         rule = None if name in plan.by_vmap else rule_for(module)
         if not grads:
@@ -245,61 +217,6 @@ class SquaredGradients:
 
 
 _REFUSALS = (RuntimeError, NotImplementedError)  # what vmap raises for a forward that it cannot batch
-
-
-@dataclass
-class _Plan:
-    """Who serves which parameter.
-
-    Attributes:
-        modules: Module -> its parameter -> full name: by formula or by the module's vmap, in one pass.
-        by_vmap: Those of `modules` that are not served by formula.
-        copied: Served by a copy for each sample, in the same pass.
-        whole: Served by the network's vmap or, with `loop`, sample by sample.
-        loop: See `whole`.
-        at_once: Samples in one pass.
-    """
-
-    modules: dict[str, dict[str, str]] = field(default_factory=dict)
-    by_vmap: set[str] = field(default_factory=set)
-    copied: list[str] = field(default_factory=list)
-    whole: list[str] = field(default_factory=list)
-    loop: bool = False
-    at_once: int = 2**31
-
-    @classmethod
-    def first(cls, network: nn.Module, parameters: Mapping[str, Tensor]) -> "_Plan":
-        plan = cls()
-        for full, parameter in parameters.items():
-            owner = full.rpartition(".")[0]
-            if rule_for(network.get_submodule(owner)) is not None:
-                plan._add(full)
-            elif parameter.dim() > 1 and len(parameter) == 1:
-                plan.copied.append(full)
-            else:
-                plan._add(full)
-        return plan
-
-    def _add(self, full: str) -> None:
-        owner, _, local = full.rpartition(".")
-        if owner:
-            self.modules.setdefault(owner, {})[local] = full
-        else:  # the network's own: its vmap is the module's
-            self.whole.append(full)
-
-    def in_one_pass(self) -> set[str]:
-        return {full for own in self.modules.values() for full in own.values()} | set(self.copied)
-
-    def demote(self, wrong: set[str]) -> None:
-        for full in [full for full in self.copied if full in wrong]:
-            self.copied.remove(full)
-            self._add(full)
-        for module, own in list(self.modules.items()):
-            if wrong.isdisjoint(own.values()):
-                continue
-            if module in self.by_vmap:
-                self.whole += self.modules.pop(module).values()
-            self.by_vmap ^= {module}
 
 
 @dataclass

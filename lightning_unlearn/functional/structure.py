@@ -1,163 +1,18 @@
-"""What a network is made of: its weight layers, head, blocks and last stage, and names of parameters by part.
-
-Everything is read from the module tree in the order of registration, which for nearly all networks is the
-order of the forward pass. Nothing runs, so it works for networks on any device, of any input size.
-"""
+"""Names of the parameters of a part of a network, and what chooses among them."""
 
 import difflib
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from itertools import takewhile
 from typing import Literal, get_args
 
 from torch import nn
 
+from lightning_unlearn.functional.anatomy import blocks, head_name, last_half, last_stage, weight_layers
+
 Part = Literal["whole", "last_half", "last_stage", "head", "stem"]
 
-__all__ = [
-    "ParameterSelector",
-    "Part",
-    "blocks",
-    "first_blocks",
-    "head_name",
-    "last_blocks",
-    "last_half",
-    "last_stage",
-    "parameters_of",
-    "weight_layers",
-]
-
-_WEIGHT_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_HEAD_NAMES = {"fc", "head", "heads", "classifier", "linear", "last_linear", "logits", "output"}
-
-
-def weight_layers(network: nn.Module) -> dict[str, nn.Module]:
-    """Convolutions and linear layers by name.
-
-    Args:
-        network: Any network.
-
-    Returns:
-        Name -> module, in the order of `named_modules`; a module that is registered twice appears once.
-    """
-    return {name: m for name, m in network.named_modules() if isinstance(m, _WEIGHT_LAYERS)}
-
-
-def head_name(network: nn.Module) -> str:
-    """Name of the layer that gives the logits: a linear layer or a 1x1 convolution.
-
-    In this order: what the network itself says (`get_classifier()`, as in timm); the last such layer under
-    a top-level child called fc, head, heads, classifier, linear, last_linear, logits or output; the last
-    linear layer; the last 1x1 convolution.
-
-    Args:
-        network: Any classifier.
-
-    Returns:
-        The name of the module, as in `named_modules`.
-
-    Raises:
-        ValueError: If the network has no linear layer and no 1x1 convolution.
-    """
-    for name, child in network.named_children():
-        # A wrapper (a LightningModule around its network) owns nothing itself: the child knows its head.
-        if sum(1 for _ in child.parameters()) == sum(1 for _ in network.parameters()) > 0:
-            return f"{name}.{head_name(child)}"
-    layers = {name: m for name, m in weight_layers(network).items() if _is_pointwise(m)}
-    own = getattr(network, "get_classifier", None)
-    if callable(own):
-        said = own()
-        for name, module in layers.items():
-            if module is said:
-                return name
-    named = [name for name in layers if name.split(".")[0].lower() in _HEAD_NAMES]
-    linear = [name for name, m in layers.items() if isinstance(m, nn.Linear)]
-    for names in (named, linear, list(layers)):
-        if names:
-            return names[-1]
-    raise ValueError(
-        f"{type(network).__name__} has no linear layer and no 1x1 convolution that could give the logits; "
-        "needed: a classifier with such a head."
-    )
-
-
-def blocks(network: nn.Module) -> list[str]:
-    """Names of residual, transformer or similar blocks, in order.
-
-    A block is a module with a forward of its own (a plain Sequential, ModuleList or ModuleDict is not one:
-    a shortcut, a stage), child of such a container, that holds at least two weight layers. A module most of
-    whose weight layers lie in blocks inside it is a stage, and its inner blocks count; a block that merely
-    contains a smaller one (squeeze and excitation) counts as a whole.
-
-    Args:
-        network: Any network.
-
-    Returns:
-        Module names; empty for plain chains of layers.
-    """
-    candidates = {
-        name: sum(isinstance(m, _WEIGHT_LAYERS) for m in module.modules())
-        for name, module in network.named_modules()
-        if name and not _is_container(module) and _is_container(network.get_submodule(_parent(name)))
-    }
-    candidates = {name: count for name, count in candidates.items() if count >= 2}
-    found: list[str] = []
-    for name, count in candidates.items():  # parents come before their children
-        inside = _outermost(other for other in candidates if other.startswith(f"{name}."))
-        is_stage = 2 * sum(candidates[other] for other in inside) > count
-        if not is_stage and not any(name.startswith(f"{block}.") for block in found):
-            found.append(name)
-    return found
-
-
-def last_stage(network: nn.Module) -> list[str]:
-    """Names of the modules that make up the last stage, without the head.
-
-    * Blocks in two or more containers (ResNet, ConvNeXt): the blocks of the last container.
-    * Blocks in one container (ViT): the last sixth of them, rounded up (2 of 12).
-    * No blocks, convolutions (plain CNN): the last third of the convolutions, rounded up, and the hidden
-      linear layers registered after them.
-    * Linear layers only (MLP): the last hidden one; the head itself where there is no other.
-
-    Args:
-        network: Any classifier.
-
-    Returns:
-        Module names, in order.
-    """
-    found = blocks(network)
-    if found:
-        containers = list(dict.fromkeys(_parent(name) for name in found))
-        if len(containers) > 1:
-            return [name for name in found if _parent(name) == containers[-1]]
-        return found[-math.ceil(len(found) / 6) :]
-    head = head_name(network)
-    hidden = {name: m for name, m in weight_layers(network).items() if name != head}
-    convolutions = [name for name, m in hidden.items() if isinstance(m, _CONVOLUTIONS)]
-    if convolutions:
-        chosen = convolutions[-math.ceil(len(convolutions) / 3) :]
-        names = list(hidden)
-        return names[names.index(chosen[0]) :]
-    return list(hidden)[-1:] or [head]
-
-
-def last_half(network: nn.Module) -> list[str]:
-    """Names of the modules that make up the second half of the network, without the head.
-
-    The last half of the blocks, rounded up (layers 3 and 4 of a ResNet-18); where there are no blocks, of the weight layers
-    before the head; the head itself where there is no other.
-
-    Args:
-        network: Any classifier.
-
-    Returns:
-        Module names, in order.
-    """
-    head = head_name(network)
-    found = blocks(network) or [name for name in weight_layers(network) if name != head]
-    return found[len(found) // 2 :] or [head]
+__all__ = ["ParameterSelector", "Part", "first_blocks", "last_blocks", "parameters_of"]
 
 
 def parameters_of(network: nn.Module, part: Part) -> list[str]:
@@ -301,32 +156,6 @@ class ParameterSelector:
         if not chosen:
             raise ValueError(f"{self!r} chooses no parameter; needed: at least one part, pattern or block.")
         return [name for name in every if name in chosen]
-
-
-def _is_container(module: nn.Module) -> bool:
-    """Whether the module only holds others; a Sequential with its own forward may be a residual block."""
-    plain: Callable[..., object] = nn.Sequential.forward
-    if isinstance(module, nn.Sequential):
-        return type(module).forward is plain
-    return isinstance(module, (nn.ModuleList, nn.ModuleDict))
-
-
-def _is_pointwise(module: nn.Module) -> bool:
-    if isinstance(module, _CONVOLUTIONS):
-        return all(k == 1 for k in module.kernel_size) and module.groups == 1
-    return isinstance(module, nn.Linear)
-
-
-def _parent(name: str) -> str:
-    return name.rpartition(".")[0]
-
-
-def _outermost(names: Iterable[str]) -> list[str]:
-    found: list[str] = []
-    for name in names:
-        if not any(name.startswith(f"{other}.") for other in found):
-            found.append(name)
-    return found
 
 
 def _parameters_under(network: nn.Module, modules: Iterable[str]) -> list[str]:

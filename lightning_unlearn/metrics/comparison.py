@@ -16,7 +16,7 @@ from lightning_unlearn.metrics.gaps import (
     tug_of_war,
     tug_of_war_mia,
 )
-from lightning_unlearn.metrics.pairing import check_same_split, reference_level
+from lightning_unlearn.metrics.pairing import check_same_split, mean_over_references, reference_level
 from lightning_unlearn.metrics.relearn import relearn_gap
 from lightning_unlearn.outputs import Outputs
 
@@ -101,7 +101,8 @@ def levels(
 ) -> dict[str, float]:
     """What each metric against a reference reads between two references: the mean over their pairs.
 
-    The gap of relearning is given as a mean absolute value, as the sign of a pair of references is arbitrary.
+    The gap of relearning has a sign, and gaps to several references cancel: it is the distance to their mean. So its level is
+    the distance, without the sign, of one reference to the mean of the others, on average over references.
 
     Args:
         references: Of models retrained without D_f, on the same split.
@@ -122,5 +123,7 @@ def levels(
         found = mean_rows([compare(a, b) for a, b in permutations(models, 2)])
         found["churn"] = 100 * reference_level(churn, references)
     if len(references_relearned) > 1:
-        found["relearn/gap"] = reference_level(lambda a, b: abs(relearn_gap(a, b)), references_relearned)
+        others = [[b for b in references_relearned if b is not a] for a in references_relearned]
+        gaps = [mean_over_references(relearn_gap, a, rest) for a, rest in zip(references_relearned, others, strict=True)]
+        found["relearn/gap"] = fmean(map(abs, gaps))
     return found

@@ -15,7 +15,13 @@ from lightning_unlearn.metrics.pairing import check_same_samples
 from lightning_unlearn.metrics.per_sample import PerSampleMetric
 from lightning_unlearn.outputs import PartOutputs
 
-__all__ = ["JensenShannonToReference", "js_to_reference", "kl_to_reference", "zero_retrain_forgetting"]
+__all__ = [
+    "JensenShannonToReference",
+    "ZeroRetrainForgetting",
+    "js_to_reference",
+    "kl_to_reference",
+    "zero_retrain_forgetting",
+]
 
 
 def js_to_reference(unlearned: PartOutputs, reference: PartOutputs) -> Tensor:
@@ -97,3 +103,21 @@ class JensenShannonToReference(PerSampleMetric):
                 "needed: outputs of the reference on the same part of the same split."
             )
         return jensen_shannon(logits, self.reference_logits[at])
+
+
+class ZeroRetrainForgetting(JensenShannonToReference):
+    """ZRF as a metric that can be logged, 0 ... 1; the aim is the reference's value, so `higher_is_better` is None.
+
+    Args:
+        reference: Outputs of a network with random weights on D_f.
+    """
+
+    higher_is_better: bool | None = None
+
+    def compute(self) -> Tensor:
+        """1 - mean divergence / log 2 over distinct samples.
+
+        Returns:
+            A scalar, float64; NaN where no sample was added.
+        """
+        return 1 - super().compute() / math.log(2)

@@ -116,7 +116,7 @@ def screen(
     _accuracies(own, goal, metrics, notes)
     if goal == "repair":
         notes.append(
-            "Goal repair: labels of D_f are taken to be wrong, so confidence in them is not compared with "
+            "Goal repair: labels of forgotten samples are taken to be wrong, so confidence in them is not compared with "
             "test or unseen samples; the target is clean test accuracy."
         )
     else:
@@ -160,13 +160,15 @@ def _accuracies(own: Scored, goal: Goal, metrics: dict[str, float], notes: list[
     if own.svc is not None:
         metrics["mia/svc"] = own.svc.mia
     if goal == "remove-class" and len(forgotten_classes(unlearned)) == 0:
-        notes.append("Goal remove-class: every class of D_f still has retained samples, so no class was removed.")
+        notes.append(
+            "Goal remove-class: every class of a forgotten sample still has retained samples, so no class was removed."
+        )
     n = len(unlearned.forget)
     if n < ENOUGH_FORGOTTEN:
         # At 0 or n errors the plain formula says 0; half an error is what can still be told from none.
         share = min(max(unlearned.forget.accuracy, 0.5 / n), 1 - 0.5 / n)
         error = 100 * math.sqrt(share * (1 - share) / n)
-        notes.append(f"n_f = {n}: standard error of UA {error:.1f} points.")
+        notes.append(f"{n} forgotten samples: the standard error of forget accuracy is {error:.1f} points.")
 
 
 def _as_members(unlearned: Outputs, metrics: dict[str, float], details: dict[str, Json], notes: list[str]) -> None:
@@ -208,9 +210,12 @@ def _against_unseen(unlearned: Outputs, original: Outputs | None, metrics: dict[
     _put("forget_unseen/auc", rank, metrics)
     _put("streisand", difference, metrics)
     if difference is not None and difference.high < 0:
-        notes.append("D_f is less certain than unseen samples of its classes: forgetting shows (Streisand).")
+        notes.append(
+            "Forgotten samples are less certain than unseen ones of their classes: it shows that they were forgotten "
+            "(Streisand effect)."
+        )
     if difference is not None and difference.low > 0:
-        notes.append("D_f is more certain than unseen samples of its classes: as after training.")
+        notes.append("Forgotten samples are more certain than unseen ones of their classes: as after training.")
     if original is not None and original.unseen is not None:
         distance = rf_jsd(forget, original.unseen)
         if distance is not None:

@@ -29,6 +29,7 @@ LEVELS = {"forget/acc": "gap/ua", "retain/acc": "gap/ra", "test/acc": "gap/ta", 
 MAIN = (
     "gap/avg", "forget/acc", "retain/acc", "test/acc", "unseen/acc", "mia/efficacy", "mia/auc",
     "mia/tpr@1fpr", "js/forget", "js/test", "relearn/acc", "relearn/gap",
+    "relearn/time",
 )  # fmt: skip
 
 

@@ -126,4 +126,4 @@ def _name(kind: object) -> str:
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(str(option) for option in get_args(kind))
     names = {float: "a number", int: "a whole number", str: "text", list: "a list", dict: "a dict"}
-    return names.get(get_origin(kind) or kind, "a dict")  # type: ignore[arg-type]
+    return names.get(get_origin(kind) or kind, "a dict")  # type: ignore[arg-type]  # any object may be asked for

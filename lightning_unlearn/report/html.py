@@ -2,7 +2,8 @@
 
 import math
 
-from lightning_unlearn.report import sections, sections_benchmark, sections_detail, sections_record
+from lightning_unlearn.report import sections, sections_audit, sections_benchmark, sections_detail, sections_record
+from lightning_unlearn.report.audit_wording import ranked
 from lightning_unlearn.report.comparison import compare, subjects
 from lightning_unlearn.report.labels import SCREENING, TIERS, metric, number, seconds
 from lightning_unlearn.report.leaderboard import leaderboard, ranked_by
@@ -13,7 +14,12 @@ from lightning_unlearn.report.wording import remarks, summary
 
 __all__ = ["render"]
 
-KINDS = {"unlearn": "Unlearning report", "evaluate": "Evaluation report", "benchmark": "Benchmark report"}
+KINDS = {
+    "unlearn": "Unlearning report",
+    "evaluate": "Evaluation report",
+    "benchmark": "Benchmark report",
+    "audit": "Audit report",
+}
 # More notes than this are folded away.
 NOTES = 6
 # Even if a name got through unescaped, the browser would run and load nothing.
@@ -29,7 +35,8 @@ def render(report: Report) -> str:
     Returns:
         HTML.
     """
-    body = raw(_header(report), *(_benchmark(report) if report.kind == "benchmark" else _models(report)))
+    content = {"benchmark": _benchmark, "audit": _audit}.get(report.kind, _models)
+    body = raw(_header(report), *content(report))
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
@@ -44,7 +51,7 @@ def _header(report: Report) -> Html:
     kicker = " \u00b7 ".join(part for part in (KINDS[report.kind], report.created) if part)
     tier = TIERS.get(report.tier, SCREENING)
     calm = "" if tier == SCREENING else " calm"
-    tiles = _tiles_benchmark(report) if report.kind == "benchmark" else _tiles(report)
+    tiles = {"benchmark": _tiles_benchmark, "audit": _tiles_audit}.get(report.kind, _tiles)(report)
     notes = _list(remarks(report), "notes")
     if len(remarks(report)) > NOTES:
         notes = fold(f"{len(remarks(report))} notes on single models", notes)
@@ -55,7 +62,7 @@ def _header(report: Report) -> Html:
         Html(f'<p class="badge{calm}">{text(tier)}</p>'),
         paragraph(*summary(report), css="lead"),
         Html(f'<dl class="tiles">{"".join(tiles)}</dl>') if tiles else Html(""),
-        _list(report.warnings, "warnings"),
+        _list([*(reason for audit in report.audits for reason in audit.void), *report.warnings], "warnings"),
         notes,
         Html("</header>\n"),
     )
@@ -97,10 +104,21 @@ def _benchmark(report: Report) -> list[Html]:
         sections_benchmark.board(report),
         sections_benchmark.trade_off(report),
         sections_benchmark.pairs(report),
+        sections_audit.audits(report),
         sections.forgotten(report),
         section("One model in detail", paragraph(note)) if any(details) else Html(""),
         *details,
         sections_benchmark.stage_table(report),
+        sections_record.config(report),
+        sections_record.versions(report),
+        sections_record.not_shown(report),
+    ]
+
+
+def _audit(report: Report) -> list[Html]:
+    return [
+        sections_audit.audits(report),
+        sections.forgotten(report),
         sections_record.config(report),
         sections_record.versions(report),
         sections_record.not_shown(report),
@@ -146,6 +164,18 @@ def _tiles(report: Report) -> list[Html]:
     elif math.isfinite(share):
         found.append(_tile("Work", number("cost/share", share), "of retraining"))
     return found
+
+
+def _tiles_audit(report: Report) -> list[Html]:
+    # With several forget sets, or a void audit, the sections alone say it.
+    if len(report.audits) != 1 or report.audits[0].void:
+        return []
+    lines = ranked(report.audits[0].of())
+    shown = [*[line for line in lines if line.role == "method"][:3], *(line for line in lines if line.role != "method")]
+    return [
+        _tile(sections_audit.shown_name(line), number("rank_auc", line.metrics["rank_auc"]), "per-sample rank AUC")
+        for line in shown
+    ]
 
 
 def _tiles_benchmark(report: Report) -> list[Html]:

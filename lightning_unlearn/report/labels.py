@@ -20,7 +20,11 @@ __all__ = [
 
 MISSING = "\u2014"
 SCREENING = "screening: not evidence of forgetting"
-TIERS = {"screen": SCREENING, "audit": "audit", "benchmark": "benchmark"}
+TIERS = {
+    "screen": SCREENING,
+    "audit": "audit: per-sample attacks over many models",
+    "benchmark": "benchmark: per-sample attacks and distances over many models",
+}
 GOALS = {
     "untrain": "undo the influence of the samples: the aim is the value of a retrained model, not zero",
     "remove-class": "remove a class: the concept must go",
@@ -67,7 +71,8 @@ METRICS = {
     "kl/forget": Metric("KL divergence, forgotten samples", "KL forget", "fraction", 4),
     "kl/test": Metric("KL divergence, test samples", "KL test", "fraction", 4),
     "relearn/acc": Metric("Forget accuracy after retain-only fine-tuning", "Relearned acc", "points", 1),
-    "relearn/gap": Metric("Relearn gap: the same, minus the reference's", "Relearn gap", "points", 1),
+    "relearn/gap": Metric("Relearn gap: the same, minus the references' mean", "Relearn gap", "points", 1),
+    "relearn/time": Metric("Steps on forgotten samples until they are known again", "Relearn time", "number", 0),
     "forget_unseen/auc": Metric("Forgotten against unseen: rank AUC", "Unseen AUC", "fraction", 3),
     "forget_unseen/auc/low": Metric("Forgotten against unseen: lower end", "AUC low", "fraction", 3),
     "forget_unseen/auc/high": Metric("Forgotten against unseen: upper end", "AUC high", "fraction", 3),
@@ -80,6 +85,25 @@ METRICS = {
     "tow": Metric("Tug of war (ToW)", "ToW", "fraction", 3),
     "tow_mia": Metric("Tug of war with the attack (ToW-MIA)", "ToW-MIA", "fraction", 3),
     "zrf": Metric("Zero retrain forgetting (ZRF)", "ZRF", "fraction", 3),
+    "rank_auc": Metric("Per-sample rank AUC", "Rank AUC", "fraction", 3),
+    "rank_auc/p": Metric("Permutation test over models, p", "p", "fraction", 4),
+    "rank_auc/p_holm": Metric("The same, Holm over strata", "p (Holm)", "fraction", 4),
+    "rank_auc/null": Metric("Rank AUC of permuted models", "Zero", "fraction", 3),
+    "ulira": Metric("U-LiRA against models that forgot other samples, %", "U-LiRA", "points", 1),
+    "ulira/references": Metric("U-LiRA against references, %", "U-LiRA, refs", "points", 1),
+    "rmia1/auc": Metric("RMIA with one reference, AUC", "RMIA 1", "fraction", 3),
+    "rmia1/tpr@1fpr": Metric("RMIA with one reference, true positives at 1 % false ones, %", "TPR @ 1 %, 1 ref", "points", 1),
+    "rmia1/tpr@0.1fpr": Metric("RMIA with one reference, at 0.1 %", "TPR @ 0.1 %, 1 ref", "points", 1),
+    "rmia/auc": Metric("RMIA with up to four references, AUC", "RMIA", "fraction", 3),
+    "rmia/tpr@1fpr": Metric("RMIA with up to four references, true positives at 1 % false ones, %", "TPR @ 1 %", "points", 1),
+    "rmia/tpr@0.1fpr": Metric("RMIA with up to four references, at 0.1 %", "TPR @ 0.1 %", "points", 1),
+    "klom/median": Metric("KLoM, median", "KLoM", "fraction", 2),
+    "klom/p95": Metric("KLoM, 95th percentile", "KLoM p95", "fraction", 2),
+    "klom/retain_p95": Metric("KLoM on retained samples, 95th percentile", "KLoM p95, retain", "fraction", 2),
+    "klom/test_p95": Metric("KLoM on test samples, 95th percentile", "KLoM p95, test", "fraction", 2),
+    "f": Metric("Forgetting score F", "F", "fraction", 3),
+    "f/of_null": Metric("F as a share of its zero", "F/F zero", "fraction", 2),
+    "f/final": Metric("F times the ratios of retain and test accuracy", "F final", "fraction", 3),
     "cost/share": Metric("Work, as a share of retraining", "Cost", "share", 1),
     "time/unlearn_s": Metric("Time of all stages", "Time", "seconds", 1),
     "memory/peak_mb": Metric("Peak memory", "Memory", "megabytes", 0),

@@ -49,7 +49,7 @@ def merge(reports: list[Report]) -> Report:
         for name, values in report.levels.items():
             levels[name] = levels.get(name, {}) | values
     return Report(
-        kind="benchmark",
+        kind="audit" if all(report.kind == "audit" for report in reports) else "benchmark",
         title=titles[0] if len(titles) == 1 else f"{len(reports)} reports compared",
         created=ordered[-1].created,
         goal=goals[0],
@@ -61,6 +61,7 @@ def merge(reports: list[Report]) -> Report:
         versions=versions,
         machine="; ".join(_unique([report.machine for report in reports if report.machine])),
         warnings=warnings,
+        audits=[audit for report in ordered for audit in report.audits],
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, TypedDict
 
 from lightning_unlearn.exceptions import ConfigError
+from lightning_unlearn.report.audit_schema import Audit
 from lightning_unlearn.report.decode import decode, encode
 
 __all__ = [
@@ -25,7 +26,7 @@ __all__ = [
 ]
 
 SCHEMA = 1
-Kind = Literal["unlearn", "evaluate", "benchmark"]
+Kind = Literal["unlearn", "evaluate", "benchmark", "audit"]
 Role = Literal["method", "original", "reference"]
 
 
@@ -174,6 +175,7 @@ class Report:
         versions: Of the packages that matter.
         machine: What it ran on, in words.
         warnings: Shown before the results.
+        audits: One per forget set; where there are some, they are what the report shows.
     """
 
     kind: Kind
@@ -188,6 +190,7 @@ class Report:
     versions: dict[str, str] = field(default_factory=dict)
     machine: str = ""
     warnings: list[str] = field(default_factory=list)
+    audits: list[Audit] = field(default_factory=list)
 
     def to_json(self) -> str:
         """Write the report as text.
@@ -204,19 +207,26 @@ class Report:
         Text that a spreadsheet would run as a formula gets a leading apostrophe; the JSON has the exact text.
 
         Returns:
-            CSV, one line per model, a column per metric, stages summed.
+            CSV, one line per model, and per group and stratum of an audit, a column per metric, stages summed.
         """
-        metrics = sorted({name for row in self.rows for name in row.metrics})
+        lines = [(row.role, row.method, row.request, str(row.seed), "", row.settings, row.stages, row.metrics, row.notes)
+                 for row in self.rows]  # fmt: skip
+        for audit in self.audits:
+            for of in audit.lines:
+                words = [*([of.verdict] if of.verdict else []), *of.notes]
+                lines.append((of.role, of.method, audit.request, "", of.stratum, "", [], of.metrics, words))
+        metrics = sorted({name for line in lines for name in line[7]})
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
-        head = ["role", "method", "request", "seed", "settings", "stages_s", "stages_work", "stages_share"]
+        strata = ["stratum"] * bool(self.audits)
+        head = ["role", "method", "request", "seed", *strata, "settings", "stages_s", "stages_work", "stages_share"]
         writer.writerow([*head, *(_inert(name) for name in metrics), "notes"])
-        for row in self.rows:
-            text = [_inert(value) for value in (row.role, row.method, row.request)]
-            sums = [sum(getattr(stage, name) for stage in row.stages) for name in ("seconds", "work", "share")]
-            values = [row.metrics.get(name, math.nan) for name in metrics]
+        for role, method, request, seed, stratum, settings, stages, found, notes in lines:
+            text = [*map(_inert, (role, method, request)), seed, *[_inert(stratum)] * bool(self.audits), _inert(settings)]
+            sums = [sum(getattr(stage, name) for stage in stages) for name in ("seconds", "work", "share")]
+            values = [found.get(name, math.nan) for name in metrics]
             numbers = [repr(float(value)) if math.isfinite(value) else "" for value in [*sums, *values]]
-            writer.writerow([*text, row.seed, _inert(row.settings), *numbers, _inert(" | ".join(row.notes))])
+            writer.writerow([*text, *numbers, _inert(" | ".join(notes))])
         # A lone surrogate (an undecodable file name) has no UTF-8 form.
         return out.getvalue().encode("utf-8", "backslashreplace").decode("utf-8")
 

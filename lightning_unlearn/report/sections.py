@@ -49,7 +49,12 @@ def forgotten(report: Report) -> Html:
         "What was forgotten",
         paragraph(f"Goal: {report.goal}, {goal}." if goal else f"Goal: {report.goal}." if report.goal else ""),
         table(head, rows, words=3),
-        paragraph("The samples themselves are not part of this report.", css="quiet"),
+        paragraph(
+            "Of the samples only the keys of the most exposed ones are part of this report."
+            if any(audit.exposed for audit in report.audits)
+            else "The samples themselves are not part of this report.",
+            css="quiet",
+        ),
     )
 
 

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
+from lightning_unlearn.report.audit_wording import ranked
 from lightning_unlearn.report.comparison import MAIN, compare, references_of, subjects
 from lightning_unlearn.report.labels import SCREENING, TIERS, count, metric, number, plain, with_spread
 from lightning_unlearn.report.leaderboard import leaderboard, pareto_front
 from lightning_unlearn.report.schema import Report
+from lightning_unlearn.report.sections_audit import AUDIT_COLUMNS, shown_name
 from lightning_unlearn.report.wording import reading, remarks, summary
 
 __all__ = ["Grid", "grids", "show"]
@@ -24,6 +26,8 @@ PRIORITY = ("gap/avg", "test/acc", "forget/acc", "cost/share", "retain/acc", "re
             "mia/efficacy", "forget_unseen/auc", "js/forget", "mia/auc", "memory/peak_mb")  # fmt: skip
 ORDER = ("gap/avg", "forget/acc", "retain/acc", "test/acc", "mia/efficacy", "mia/auc", "forget_unseen/auc",
          "js/forget", "relearn/gap", "cost/share", "time/unlearn_s", "memory/peak_mb")  # fmt: skip
+AUDIT_PRIORITY = ("rank_auc", "ulira", "rmia/auc", "rmia1/auc", "rank_auc/p_holm", "cost/share", "klom/median", "f",
+                  "rmia/tpr@1fpr", "test/acc", "forget/acc", "ulira/references", "retain/acc")  # fmt: skip
 COSTS = ("cost/share", "time/unlearn_s", "memory/peak_mb")
 EXTRA = (*COSTS, "forget_unseen/auc", "streisand", "churn", "tow")
 ASCII = str.maketrans({
@@ -61,9 +65,10 @@ def grids(report: Report, width: int = WIDTH) -> list[Grid]:
         width: In letters.
 
     Returns:
-        A leaderboard per request family for a benchmark, else each model beside its reference.
+        A leaderboard per request family for a benchmark, the groups of an audit, else each model beside its reference.
     """
-    return (_leaderboards if report.kind == "benchmark" else _models)(report, width)
+    makers = {"benchmark": _leaderboards, "audit": _audits}
+    return makers.get(report.kind, _models)(report, width)
 
 
 def show(report: Report, stream: TextIO | None = None, width: int | None = None) -> None:
@@ -117,6 +122,32 @@ def _leaderboards(report: Report, width: int) -> list[Grid]:
     return found
 
 
+def _audits(report: Report, width: int) -> list[Grid]:
+    found = []
+    for audit in report.audits:
+        lines = ranked(audit.of())
+        names = [_clip(shown_name(line)) for line in lines]
+        cells = {
+            key: [number(key, line.metrics[key]) if key in line.metrics else "" for line in lines]
+            for key in AUDIT_COLUMNS
+            if any(key in line.metrics for line in lines)
+        }
+        room = width - _longest(["Group", *names])
+        kept = []
+        for key in AUDIT_PRIORITY:
+            if key in cells:
+                room -= _longest([metric(key).short, *cells[key]]) + GAP
+                if room < 0:
+                    break
+                kept.append(key)
+        shown = [key for key in cells if key in kept]
+        rows = [[name, *(cells[key][row] for key in shown)] for row, name in enumerate(names)]
+        strong = tuple(i for i, line in enumerate(lines) if line.verdict.startswith("not distinguished"))
+        title = f"{plain(audit.request)}, {max((line.models for line in lines), default=0)} models a side"
+        found.append(Grid(title, ["Group", *(metric(key).short for key in shown)], rows, strong))
+    return found
+
+
 def _fitting(cells: dict[str, list[str]], room: int) -> list[str]:
     # The most important are kept first, and shown in the order of the table.
     kept = []
@@ -165,7 +196,8 @@ def _before(report: Report) -> list[str]:
     for request in report.requests:
         share = f"{count(request.count)} of {count(request.of)} samples"
         lines.append(f"forget: {plain(request.name)}, {share}, hash {plain(request.digest[:12])}")
-    lines += [f"warning: {plain(warning)}" for warning in report.warnings]
+    void = [reason for audit in report.audits for reason in audit.void]
+    lines += [f"warning: {plain(warning)}" for warning in [*void, *report.warnings]]
     return lines
 
 
@@ -173,7 +205,10 @@ def _after(report: Report) -> list[str]:
     notes = [f"note: {plain(note)}" for note in remarks(report)]
     if len(notes) > NOTES:
         notes = [*notes[:NOTES], f"{len(notes) - NOTES} more notes stand in report.html"]
-    return [" ".join(summary(report)), *notes]
+    verdicts = [
+        f"{plain(line.method)}: {line.verdict}" for audit in report.audits for line in ranked(audit.of()) if line.verdict
+    ]
+    return [" ".join(summary(report)), *verdicts, *notes]
 
 
 def _lines(report: Report, width: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 import math
 
+from lightning_unlearn.report.audit_wording import audit_limits, audit_summary
 from lightning_unlearn.report.comparison import Comparison, compare, references_of, subjects
 from lightning_unlearn.report.labels import count, number, plain, seconds, with_spread
 from lightning_unlearn.report.leaderboard import Line, family, leaderboard, ranked_by
@@ -77,13 +78,13 @@ def brought_back(report: Report, row: Row) -> str:
         )
     level = report.levels.get(row.request, {}).get("relearn/gap", math.nan)
     size = f"{number('relearn/gap', abs(gap))} points {'above' if gap >= 0 else 'below'}"
-    text = f"After fine-tuning on retained data alone, forget accuracy lies {size} the reference's"
+    text = f"After fine-tuning on retained data alone, forget accuracy lies {size} the references' mean"
     if not math.isfinite(level):
         return text + "."
-    two = f"two references differ by {number('relearn/gap', level)}"
+    apart = f"a reference lies {number('relearn/gap', level)} from the mean of the others"
     if abs(gap) <= level:
-        return f"{text}, no more than {two}."
-    return f"{text}, where {two}" + (": part of the memory may only have been covered." if gap > 0 else ".")
+        return f"{text}, no further than {apart}."
+    return f"{text}, where {apart}" + (": part of the memory may only have been covered." if gap > 0 else ".")
 
 
 def summary(report: Report) -> list[str]:
@@ -95,6 +96,8 @@ def summary(report: Report) -> list[str]:
     Returns:
         Sentences in plain text.
     """
+    if report.kind == "audit":
+        return audit_summary(report) or ["This report holds no results."]
     if not report.rows:
         return ["This report holds no results."]
     if report.kind == "benchmark":
@@ -249,14 +252,15 @@ def limits(report: Report) -> list[str]:
         )
     if report.kind == "benchmark":
         said += _too_few(report)
-    small = [request for request in report.requests if request.count < POOLED and report.kind != "benchmark"]
+    small = [r for r in report.requests if r.count < POOLED and report.kind not in ("benchmark", "audit")]
     if small:
         counts = ", ".join(_error(request) for request in small[:3])
         said.append(f"Forget accuracy of few samples is uncertain: {counts} (one standard error at 50 %).")
     if copies := sum(request.copies_left for request in report.requests):
         what = "1 exact copy" if copies == 1 else f"{copies} exact copies"
         said.append(f"{what} of forgotten samples stay in the retain set: the model may rightly still know them.")
-    if not any("relearn/gap" in row.metrics or "relearn/acc" in row.metrics for row in rows):
+    said += audit_limits(report)
+    if report.kind != "audit" and not any("relearn/gap" in row.metrics or "relearn/acc" in row.metrics for row in rows):
         said.append("Whether fine-tuning on retained data alone brings the memory back was not measured.")
     said.append(
         "Other places may hold the samples: earlier checkpoints, optimiser state, caches, logs, "

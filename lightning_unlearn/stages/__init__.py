@@ -1,5 +1,6 @@
 """Stages of unlearning: one idea, one file."""
 
+from lightning_unlearn.stages.alternating import AlternatingStage
 from lightning_unlearn.stages.base import UnlearningStage
 from lightning_unlearn.stages.cached import CachedStage
 from lightning_unlearn.stages.estimate_unseen import EstimateUnseen
@@ -14,6 +15,7 @@ from lightning_unlearn.stages.reset_layers import ResetLayers
 from lightning_unlearn.stages.retrain import Retrain
 
 __all__ = [
+    "AlternatingStage",
     "CachedStage",
     "EstimateUnseen",
     "FineTune",

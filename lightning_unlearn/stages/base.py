@@ -4,9 +4,9 @@ from abc import ABC
 from collections.abc import Iterable, Mapping
 
 import torch
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.utilities.types import OptimizerConfig, OptimizerLRSchedulerConfig
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
@@ -15,6 +15,7 @@ from lightning_unlearn.data.batch import Batch
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.views import View
 from lightning_unlearn.exceptions import ChainError
+from lightning_unlearn.functional.modes import set_modes
 from lightning_unlearn.functional.structure import ParameterSelector
 from lightning_unlearn.schedule import Schedule, build_optimizer, logs_at, with_schedule
 from lightning_unlearn.work import Work
@@ -115,6 +116,13 @@ class UnlearningStage(LightningModule, ABC):
         set_modes(classifier, chosen if self.train_mode else set())
         self._watched = self.work.watch(classifier)
 
+    def attach(self, trainer: Trainer) -> None:
+        """Look at the Trainer of the coming fit; a stage that optimises by itself takes over what Lightning then refuses.
+
+        Args:
+            trainer: The Trainer, before its fit.
+        """
+
     def length(self, data: UnlearningDataModule) -> tuple[int, int]:
         """How long the fit is.
 
@@ -170,6 +178,20 @@ class UnlearningStage(LightningModule, ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} trains, so it must define `objective`.")  # abstract on demand
 
+    def loss_of(self, logits: Tensor, batch: Batch | dict[str, Batch]) -> Tensor:
+        """The loss of a batch from its logits: what `run_chain_many` needs to train many models in one forward pass.
+
+        A stage whose objective looks at nothing but one forward pass over its batch defines it, and `objective` in its terms.
+
+        Args:
+            logits: (B, K) of the batch; in two-part views of the forgotten part and then of the retained one.
+            batch: See `objective`.
+
+        Returns:
+            What `objective` gives.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no loss of logits alone.")
+
     def configure_callbacks(self) -> list[Callback]:
         """The chain of callbacks of this stage, in order.
 
@@ -180,7 +202,7 @@ class UnlearningStage(LightningModule, ABC):
 
     # What Lightning calls.
 
-    def training_step(self, batch: Batch | dict[str, Batch], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch | dict[str, Batch], batch_idx: int) -> Tensor | None:
         """One step of the objective.
 
         Args:
@@ -188,7 +210,20 @@ class UnlearningStage(LightningModule, ABC):
             batch_idx: Its number in the epoch.
 
         Returns:
-            The loss.
+            The loss; None where a stage that optimises by itself has taken the step.
+        """
+        return self.checked_loss(batch, batch_idx)
+
+    def checked_loss(self, batch: Batch | dict[str, Batch], batch_idx: int, name: str = "loss") -> Tensor:
+        """The objective, checked and logged; DDP's average over ranks is the mean over the whole batch.
+
+        Args:
+            batch: Batch of the view.
+            batch_idx: Its number in the epoch.
+            name: What the log calls it.
+
+        Returns:
+            A scalar.
 
         Raises:
             ChainError: `objective` returned something else than one number.
@@ -198,12 +233,12 @@ class UnlearningStage(LightningModule, ABC):
             found = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
             raise ChainError(f"{type(self).__name__}: objective returned {found}; needed: a tensor with one number, the loss.")
         if logs_at(self.trainer, batch_idx):
-            self.log(f"{type(self).__name__}/loss", loss.detach(), prog_bar=True)
+            self.log(f"{type(self).__name__}/{name}", loss.detach(), prog_bar=True)
         if isinstance(batch, Batch):
             loss = loss * self.rank_weight(batch)
         return loss
 
-    def configure_optimizers(self) -> OptimizerConfig | OptimizerLRSchedulerConfig:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser over the trained parameters, with its schedule.
 
         Returns:
@@ -261,22 +296,3 @@ class UnlearningStage(LightningModule, ABC):
         forget, retain = batch["forget"], batch["retain"]
         logits = self.classifier(torch.cat([forget.input, retain.input]))
         return logits[: len(forget.target)], logits[len(forget.target) :]
-
-
-def set_modes(module: nn.Module, trained: set[str], prefix: str = "") -> None:
-    """Train mode for the modules all of whose parameters are trained, eval mode for the others.
-
-    Frozen modules then keep their BatchNorm statistics.
-
-    Args:
-        module: The network.
-        trained: Names of trained parameters, as seen from the outermost module.
-        prefix: Name of `module` in it.
-    """
-    names = [prefix + name for name, _ in module.named_parameters()]
-    if names and all(name in trained for name in names):
-        module.train()
-        return
-    module.eval()
-    for name, child in module.named_children():
-        set_modes(child, trained, f"{prefix}{name}.")

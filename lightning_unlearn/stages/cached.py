@@ -1,5 +1,7 @@
 """Training the end of a network on features of its frozen beginning, computed once."""
 
+import logging
+
 import torch
 from torch import Tensor, nn
 
@@ -12,12 +14,17 @@ from lightning_unlearn.stages.base import UnlearningStage
 
 __all__ = ["CachedStage"]
 
+log = logging.getLogger(__name__)
+
+# Bytes of features that are kept on each device, all ranks keep all of them. Twice that is needed while they are put together.
+CACHE_LIMIT = 4 * 2**30
+
 
 class CachedStage(UnlearningStage):
     """A stage that can run on cached features where everything before the trained parameters is frozen.
 
     The frozen part runs in eval mode on un-augmented images, so its output for a sample never changes: it is computed once
-    and kept on the device. Objectives call `logits` in place of the classifier.
+    and kept on the device, up to 4 GiB. Objectives call `logits` in place of the classifier.
 
     Args:
         cache: True: an error where the conditions do not hold; False: never; None: where they hold.
@@ -49,6 +56,8 @@ class CachedStage(UnlearningStage):
             self._fill()
         elif self.cache:
             raise ChainError(f"{type(self).__name__}: features cannot be cached: {reason}. Set cache to null or false.")
+        elif found is not None and self.cache is None:
+            log.info("%s: features are not cached: %s.", type(self).__name__, reason)
 
     def on_fit_end(self) -> None:
         """Let the features go."""
@@ -66,8 +75,18 @@ class CachedStage(UnlearningStage):
         """
         if self.cached is None:
             return self.run(self.classifier, torch.cat([batch.input for batch in batches]))
-        index = torch.cat([batch.index for batch in batches])
-        return self.run(self.cached.tail, self._rows["features"][self._rows["position"][index]])
+        return self.run(self.cached.tail, self.features(torch.cat([batch.index for batch in batches])))
+
+    def features(self, index: Tensor) -> Tensor:
+        """Cached features of samples.
+
+        Args:
+            index: Sample indices, (B,), int64.
+
+        Returns:
+            (B, ...).
+        """
+        return self._rows["features"][self._rows["position"][index]]
 
     def run(self, module: nn.Module, x: Tensor) -> Tensor:
         """Call the classifier or its end; a stage that changes weights on the way overrides this.
@@ -92,9 +111,12 @@ class CachedStage(UnlearningStage):
         frozen = len(self.selected) < len(list(self.classifier.parameters()))
         if self.max_epochs == 0 or not frozen:
             return None
+        return cut(self.classifier, self.selected, self._example())
+
+    def _example(self) -> Tensor:
         # Not from a loader: a rank may have no sample of a small part.
-        example = self.data.example(1).to(self.device)
-        return cut(self.classifier, self.selected, self.trainer.precision_plugin.convert_input(example))
+        example: Tensor = self.trainer.precision_plugin.convert_input(self.data.example(1).to(self.device))
+        return example
 
     def _why_not(self, found: Cut | None) -> str | None:
         if self.cache is False:
@@ -103,7 +125,16 @@ class CachedStage(UnlearningStage):
             return "images are augmented"
         if found is None:
             return "no single tensor leads from a frozen beginning to the trained parameters"
+        size = self._bytes(found)
+        if size > CACHE_LIMIT:
+            return f"they would take {size / 2**30:.1f} GiB of each device, and {CACHE_LIMIT / 2**30:.0f} are allowed"
         return None
+
+    def _bytes(self, found: Cut) -> int:
+        """What the features of all parts will take, by those of one sample."""
+        with torch.no_grad(), self.trainer.precision_plugin.forward_context():
+            one: Tensor = found.prefix(self._example())
+        return one.numel() * one.element_size() * sum(len(self.data.part(part)[1]) for part in self.cached_parts())
 
     def _fill(self) -> None:
         assert self.cached is not None

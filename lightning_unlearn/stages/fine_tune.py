@@ -31,4 +31,9 @@ class FineTune(CachedStage):
             A scalar.
         """
         assert isinstance(batch, Batch)
-        return F.cross_entropy(self.logits(batch), batch.target)
+        return self.loss_of(self.logits(batch), batch)
+
+    def loss_of(self, logits: Tensor, batch: Batch | dict[str, Batch]) -> Tensor:
+        """See `UnlearningStage.loss_of`."""
+        assert isinstance(batch, Batch)
+        return F.cross_entropy(logits, batch.target)

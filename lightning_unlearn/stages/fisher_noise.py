@@ -3,14 +3,12 @@
 import torch
 from torch import Tensor
 
-from lightning_unlearn.collect import sum_over_ranks
-from lightning_unlearn.data.hashing import order
-from lightning_unlearn.data.loaders import EvaluationLoader
 from lightning_unlearn.exceptions import ChainError
-from lightning_unlearn.functional.fisher import Kind, diagonal_fisher
+from lightning_unlearn.functional.fisher import Kind
 from lightning_unlearn.functional.structure import ParameterSelector
-from lightning_unlearn.random import generator, run_seed
+from lightning_unlearn.random import generator
 from lightning_unlearn.stages.base import UnlearningStage
+from lightning_unlearn.stages.gradient_passes import mean_fisher
 
 __all__ = ["FisherNoise", "fisher_noise"]
 
@@ -67,27 +65,10 @@ class FisherNoise(UnlearningStage):
 
     def on_fit_start(self) -> None:
         """Compute the Fisher information on the retained samples, then add the noise."""
-        fisher = self.fisher()
+        fisher = mean_fisher(self, "retain", self.samples, self.kind)
         self.artifacts["fisher"] = fisher
         source = generator("fisher noise")
         parameters = dict(self.classifier.named_parameters())
         with torch.no_grad():
             for name in self.selected:
                 fisher_noise(parameters[name], fisher[name], self.scale, self.damping, source)
-
-    def fisher(self) -> dict[str, Tensor]:
-        """Diagonal Fisher information of the retained samples, by parameter name, the same on every rank.
-
-        Returns:
-            Means of squared gradients, float32.
-        """
-        data = self.data
-        samples, index = data.part("retain")
-        chosen = index[order(samples.hashes[index], run_seed(), "fisher")[: self.samples]].sort().values
-        ranks = (self.trainer.global_rank, self.trainer.world_size)
-        # The draw of labels differs between ranks, whose samples differ too.
-        source = generator(f"fisher labels {ranks[0]}")
-        loader = EvaluationLoader(chosen, data.evaluation_loader("retain").maker, 128, *ranks)
-        batches = ((self.trainer.precision_plugin.convert_input(b.input), b.target) for b in loader)
-        sums, _ = diagonal_fisher(self.classifier, batches, self.kind, self.selected, generator=source)
-        return {name: sum_over_ranks(value, self.trainer) / len(chosen) for name, value in sums.items()}

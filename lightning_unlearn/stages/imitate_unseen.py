@@ -70,8 +70,13 @@ class ImitateUnseen(CachedStage):
             A scalar.
         """
         assert isinstance(batch, dict)
+        return self.loss_of(torch.cat(self.one_forward(batch)), batch)
+
+    def loss_of(self, logits: Tensor, batch: Batch | dict[str, Batch]) -> Tensor:
+        """See `UnlearningStage.loss_of`."""
+        assert isinstance(batch, dict)
         forget, retain = batch["forget"], batch["retain"]
-        forget_logits, retain_logits = self.one_forward(batch)
+        forget_logits, retain_logits = logits[: len(forget.index)], logits[len(forget.index) :]
         targets = self._targets[self._position[forget.index]].to(forget_logits.dtype)
         divergence = F.kl_div(forget_logits.log_softmax(1), targets, reduction="none").sum(1)
         loss = F.cross_entropy(retain_logits, retain.target, reduction="none")

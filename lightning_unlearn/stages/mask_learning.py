@@ -12,8 +12,9 @@ from torch.optim import Adam, Optimizer
 from lightning_unlearn.artifacts import Artifacts
 from lightning_unlearn.data.batch import Batch
 from lightning_unlearn.exceptions import ChainError
+from lightning_unlearn.functional.anatomy import weight_layers
 from lightning_unlearn.functional.masks import binary_mask, l1_of_scores, masked_call, share_on
-from lightning_unlearn.functional.structure import ParameterSelector, weight_layers
+from lightning_unlearn.functional.structure import ParameterSelector
 from lightning_unlearn.stages.cached import CachedStage
 
 __all__ = ["MaskLearning"]

@@ -63,10 +63,9 @@ def test_checkpoints_are_local_files(work, capsys, path):
     [
         ("r.csv", "index\n99999\n", "Index 99999 is outside the training set; needed: 0 to 599"),
         ("r.csv", "index\n-1\n", "Index -1 is outside"),
-        ("r.csv", "index\n5\n5\n", "name the same sample; name each one once"),
         ("r.csv", "key\nnope\n", "No training sample has the key or file name 'nope'"),
         ("r.csv", "", "names no sample"),
-        ("r.csv", "key,index\na,3\n", "say with `column`"),
+        ("r.csv", "key,index\na,3\n", "say with --data.forget.column"),
         ("r.json", "[true, false]", "entry 0 is a boolean, true; needed: an integer index or a text"),
         ("r.json", "[1.0]", "entry 0 is a float"),
         ("r.json", '{"a": 1}', "holds no list"),
@@ -284,3 +283,42 @@ def test_one_class_named_by_two_paths_is_no_change(work, capsys):
         saved.write_text(yaml.safe_dump(config))
         assert main(["fit", "--resume", "runs/fit/1", "-c", "base.yaml"]) == 0
     assert "is finished" in capsys.readouterr().out
+
+
+def test_a_training_step_that_takes_pairs(work, capsys, monkeypatch):
+    (work / "pairs.py").write_text(
+        "from lightning_unlearn.classifier import Classifier\n\n\n"
+        "class Pairs(Classifier):\n    def training_step(self, batch, batch_idx):\n        x, y = batch\n"
+    )
+    monkeypatch.syspath_prepend(work)
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    data = yaml.safe_load((work / "base.yaml").read_text())["data"]
+    (work / "data.yaml").write_text(yaml.safe_dump({"data": data}))
+    call = ["fit", "-c", "data.yaml", "--trainer.max_epochs", "1", "--model", "pairs.Pairs", "--model.network", "SmallCNN"]
+    assert main(call) == 2
+    error = capsys.readouterr().err
+    assert "pairs.py, line 6" in error
+    assert "Batch(input, target, index, total): take batch.input and batch.target" in error
+
+
+def test_an_export_of_a_module_of_ones_own(work, capsys, monkeypatch):
+    (work / "bare.py").write_text("from lightning.pytorch import LightningModule\n\n\nclass Bare(LightningModule):\n    pass\n")
+    monkeypatch.syspath_prepend(work)
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    path = work / "runs/fit/1/config.yaml"
+    config = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**config, "model": {"class_path": "bare.Bare"}}))
+    message = "bare.Bare is a LightningModule of your own.*--model.network file.Class"
+    refused(capsys, ["export", "runs/fit/1", "--output", "exported"], message, work)
+
+
+@pytest.mark.parametrize("command", ["unlearn", "evaluate", "test"])
+def test_random_weights_are_asked_for_by_name(work, capsys, command):
+    call = [command, "-c", "base.yaml", "--data.forget", "RandomFraction", "--data.forget.fraction", "0.1"]
+    call += ["-c", "method.yaml"] if command == "unlearn" else []
+    refused(capsys, call, "needs a trained model. Give --checkpoint .*or --checkpoint none", work)
+    assert main([*call, *([] if command == "test" else ["--relearn_epochs", "0"]), "--checkpoint", "none"]) == 0
+    said = capsys.readouterr()
+    assert "input: grey 8x8, minus mean 0." in said.out
+    if command == "unlearn":
+        assert "of the retained samples, which it was trained on. The usual causes" in said.err

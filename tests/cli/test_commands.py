@@ -63,6 +63,13 @@ def test_unlearn_then_evaluate_then_report_then_export(work, capsys):
     assert main(["export", "runs/first/1", "--output", "exported"]) == 2
     assert main(["export", "runs/first/1", "--output", "exported", "--overwrite"]) == 0
 
+    capsys.readouterr()
+    assert main(["export", "runs/first/1", "--output", "small", "--int8"]) == 0
+    assert "model.int8.safetensors" in files(work / "small")
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Accuracy on forgotten samples")]
+    # The full weights are those of the report.
+    assert float(line.split()[-2]) == pytest.approx(report["rows"][1]["metrics"]["forget/acc"], abs=0.05)
+
 
 def test_a_saved_config_gives_the_same_run_and_serves_other_commands(work):
     assert main([*UNLEARN, "--output", "a"]) == 0
@@ -82,7 +89,8 @@ def test_a_reference_is_told_from_an_original(work, capsys):
     split = json.loads((work / "runs/fit/2/checkpoints/split.json").read_text())
     assert (len(split["forget"]), len(split["retain"])) == (50, 450)
     assert main([*UNLEARN, "--references", "[runs/fit/2/checkpoints/last.ckpt]"]) == 0
-    assert main([*UNLEARN, "--references", f"[{CHECKPOINT}]"]) == 2
+    # One value does for a list of one.
+    assert main([*UNLEARN, f"--references={CHECKPOINT}"]) == 2
     assert "is no reference" in capsys.readouterr().err
 
 
@@ -100,7 +108,7 @@ def test_validate_test_and_predict(work, capsys):
 
 
 def test_benchmark_runs_cells_once(work, capsys):
-    call = ["benchmark", "-c", "base.yaml", "--trainer.max_epochs", "2", "--methods", "[method.yaml]", *UNLEARN[7:]]
+    call = ["benchmark", "-c", "base.yaml", "--trainer.max_epochs", "2", "--methods", "method.yaml", *UNLEARN[7:]]
     call += ["--references", "1", "--name", "small", "--bank", "bank"]
     assert main(call) == 0
     cells = {path: path.stat().st_mtime_ns for path in (work / "runs/small/cells").iterdir()}

@@ -23,7 +23,10 @@ BAD = {
     "type": ({"stages": [{"class_path": "FineTune", "init_args": {"max_epochs": "two"}}]}, "max_epochs is 'two'; needed: int"),
     "section": ({"dota": {}}, "unlearn has no argument 'dota', which bad.yaml gives. Nearest: 'data'"),
     "data": ({"data": {"batchsize": 3}}, "no argument 'data.batchsize'. Nearest: 'data.batch_size'"),
-    "module": ({"data": {"forget": {"class_path": "no.such.Rule"}}}, "there is no no.such.Rule: No module named 'no'"),
+    "module": (
+        {"data": {"forget": {"class_path": "no.such.Rule"}}},
+        r"there is no no.such.Rule: No module named 'no'. Searched: this folder \(/.*\) and the installed packages",
+    ),
     "attribute": (
         {"model": {"class_path": "Classifier", "init_args": {"optimizer": {"class_path": "torch.optim.SGDD"}}}},
         "Nearest: 'SGD'",
@@ -50,6 +53,8 @@ TYPED = [
     (["--trainer.accelerator", "tqu"], "accelerator='tqu'"),
     (["--trainer.strategy", "fsdp"], "fsdp"),
     (["--relearn_epochs"], "--relearn_epochs: expected one argument"),
+    (["--stages.0.max_epochs", "1"], "single stages have no argument on the command line. What works: print the method"),
+    (["--stages[0].max_epochs", "1"], "single stages have no argument on the command line"),
     (["stray"], "'stray' belongs to no argument"),
     (["-c", "method/fine_tun"], "Nearest shipped name: 'method/fine_tune'"),
     (["--checkpoint", "no.ckpt"], "no.ckpt cannot be read"),

@@ -89,3 +89,27 @@ def test_python_m_is_the_same_command(tmp_path):
     assert process.communicate(timeout=60)[0].strip() == __version__
     assert process.returncode == 0
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime > 0
+
+
+@pytest.mark.parametrize("typed", [["--data.dataset", "ImageFolder"], ["--data.dataset=lightning_unlearn.data.ImageFolder"]])
+def test_help_shows_the_arguments_of_the_data_set_and_the_rule(capsys, typed):
+    assert main(["unlearn", "-c", "data/digits", "-c", "method/imitate_unseen", *typed, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert len(text.splitlines()) <= 120
+    assert "ImageFolder (as --data.dataset.NAME)" in text
+    assert "channels = 3" in text
+    assert "RandomFraction (as --data.forget.NAME)" in text
+
+
+def test_help_of_a_benchmark_says_where_it_goes_once(capsys):
+    assert main(["benchmark", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert text.count("output") == 1
+    assert "go to runs/NAME;" in text
+
+
+def test_help_of_a_data_set_names_the_program(capsys):
+    assert main(["unlearn", "-c", "data/digits", "--data.dataset.help", "ImageFolder"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("usage: lightning-unlearn")
+    assert "--data.dataset.image_size" in text

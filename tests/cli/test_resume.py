@@ -79,8 +79,12 @@ def test_a_killed_unlearning_goes_on_at_its_unfinished_stage(work, capsys):
     one, other = (read_weights(work / name / "unlearned.ckpt")[0] for name in ("killed", "whole"))
     assert all(torch.equal(one[name], other[name]) for name in one)
     capsys.readouterr()
+    # Left by a run that is killed after its last file.
+    (work / "killed/stage0.ckpt").touch()
+    (work / "killed/stage0.json").touch()
     assert main(["unlearn", "--resume", "killed"]) == 0
     assert "is finished" in capsys.readouterr().out
+    assert not list((work / "killed").glob("stage*"))
 
 
 def test_changed_data_or_weights_are_refused(work, capsys, monkeypatch):

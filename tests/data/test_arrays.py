@@ -189,3 +189,16 @@ def test_the_command_line_builds_any_dataset():
     path = "lightning_unlearn.data.arrays.FromDatasets"
     config = parser.parse_object({"data": {"class_path": path, "init_args": settings}})
     assert parser.instantiate(config).data.train.images.shape == (20, 3, 8, 8)
+
+
+def test_the_normalisation_can_be_that_of_a_checkpoint(tmp_path, caplog):
+    images = np.random.default_rng(0).integers(0, 256, (12, 6, 6, 3), dtype=np.uint8)
+    for name, part in (("train", images), ("test", images[::-1])):
+        np.savez(tmp_path / f"{name}.npz", images=part, labels=np.arange(12) % 3)
+    given = Arrays(tmp_path / "train.npz", tmp_path / "test.npz", mean=0.5, std=[0.5, 0.5, 0.25])
+    assert (given.mean, given.std) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.25))
+    measured = Arrays(tmp_path / "train.npz", tmp_path / "test.npz")
+    assert measured.mean == pytest.approx(tuple((images / 255).mean((0, 1, 2))))
+    assert not caplog.records
+    Arrays(tmp_path / "train.npz", tmp_path / "train.npz")
+    assert "is the training part and the test part" in caplog.text

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lightning_unlearn.data.datamodule import UnlearningDataModule
-from lightning_unlearn.data.forget import ListedSamples, RandomCount, RandomFraction
+from lightning_unlearn.data.forget import ListedSamples, RandomCount, RandomFraction, WholeClasses
 from lightning_unlearn.data.noise import LabelNoise
 from lightning_unlearn.data.reading import pick
 from lightning_unlearn.data.vision import VisionData, content_keys
@@ -219,3 +219,39 @@ def test_the_order_follows_the_seed(make_data, monkeypatch):
     assert torch.equal(seeded, first(make_data(seed=5)))
     assert not torch.equal(seeded, first(make_data(seed=6)))
     assert isinstance(make_data().forget_rule, RandomFraction)
+
+
+def test_a_draw_is_a_sorted_part_of_a_part(make_data):
+    data = make_data()
+    chosen = data.random_part("retain", 40, "a purpose")
+    assert len(chosen) == 40
+    assert torch.equal(chosen, chosen.unique())
+    assert torch.isin(chosen, index(data, "retain")).all()
+    assert torch.equal(chosen, make_data().random_part("retain", 40, "a purpose"))
+    others = data.random_part("retain", 40, "another"), data.random_part("retain", 40, "a purpose", seed=1)
+    assert not any(torch.equal(chosen, other) for other in others)
+    # The first of a longer draw.
+    assert torch.isin(chosen, data.random_part("retain", 50, "a purpose")).all()
+    for count in (None, 10_000):
+        assert torch.equal(data.random_part("retain", count, "a purpose"), index(data, "retain"))
+
+
+def test_a_draw_is_served_each_sample_once(make_data):
+    data = make_data()
+    chosen = data.random_part("train", 25, "a purpose")
+    batches = list(data.evaluation_loader("train", chosen, 10))
+    assert [len(batch.index) for batch in batches] == [10, 10, 5]
+    assert torch.equal(torch.cat([batch.index for batch in batches]), chosen)
+
+
+def test_train_is_retain_and_forget(make_data):
+    data = make_data()
+    both = torch.cat([index(data, "retain"), index(data, "forget")]).sort().values
+    assert torch.equal(index(data, "train"), both)
+    assert "train" not in data.present
+
+
+def test_whole_classes_have_no_retained_samples(make_data):
+    assert make_data(forget=WholeClasses([1, 4])).forgets_whole_classes
+    assert not make_data(forget=RandomFraction(0.3)).forgets_whole_classes
+    assert not make_data(forget=None).forgets_whole_classes

@@ -161,3 +161,9 @@ def test_real_folders():
     part = ImageFolder(root / "train", root / "val", 32, classes=root / "classes.txt", train_size=500)
     assert len(part.train) == 500
     assert set(part.train.keys) < set(data.train.keys)
+
+
+def test_a_known_set_takes_another_normalisation():
+    assert Digits(mean=0.5, std=0.5).mean == (0.5,)
+    with pytest.raises(DataError, match="images have 1 channels"):
+        Digits(mean=[0.5, 0.5, 0.5])

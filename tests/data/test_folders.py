@@ -178,3 +178,49 @@ def test_bad_folders(root, tmp_path):
     (root / "one" / "x").mkdir(parents=True)
     with pytest.raises(DataError, match=r"training part of .* holds no sample"):
         ImageFolder(root / "one", root / "one", 8)
+
+
+def test_the_input_is_normalised_as_asked(root):
+    assert folder(root).mean == (0.485, 0.456, 0.406)
+    assert "RGB 8x8, minus mean 0.485, 0.456, 0.406, divided by 0.229, 0.224, 0.225" in folder(root).input
+    plain = folder(root, mean=0, std=1)
+    assert (plain.mean, plain.std) == ((0.0,) * 3, (1.0,) * 3)
+    assert folder(root, mean=[0.1, 0.2, 0.3]).mean == (0.1, 0.2, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"mean": [0.5, 0.5]}, "images have 3 channels"),
+        ({"std": 0}, "above 0"),
+        ({"mean": float("nan")}, "finite"),
+        ({"channels": 2}, r"1 \(grey\) or 3"),
+    ],
+)
+def test_normalisations_that_cannot_be(root, given, message):
+    with pytest.raises(DataError, match=message):
+        folder(root, **given)
+
+
+def test_grey_images_stay_grey(root):
+    colour, grey = folder(root), folder(root, channels=1)
+    assert grey.train.images[0].shape == (1, 8, 8)
+    assert (grey.mean, grey.std) == ((0.449,), (0.226,))
+    assert grey.input.startswith("grey 8x8, minus mean 0.449")
+    weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+    expected = (colour.train.images[0] * weights).sum(0)
+    # Converted before the crop, rounded to whole levels.
+    assert (grey.train.images[0][0] - expected).abs().max() <= 1
+
+
+def test_one_folder_as_both_parts_is_warned_of(root, caplog):
+    folder(root)
+    assert not caplog.records
+    ImageFolder(root / "train", root / "val" / ".." / "train", 8)
+    assert "is the training part and the test part" in caplog.text
+
+
+def test_a_folder_name_with_a_comma_stays_whole(root):
+    for part in ("train", "val"):
+        (root / part / "cat").rename(root / part / "class,3")
+    assert folder(root).classes == ["ant", "bee", "class,3"]

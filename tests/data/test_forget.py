@@ -134,8 +134,8 @@ def test_listed_samples_reports_what_was_never_trained_on(tmp_path):
 
 def test_errors_of_a_list_name_the_file(tmp_path):
     path = tmp_path / "request.txt"
-    path.write_text("cat/0001.png")
-    with pytest.raises(DataError, match=r"request.txt: No training sample has.*Did you mean 'cat/0"):
+    path.write_text("cat/0000.jpg")
+    with pytest.raises(DataError, match=r"request.txt: No training sample has.*did you mean 'cat/0000.png'"):
         select(ListedSamples(path), make())
 
 
@@ -168,3 +168,14 @@ def test_descriptions_name_no_sample_and_no_person():
     assert WholeClasses([3]).describe() == "class 3"
     assert ListedSamples("requests/ann.csv").describe() == "listed in ann.csv"
     assert ByAttribute("owner", ["Ann", 3]).describe() == "by attribute owner (2 values)"
+
+
+def test_entries_that_name_a_sample_again_are_noted_once(tmp_path, caplog):
+    keys = ["a.png", "b.png", "c.png"]
+    samples = Samples(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64), keys)
+    (tmp_path / "r.txt").write_text("b.png\nb.png\n")
+    rule = ListedSamples(tmp_path / "r.txt")
+    with caplog.at_level("INFO"):
+        for _ in range(2):
+            assert rule.select(samples, torch.arange(3), 0, ["0"]).indices.tolist() == [1]
+    assert caplog.text.count("1 entries of") == 1

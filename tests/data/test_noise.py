@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from lightning_unlearn.data.noise import LabelNoise
+from lightning_unlearn.data.noise import LabelNoise, NoisyLabels
 from lightning_unlearn.data.vision import Samples
 from lightning_unlearn.exceptions import DataError
 
@@ -81,3 +81,54 @@ def test_bad_arguments(arguments, message):
 def test_one_class_has_no_wrong_label():
     with pytest.raises(DataError, match="another class"):
         LabelNoise(0.1).apply(make(torch.arange(0, 10, 5)), 1)
+
+
+def test_swap_confuses_two_classes_and_no_other():
+    noisy = LabelNoise(0.25, swap=(1, 3)).apply(make(), K)
+    table = torch.zeros(K, K).index_put_((noisy.true_targets, noisy.targets), torch.ones(N), accumulate=True)
+    expected = torch.eye(K) * 4000
+    expected[1] = torch.tensor([0, 3000, 0, 1000, 0])
+    expected[3] = torch.tensor([0, 1000, 0, 3000, 0])
+    assert torch.equal(table, expected)
+    assert torch.equal(LabelNoise(0.25, swap=(3, 1)).apply(make(), K).targets, noisy.targets)
+
+
+def test_swapping_by_coin_is_blind_to_other_samples():
+    rule = LabelNoise(0.25, flip="bernoulli", swap=(1, 3))
+    noisy = rule.apply(make(), K)
+    assert abs(int((noisy.targets != noisy.true_targets).sum()) - 2000) < 5 * math.sqrt(8000 * 0.25 * 0.75)
+    keep = torch.arange(0, N, 3)
+    assert torch.equal(rule.apply(make(keep), K).targets, noisy.targets[keep])
+
+
+def test_swapping_everything_exchanges_the_labels():
+    targets = LabelNoise(1.0, swap=(0, 4)).apply(make(), K).targets
+    exchange = torch.tensor([4, 1, 2, 3, 0])
+    assert torch.equal(targets, exchange[torch.arange(N) % K])
+
+
+@pytest.mark.parametrize("swap", [(1, 1), (-1, 2), (1, 2, 3), (1,)])
+def test_bad_swaps(swap):
+    with pytest.raises(DataError, match="needed: two different labels"):
+        LabelNoise(0.1, swap=swap)
+
+
+def test_a_class_without_samples_cannot_be_swapped():
+    with pytest.raises(DataError, match="no training sample of class 7"):
+        LabelNoise(0.1, swap=(1, 7)).apply(make(), K)
+
+
+@pytest.mark.parametrize("noise", [LabelNoise(0.1), LabelNoise(0.1, swap=(2, 0))])
+def test_noisy_labels_are_forgotten_and_unseen_ones_are_not(noise):
+    samples = noise.apply(make(), K)
+    candidates = torch.arange(0, N, 2)
+    chosen = NoisyLabels().select(samples, candidates, 0, ["class"] * K)
+    assert chosen.indices.tolist() == [i for i in range(0, N, 2) if samples.targets[i] != i % K]
+    assert chosen.never_trained == []
+
+
+def test_noisy_labels_need_noise():
+    with pytest.raises(DataError, match="have no label noise"):
+        NoisyLabels().select(make(), torch.arange(N), 0, [])
+    with pytest.raises(DataError, match="No training sample has a wrong label"):
+        NoisyLabels().select(LabelNoise(0.0).apply(make(), K), torch.arange(N), 0, [])

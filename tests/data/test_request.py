@@ -3,10 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from lightning_unlearn.data.request import SampleNames, nearest, read_entries
+from lightning_unlearn.data.request import nearest, read_entries
 from lightning_unlearn.exceptions import DataError
-
-HASH = "0123456789abcdef"
 
 
 def written(tmp_path, name, content):
@@ -41,11 +39,11 @@ def test_every_format_is_read(tmp_path, name, content, expected):
 def test_a_column_is_picked_by_name(tmp_path):
     path = written(tmp_path, "r.csv", "who,file\nann,a.png\nbob,b.png\n")
     assert read_entries(path, "file") == ["a.png", "b.png"]
-    with pytest.raises(DataError, match=r"columns who, file; say with `column`"):
+    with pytest.raises(DataError, match=r"columns who, file; say with --data.forget.column"):
         read_entries(path)
     with pytest.raises(DataError, match=r"no column 'fiel'.*Did you mean 'file'"):
         read_entries(path, "fiel")
-    with pytest.raises(DataError, match="row 3 has nothing"):
+    with pytest.raises(DataError, match="line 3 has nothing"):
         read_entries(written(tmp_path, "r.csv", "who,file\nann,a.png\nbob,\n"), "file")
 
 
@@ -93,55 +91,11 @@ def test_missing_file_folder_and_needless_column(tmp_path):
         read_entries(written(tmp_path, "r.txt", "a"), "key")
 
 
-NAMES = SampleNames(["cats/1.png", "cats/2.png", "dogs/1.png", HASH, f"{HASH}#2", f"{HASH}#3", "17"])
-
-
-@pytest.mark.parametrize(
-    ("entries", "expected"),
-    [
-        ([2, 0], [0, 2]),
-        (["2", "0"], [0, 2]),
-        (["cats/1.png"], [0]),
-        (["2.png", "dogs/1.png"], [1, 2]),
-        ([HASH], [3, 4, 5]),
-        ([f"{HASH}#2"], [4]),
-        ([HASH, f"{HASH}#2"], [3, 4, 5]),
-        (["17"], [6]),
-        ([17], [6]),
-    ],
-)
-def test_names_are_resolved(entries, expected):
-    assert NAMES.resolve(entries) == expected
-
-
-@pytest.mark.parametrize(
-    ("entries", "message"),
-    [
-        ([7], r"Index 7 is outside.*0 to 6"),
-        (["-1"], r"Index -1 is outside"),
-        ([1, 1], r"'1' and '1' name the same sample"),
-        (["cats/2.png", "2.png"], r"'2.png' and 'cats/2.png' name the same"),
-        ([HASH, HASH], "name the same sample"),
-        (["1.png"], r"that of 2 samples, 'cats/1.png' and 'dogs/1.png'"),
-        (["cats/l.png"], r"No training sample.*Did you mean 'cats/[12].png'"),
-        # An index among keys is no index: 17 is a key here.
-        (["17", "3"], r"No training sample has the key or file name '3'"),
-        (["2.0"], r"No training sample has the key or file name '2.0'"),
-        (["True"], "No training sample"),
-        (["/etc/cats/1.png"], "No training sample"),
-    ],
-)
-def test_wrong_names_are_refused(entries, message):
-    with pytest.raises(DataError, match=message):
-        NAMES.resolve(entries)
-
-
-def test_a_bare_hash_names_copies_also_where_the_first_is_gone():
-    assert SampleNames([f"{HASH}#2", "fedcba9876543210"]).resolve([HASH]) == [0]
-
-
-def test_only_content_keys_have_copies():
-    assert SampleNames(["shot", "shot#2"]).resolve(["shot"]) == [0]
+def test_a_comma_without_quotes(tmp_path):
+    with pytest.raises(DataError, match=r'line 4 has 2 fields and the first line 1.*"a, b.png"'):
+        read_entries(written(tmp_path, "r.csv", "key\nc.png\n\na, b.png\n"))
+    with pytest.raises(DataError, match="line 2 has 3 fields and the first line 2"):
+        read_entries(written(tmp_path, "r.csv", "who,key\nann,a, b.png\n"), "key")
 
 
 def test_nearest_searches_large_sets_in_short_time():

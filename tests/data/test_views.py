@@ -59,6 +59,18 @@ def test_forget_then_retain_serves_all_of_each():
         assert torch.equal(served.sort().values, getattr(p, part))
 
 
+@pytest.mark.parametrize(("forget", "retain", "pairs"), [(23, 101, 5), (101, 23, 2)])
+def test_pairs_end_with_the_shorter_part_and_retain_follows(forget, retain, pairs):
+    p = plan("pairs_then_retain", forget, retain)
+    steps = list(p.steps(0))
+    assert [sorted(step) for step in steps] == [["forget", "retain"]] * pairs + [["retain"]] * (len(p) - pairs)
+    assert p.forget_steps == pairs
+    beside, after = (torch.cat([step["retain"].index for step in part]) for part in (steps[:pairs], steps[pairs:]))
+    assert torch.equal(after.sort().values, p.retain)
+    assert len(beside.unique()) == len(beside)
+    assert not torch.equal(beside, after[: len(beside)])
+
+
 def test_both_serves_forgotten_samples_without_a_break():
     """Over epochs, every run of F forgotten samples that begins at a pass is a permutation of the forget set."""
     p = plan("both")

@@ -13,14 +13,18 @@ from pathlib import Path
 import torch
 
 from lightning_unlearn import stages as shipped
+from lightning_unlearn.callbacks.keep_mask import KeepMask
+from lightning_unlearn.callbacks.teacher import Teacher
 from lightning_unlearn.chain import run_chain
 from lightning_unlearn.classifier import Classifier
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.datasets import Digits
 from lightning_unlearn.data.forget import ListedSamples, RandomFraction
+from lightning_unlearn.estimators import Copies, Neighbours
 from lightning_unlearn.evaluation import collect_outputs
 from lightning_unlearn.exceptions import UnlearnError
 from lightning_unlearn.functional.structure import ParameterSelector
+from lightning_unlearn.stages.gradient_passes import mean_fisher, mean_gradient
 from lightning_unlearn.trainer import UnlearningTrainer
 from lightning_unlearn.training import fit_quietly
 
@@ -45,7 +49,7 @@ def chains(long):
     """One chain or more for every stage: `long` is 20 steps, otherwise one epoch."""
     length = {"max_epochs": 50, "max_steps": 20} if long else {"max_epochs": 1}
     forget = {"batch_size": 5, **length}
-    estimate = {"copies": 2, "shifts": (1,), "neighbours": 3, "bank_samples": 101, "unseen_samples": 21}
+    estimate = {"estimators": [Copies(2, (1,)), Neighbours(3)], "bank_samples": 101, "unseen_samples": 21}
     mask = {"penalty": 1e-4, "batch_size": 3, "optimizer": adam(2e-3), "max_epochs": 5 if long else 1}
     imitate = {"max_steps": 20 if long else 6, "batch_size": 33, "forget_batch_size": 9, "optimizer": sgd(0.05)}
     s = shipped
@@ -215,6 +219,47 @@ def benchmark(folder, devices):
     return found
 
 
+class Links(shipped.AlternatingStage):
+    """All shared links in one stage: alternating passes, a teacher, a mask of gradients, and passes over parts."""
+
+    def __init__(self):
+        super().__init__(rounds=3, forget_optimizer=sgd(0.01), forget_schedule="cosine", optimizer=sgd(0.02), forget_rounds=2)
+
+    def bind(self, classifier, artifacts):
+        self.teacher = Teacher(classifier, artifacts)
+        super().bind(classifier, artifacts)
+
+    def configure_callbacks(self):
+        return [self.teacher, KeepMask("mask")]
+
+    def on_fit_start(self):
+        gradient = mean_gradient(self, "forget")
+        fisher = mean_fisher(self, "train", 101)
+        self.artifacts["gradient"], self.artifacts["fisher"] = gradient, fisher
+        self.artifacts["mask"] = {name: value.abs() > value.abs().median() for name, value in gradient.items()}
+
+    def objective(self, batch):
+        part = next(iter(batch.values()))
+        student, teacher = self.classifier(part.input).log_softmax(1), self.teacher.logits(part).softmax(1)
+        values = torch.nn.functional.kl_div(student, teacher, reduction="none").sum(1)
+        labels = torch.nn.functional.cross_entropy(student, part.target, reduction="none")
+        return self.mean(labels - values if "forget" in batch else labels + values, part)
+
+
+def links(folder, devices):
+    """Weights, artifacts and work of the shared links, with gradients clipped."""
+    model, stage = start(folder), Links()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    fresh = trainer(devices, precision="64-true", gradient_clip_val=0.5).fresh
+    results = run_chain(fresh, model, data(forget_batch_size=5), [stage])
+    return {
+        "before": before,
+        "weights": model.state_dict(),
+        "artifacts": stage.artifacts.state_dict(),
+        "work": [result.work for result in results],
+    }
+
+
 def failing(folder, devices):
     """A loss that is not finite on the last rank alone ends the stage on all ranks, and the next stage runs."""
     sys.path.insert(0, os.getcwd())
@@ -250,6 +295,7 @@ JOBS = {
         unlearn,
         benchmark,
         failing,
+        links,
     )
 }
 

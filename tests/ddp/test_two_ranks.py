@@ -15,7 +15,7 @@ from lightning_unlearn.classifier import Classifier
 
 pytestmark = pytest.mark.ddp
 
-BASES = {"UnlearningStage", "CachedStage"}
+BASES = {"AlternatingStage", "CachedStage", "UnlearningStage"}
 # Images that every rank runs through the network to see how it is built, before it takes per-sample gradients.
 PROBE = 14
 OWN_STAGE = '''
@@ -121,6 +121,19 @@ def test_twenty_steps_in_float64(chains, name):
         # Artifacts of a pass over samples are float32.
         assert difference(tensors, first["artifacts"][group]) <= (0 if group == "mask" else 1e-6)
         assert difference(first["artifacts"][group], second["artifacts"][group]) == 0
+
+
+def test_shared_links(folder):
+    one, first, second = (found["links"] for found in (*launch(folder, ["links"], 1), *launch(folder, ["links"], 2)))
+    assert difference(one["weights"], first["weights"]) <= 1e-8
+    assert difference(first["weights"], second["weights"]) == 0
+    assert first["work"] == pytest.approx(one["work"], rel=1e-6, abs=PROBE)
+    for group, tensors in one["artifacts"].items():
+        assert difference(tensors, first["artifacts"][group]) <= (0 if group == "mask" else 1e-6)
+        assert difference(first["artifacts"][group], second["artifacts"][group]) == 0
+    for name, mask in first["artifacts"]["mask"].items():
+        assert torch.equal(first["weights"][name][~mask].float(), first["before"][name][~mask])
+        assert not torch.equal(first["weights"][name].float(), first["before"][name])
 
 
 @pytest.mark.parametrize("name", list(jobs.chains(long=False)))

@@ -1,7 +1,14 @@
 import pytest
 import torch
 
-from lightning_unlearn.functional.calibration import log_odds, match_quantiles, neighbour_votes, strike_classes
+from lightning_unlearn.functional.calibration import (
+    log_odds,
+    match_quantiles,
+    neighbour_votes,
+    sharpening_exponent,
+    strike_classes,
+    with_log_odds,
+)
 
 
 def distributions(n, k, seed=0):
@@ -17,44 +24,72 @@ def test_log_odds_of_the_label():
 
 
 def test_quantiles_by_hand():
-    """Three samples: the median of the unseen for the middle one, the quantiles 1/6 and 5/6 for the others."""
-    unseen = torch.tensor([-2.0, -1.0, 0.0, 1.0, 4.0, 5.0, 6.0], dtype=torch.float64)
-    estimates = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6], [0.25, 0.5, 0.25]], dtype=torch.float64)
-    targets = torch.tensor([0, 0, 1])  # log-odds of 0.7, 0.1, 0.5
-    out = match_quantiles(estimates, targets, unseen)
-    # Position (U - 1) q of the sorted values: 6 * (1/6, 1/2, 5/6) = 1, 3, 5.
-    expected = torch.sigmoid(torch.tensor([5.0, -1.0, 1.0], dtype=torch.float64))
-    torch.testing.assert_close(out.gather(1, targets[:, None])[:, 0], expected)
-    torch.testing.assert_close(out.sum(1), torch.ones(3, dtype=torch.float64))
-    # The rest keeps its proportions: 0.2 : 0.1, 0.3 : 0.6, 0.25 : 0.25.
-    torch.testing.assert_close(out[0, 1] / out[0, 2], torch.tensor(2.0, dtype=torch.float64))
-    torch.testing.assert_close(out[1, 1] / out[1, 2], torch.tensor(0.5, dtype=torch.float64))
-    torch.testing.assert_close(out[2, 0], out[2, 2])
+    """Among 4 members: below all is rank 0.5 / 5, between the second and third 2.5 / 5, a tie with the last 4 / 5."""
+    members = torch.tensor([0.0, 1.0, 3.0, 4.0])
+    unseen = torch.arange(11, dtype=torch.float64) * 10
+    out = match_quantiles(torch.tensor([-9.0, 2.0, 4.0, 99.0]), members, unseen)
+    torch.testing.assert_close(out, torch.tensor([10.0, 50.0, 80.0, 90.0], dtype=torch.float64))
 
 
-def test_as_many_unseen_samples_are_matched_in_distribution_and_in_order():
+def test_members_that_are_the_values_are_carried_over_in_distribution_and_in_order():
     p, targets = distributions(500, 7)
-    unseen = log_odds(*distributions(500, 7, seed=1)) + 2
-    out = log_odds(match_quantiles(p, targets, unseen), targets)
-    assert torch.equal(out.argsort(), log_odds(p, targets).argsort())
-    torch.testing.assert_close(out.sort().values, unseen.sort().values, rtol=0.1, atol=0.1)
+    values = log_odds(p, targets)
+    unseen = log_odds(*distributions(400, 7, seed=1)) + 2
+    out = match_quantiles(values, values, unseen)
+    assert torch.equal(out.argsort(), values.argsort())
+    levels = torch.linspace(0.05, 0.95, 19, dtype=torch.float64)
+    torch.testing.assert_close(out.quantile(levels), unseen.quantile(levels), rtol=0.1, atol=0.1)
 
 
-def test_noise_changes_the_ranks_and_not_the_distribution():
-    p, targets = distributions(300, 5)
-    unseen = log_odds(*distributions(200, 5, seed=1))
-    plain, noisy, again = (
-        log_odds(match_quantiles(p, targets, unseen, noise, torch.Generator().manual_seed(0)), targets)
-        for noise in (0.0, 1.0, 1.0)
-    )
+def test_a_difficult_request_stays_difficult_and_what_estimates_remember_falls_out():
+    """Estimates are the truth plus what is remembered, alike for forgotten and retained samples."""
+    source = torch.Generator().manual_seed(0)
+    retained, unseen = (torch.randn(4000, generator=source, dtype=torch.float64) for _ in range(2))
+    difficult = torch.randn(4000, generator=source, dtype=torch.float64) - 1
+    out = match_quantiles(difficult + 3, retained + 3, unseen)
+    assert abs(float((out - difficult).mean())) < 0.1
+
+
+def test_noise_weakens_the_tie_and_leaves_the_distribution():
+    source = torch.Generator().manual_seed(0)
+    values, members, unseen = (torch.randn(4000, generator=source, dtype=torch.float64) for _ in range(3))
+    noisy, again = (match_quantiles(values, members, unseen, 1.0, torch.Generator().manual_seed(1)) for _ in range(2))
     assert torch.equal(noisy, again)
-    assert not torch.equal(noisy, plain)
-    torch.testing.assert_close(noisy.sort().values, plain.sort().values)
+    correlation = torch.corrcoef(torch.stack([values, noisy]))[0, 1]
+    assert abs(float(correlation) - 0.5**0.5) < 0.05  # 1 / sqrt(1 + 1)
+    assert abs(float(noisy.mean() - unseen.mean())) < 0.1
+    assert abs(float(noisy.std() / unseen.std()) - 1) < 0.05
 
 
-def test_no_unseen_sample_is_refused():
-    with pytest.raises(ValueError, match="at least one unseen sample"):
-        match_quantiles(*distributions(3, 3), torch.empty(0))
+@pytest.mark.parametrize(("members", "unseen"), [(0, 3), (3, 0)])
+def test_nothing_to_match_with_is_refused(members, unseen):
+    with pytest.raises(ValueError, match=f"{members} members and {unseen} unseen"):
+        match_quantiles(torch.zeros(3), torch.zeros(members), torch.zeros(unseen))
+
+
+def test_given_log_odds_and_shares_by_hand():
+    p = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6]], dtype=torch.float64)
+    targets = torch.tensor([0, 0])
+    values = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    for exponent in (1.0, 2.0):
+        out = with_log_odds(p, targets, values, exponent)
+        torch.testing.assert_close(log_odds(out, targets), values)
+        torch.testing.assert_close(out.sum(1), torch.ones(2, dtype=torch.float64))
+        torch.testing.assert_close(out[0, 1] / out[0, 2], torch.tensor(2.0, dtype=torch.float64) ** exponent)
+
+
+def test_the_exponent_is_found_again():
+    p, targets = distributions(2000, 6)
+    sharp = with_log_odds(p, targets, log_odds(p, targets), 2.5)
+    assert sharpening_exponent(p, targets, sharp, targets) == pytest.approx(2.5, abs=0.01)
+    assert sharpening_exponent(p, targets, p, targets) == pytest.approx(1, abs=0.01)
+
+
+def test_a_sample_of_the_bank_is_not_its_own_neighbour():
+    bank = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
+    labels = torch.tensor([0, 1, 2])
+    assert neighbour_votes(bank, bank, labels, 1, 3).argmax(1).tolist() == [0, 1, 2]
+    assert neighbour_votes(bank, bank, labels, 1, 3, own=True).argmax(1).tolist() == [1, 0, 1]
 
 
 def test_votes_are_those_of_the_nearest_by_angle():

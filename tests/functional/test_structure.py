@@ -7,17 +7,8 @@ import timm
 import torchvision
 from torch import nn
 
-from lightning_unlearn.functional.structure import (
-    ParameterSelector,
-    blocks,
-    first_blocks,
-    head_name,
-    last_blocks,
-    last_half,
-    last_stage,
-    parameters_of,
-    weight_layers,
-)
+from lightning_unlearn.functional.anatomy import blocks, head_name, last_half, last_stage, weight_layers
+from lightning_unlearn.functional.structure import ParameterSelector, first_blocks, last_blocks, parameters_of
 from lightning_unlearn.networks import MLP, ResNet, SmallCNN
 
 

@@ -4,6 +4,7 @@ import torch
 from lightning_unlearn.exceptions import DataError
 from lightning_unlearn.metrics.divergence import (
     JensenShannonToReference,
+    ZeroRetrainForgetting,
     js_to_reference,
     kl_to_reference,
     zero_retrain_forgetting,
@@ -65,3 +66,12 @@ def test_logged_js_refuses_samples_without_a_reference(make_part):
     metric = JensenShannonToReference(r.select(r.index < 20))
     with pytest.raises(DataError, match="10 of 30"):
         metric.update(u.logits, u.targets, u.index)
+
+
+def test_logged_zrf_is_that_of_the_outputs(make_part):
+    u, random = pair(make_part)
+    metric = ZeroRetrainForgetting(random)
+    for rows in torch.arange(30).split(7):
+        metric.update(u.logits[rows], u.targets[rows], u.index[rows])
+    assert metric.compute().item() == pytest.approx(zero_retrain_forgetting(u, random))
+    assert metric.higher_is_better is None

@@ -1,18 +1,23 @@
 """Mistakes found in published evaluation code, each with the test that would have caught it."""
 
+import copy
 import math
-from statistics import fmean
+from statistics import NormalDist, fmean, stdev
 
 import pytest
 import torch
 
 from lightning_unlearn.attacks.draw import attack_sets
+from lightning_unlearn.attacks.low_fpr import clopper_pearson, low_fpr
 from lightning_unlearn.attacks.threshold import mia_efficacy, tpr_at_fpr
+from lightning_unlearn.attacks.ulira import ulira
+from lightning_unlearn.evaluation import outputs_of
 from lightning_unlearn.functional.divergences import modified_entropy
 from lightning_unlearn.metrics.divergence import zero_retrain_forgetting
 from lightning_unlearn.metrics.gaps import Scores, average_gap
+from lightning_unlearn.metrics.margins import margins
 from lightning_unlearn.metrics.pairing import mean_over_references
-from lightning_unlearn.metrics.relearn import relearn_time
+from lightning_unlearn.metrics.relearn import median_relearn_time, relearn_time
 from lightning_unlearn.metrics.screen import screen
 from lightning_unlearn.outputs import Outputs, PartOutputs
 
@@ -47,6 +52,8 @@ def test_zrf_does_not_tend_to_one_with_the_number_of_classes(k):
 def test_a_model_that_never_relearns_has_no_relearn_time():
     assert relearn_time([0.1, 0.2, 0.3], 0.9) is None
     assert relearn_time([], 0.9) is None
+    # Nor do such models pull an average down: most of these three never relearn.
+    assert median_relearn_time([2, None, None]) is None
 
 
 def test_a_model_that_needs_no_relearning_took_no_steps():
@@ -114,3 +121,72 @@ def test_padding_of_a_distributed_sampler_is_not_counted():
     padded = torch.tensor([0, 2, 4, 1, 3, 0])
     part = PartOutputs.gathered(logits[padded], targets[padded], index[padded])
     assert part.accuracy == pytest.approx(3 / 5)
+
+
+def gaussian(a, b, n, shift=0.0, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(a + b, n, generator=generator, dtype=torch.float64)
+    x[:a] += shift
+    return x[:a], x[a:]
+
+
+def test_ulira_does_not_judge_models_by_fits_that_hold_them():
+    x, y = gaussian(10, 10, 2000)
+
+    def in_sample(a, b):
+        fits = [NormalDist(fmean(g), stdev(g)) for g in (a, b)]
+        right = [fits[0].pdf(v) > fits[1].pdf(v) for v in a] + [fits[1].pdf(v) > fits[0].pdf(v) for v in b]
+        return 100 * fmean(right)
+
+    # Nothing leaks, and scored on its own models the attack reads 60 %.
+    assert fmean(in_sample(x[:, n].tolist(), y[:, n].tolist()) for n in range(2000)) == pytest.approx(60, abs=1.5)
+    assert float(ulira(x, y).mean()) == pytest.approx(50, abs=1)
+
+
+def test_ulira_is_given_margins_and_not_correctness():
+    # All models are right, those that saw the sample are surer: correctness has lost what margins still show.
+    x, y = gaussian(20, 20, 200, shift=4.0)
+    x, y = x + 10, y + 10
+    assert ulira((x > 0).double(), (y > 0).double()).tolist() == [50] * 200
+    assert float(ulira(x, y).mean()) > 95
+
+
+def test_ulira_compares_with_models_that_were_unlearned_too():
+    # Unlearning lowers all margins, of samples that were seen or not: against plain references that looks like a leak.
+    unlearned, same_unlearning = gaussian(20, 20, 400)
+    _, plain = gaussian(20, 20, 400, seed=1)
+    assert float(ulira(unlearned - 2, plain).mean()) > 75
+    assert float(ulira(unlearned - 2, same_unlearning - 2).mean()) == pytest.approx(50, abs=2)
+
+
+@pytest.mark.parametrize("fpr", [0.01, 0.001])
+def test_low_rates_are_never_exceeded_and_come_with_an_interval(fpr):
+    # 5,100 non-members in ties of 17: the rate nearest to 0.1 % of 5,100 is 0 or 17, to 1 % 51 only by luck.
+    others = torch.arange(300.0).repeat_interleave(17)
+    members = torch.linspace(200, 310, 400)
+    found = low_fpr(members, others, fpr)
+    assert found.fpr <= fpr
+    assert (found.low, found.high) == clopper_pearson(round(400 * found.tpr), 400)
+    assert found.low < found.tpr < found.high
+
+
+def test_margins_are_taken_in_double_precision_from_logits():
+    z, y = torch.tensor([[40.0, 0.0], [41.0, 0.0]]), torch.tensor([0, 0])
+    confidence = z.softmax(1)[:, 0]
+    assert confidence[0] == confidence[1] == 1
+    assert margins(z, y).tolist() == [40, 41]
+
+
+def test_evaluation_moves_no_statistics_of_batch_normalisation(trained_resnet, make_data, make_trainer):
+    # Handed over in training mode, as it comes out of a fit.
+    model = trained_resnet.train()
+    before = copy.deepcopy(model.state_dict())
+    fresh = make_trainer().fresh
+    first = outputs_of(fresh, model, make_data(eval_batch_size=64))
+    again = outputs_of(fresh, model, make_data(eval_batch_size=7))
+    assert any("running_mean" in name for name in before)
+    for name, value in model.state_dict().items():
+        assert value.equal(before[name]), name
+    # What a model says of a sample does not depend on who shares the batch.
+    for name, part in first.parts().items():
+        torch.testing.assert_close(part.logits, again.parts()[name].logits, rtol=1e-4, atol=1e-4)

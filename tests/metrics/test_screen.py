@@ -131,6 +131,15 @@ def test_levels_against_pairs(models):
     assert found["relearn/gap"] == pytest.approx(abs(relearn_gap(a, b)))
 
 
+def test_the_level_of_relearning_is_of_the_kind_of_its_gap(models):
+    """A gap to several references is the distance to their mean; so is the level, of one reference to the others."""
+    again = [*models["references_relearned"], models["relearned"]]
+    acc = [100 * outputs.forget.accuracy for outputs in again]
+    assert len(set(acc)) == 3
+    expected = fmean(abs(acc[i] - fmean(acc[:i] + acc[i + 1 :])) for i in range(3))
+    assert levels(models["references"], again)["relearn/gap"] == pytest.approx(expected)
+
+
 def test_levels_compare_what_the_screen_compares(models):
     against = {"gap/", "tow", "js/", "kl/", "relearn/gap", "churn", "gap_svc"}
     names = {n for n in screen(**models, svc=True).metrics if any(n.startswith(a) for a in against)}
@@ -180,10 +189,10 @@ def test_a_no_op_is_named(models):
 def test_the_standard_error_of_few_forgotten_samples_is_stated(make_outputs):
     model = make_outputs(sizes=(40, 400, 300, 120))
     p = model.forget.accuracy
-    expected = f"n_f = 40: standard error of UA {100 * math.sqrt(p * (1 - p) / 40):.1f} points."
+    expected = f"40 forgotten samples: the standard error of forget accuracy is {100 * math.sqrt(p * (1 - p) / 40):.1f} points."
     assert expected in screen(model, []).notes
     sure = make_outputs(sizes=(40, 400, 300, 120), gains=(50, 3, 1, 1))
-    assert "n_f = 40: standard error of UA 1.8 points." in screen(sure, []).notes
+    assert "40 forgotten samples: the standard error of forget accuracy is 1.8 points." in screen(sure, []).notes
     many = make_outputs(sizes=(400, 400, 300, 120))
     assert not any("standard error" in note for note in screen(many, []).notes)
 
@@ -200,7 +209,7 @@ def test_a_metric_that_does_not_tell_the_original_from_references_is_void(make_o
 
 def test_streisand_is_remarked_with_its_sign(make_outputs):
     def notes(gain):
-        return [n for n in screen(make_outputs(gains=(gain, 3, 1, 1)), []).notes if n.startswith("D_f is")]
+        return [n for n in screen(make_outputs(gains=(gain, 3, 1, 1)), []).notes if n.startswith("Forgotten samples are")]
 
     assert len(notes(-2.0)) == 1
     assert "less certain" in notes(-2.0)[0]

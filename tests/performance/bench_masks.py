@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from timing import medians, show
 from torch import Tensor, nn
 
+from lightning_unlearn.functional.anatomy import last_stage, weight_layers
 from lightning_unlearn.functional.cut import cut
 from lightning_unlearn.functional.masks import binary_mask, l1_of_scores, masked_call, share_on
-from lightning_unlearn.functional.structure import last_stage, weight_layers
 from lightning_unlearn.networks import ResNet
 
 BUDGET = {"B6 over full steps": 3.5, "B6 over uncached": 1.7, "B7 overhead": 0.12}

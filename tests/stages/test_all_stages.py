@@ -9,6 +9,7 @@ from helpers import sgd
 
 import lightning_unlearn.stages as stages
 from lightning_unlearn.chain import check_chain, run_chain
+from lightning_unlearn.estimators import Copies, Neighbours
 from lightning_unlearn.functional.structure import ParameterSelector
 
 END = ParameterSelector(parts=["last_stage", "head"])
@@ -24,7 +25,7 @@ class Settings:
 
 
 ROWS = {
-    "EstimateUnseen": Settings({"copies": 2, "shifts": (1,), "neighbours": 3, "unseen_samples": 20}),
+    "EstimateUnseen": Settings({"estimators": [Copies(2, (1,)), Neighbours(3)], "unseen_samples": 20}),
     "FineTune": Settings({"optimizer": sgd(0.05), "parameters": END}, (*LAST, "network.linear.")),
     "FisherNoise": Settings({"samples": 20, "parameters": END}, (*LAST, "network.linear.")),
     "GaussianNoise": Settings({"std": 0.1, "parameters": ParameterSelector(parts=["last_stage"])}, LAST),
@@ -35,7 +36,7 @@ ROWS = {
     "ResetLayers": Settings({"last_blocks": 1}, ("network.linear.",)),
     "Retrain": Settings({"max_epochs": 1, "optimizer": sgd(0.05)}, ("network.",)),
 }
-BASES = {"UnlearningStage", "CachedStage"}
+BASES = {"AlternatingStage", "CachedStage", "UnlearningStage"}
 
 
 def build(name):

@@ -7,9 +7,9 @@ from torch import nn
 from lightning_unlearn.artifacts import Artifacts
 from lightning_unlearn.chain import run_chain
 from lightning_unlearn.data.batch import Batch
+from lightning_unlearn.functional.modes import set_modes
 from lightning_unlearn.functional.structure import ParameterSelector
 from lightning_unlearn.stages import UnlearningStage
-from lightning_unlearn.stages.base import set_modes
 
 
 class Plain(UnlearningStage):

@@ -7,6 +7,7 @@ from torch import nn
 
 from lightning_unlearn.chain import run_chain
 from lightning_unlearn.data.augment import Augmentation
+from lightning_unlearn.estimators import Copies
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.structure import ParameterSelector
 from lightning_unlearn.stages import EstimateUnseen, FineTune, ImitateUnseen, MaskLearning
@@ -20,7 +21,7 @@ def fine_tune(cache):
 
 def imitate(cache):
     last = ImitateUnseen(max_steps=8, optimizer=sgd(0.05), parameters=END, cache=cache)
-    return [EstimateUnseen(copies=2, shifts=(1,), neighbours=0), last]
+    return [EstimateUnseen([Copies(2, (1,))]), last]
 
 
 @pytest.mark.parametrize("chain", [fine_tune, imitate])
@@ -103,3 +104,25 @@ def test_the_frozen_beginning_runs_in_eval_mode(make_data, fresh):
         run_chain(fresh, model, make_data(), [stage])
         outcomes.append(model.fc.weight)
     torch.testing.assert_close(*outcomes, rtol=1e-5, atol=1e-6)
+
+
+def test_features_that_take_too_much_memory_are_not_cached(trained_resnet, make_data, fresh, monkeypatch, caplog):
+    data, sizes = make_data(), []
+
+    class Watched(FineTune):
+        def on_train_start(self):
+            sizes.append(None if self.cached is None else self._rows["features"].nbytes)
+
+    def run(cache):
+        run_chain(fresh, copy.deepcopy(trained_resnet), data, [Watched(max_steps=1, parameters=END, cache=cache)])
+
+    run(None)
+    monkeypatch.setattr("lightning_unlearn.stages.cached.CACHE_LIMIT", sizes[0])
+    run(True)
+    monkeypatch.setattr("lightning_unlearn.stages.cached.CACHE_LIMIT", sizes[0] - 1)
+    with caplog.at_level("INFO", logger="lightning_unlearn"):
+        run(None)
+    assert sizes == [sizes[0], sizes[0], None]
+    assert "features are not cached: they would take" in caplog.text
+    with pytest.raises(ChainError, match="features cannot be cached: they would take"):
+        run(True)

@@ -1,0 +1,224 @@
+"""The cells of an audit: which models are made, from which seeds, and how each cell's answers are kept."""
+
+import copy
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from lightning_unlearn import __version__
+from lightning_unlearn.audit.answers import SAMPLES, Answers, answers_of, audited_samples, rounded_to_int8
+from lightning_unlearn.bank import Bank, Recipe
+from lightning_unlearn.chain import StageResult, TrainerFactory
+from lightning_unlearn.chain_many import run_chain_many
+from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.data.forget import RandomCount
+from lightning_unlearn.data.split import SavedSplit
+from lightning_unlearn.data.split_data import Part
+from lightning_unlearn.evaluation import relearning_stages
+from lightning_unlearn.methods import Method
+from lightning_unlearn.training import stable_repr
+
+__all__ = ["CHUNK", "Cell", "Cells", "Group", "asked", "seeds_of"]
+
+Group: TypeAlias = Literal["original", "reference", "held_out", "unlearned", "shadow"]
+
+# Models of one cell: enough to be trained together, few enough that a killed run loses little.
+CHUNK = 20
+# Seeds of retrained models of one forget set; more than an audit ever needs.
+_SEEDS_PER_SET = 10_000
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Models that are made together.
+
+    Attributes:
+        group: `original`, `reference` and `held_out` are trained; `unlearned` are originals after a method forgot the forget
+            set, `shadow` are held-out references after it forgot as many other samples.
+        seeds: One per model.
+        method: Name of the method, empty for trained models.
+        build: The method.
+    """
+
+    group: Group
+    seeds: tuple[int, ...]
+    method: str = ""
+    build: Method | None = field(default=None, compare=False)
+
+    @property
+    def name(self) -> str:
+        """For the log and the file's name."""
+        return f"{self.method or self.group}{'-shadow' if self.group == 'shadow' else ''}-{self.seeds[0]}"
+
+
+def seeds_of(group: Group, count: int, forget_set: int) -> list[int]:
+    """Seeds of a group's models.
+
+    Originals have 0, 10, 20 ...: multiples of ten, as in `benchmark`. Retrained models of forget set i have the numbers from
+    10,000 i on that are no multiples of ten, references and held-out references in turn: 1, 3, 5 ... and 2, 4, 6 ... So no two
+    models of a forget set share a seed, and a larger audit goes on with the models of a smaller one.
+
+    Args:
+        group: Unlearned models have the seeds of their originals, shadows those of the held-out references.
+        count: Models.
+        forget_set: Number of the forget set, from 0.
+
+    Returns:
+        As many different seeds.
+    """
+    if group in ("original", "unlearned"):
+        return [10 * i for i in range(count)]
+    places = range(0 if group == "reference" else 1, 2 * count, 2)
+    return [_SEEDS_PER_SET * forget_set + 10 * (k // 9) + k % 9 + 1 for k in places]
+
+
+@dataclass
+class Cells:
+    """Runs the cells of one forget set, or reads them where they are finished.
+
+    Attributes:
+        fresh: Makes a Trainer.
+        data: The data with its forget set.
+        recipe: How originals and references are trained.
+        bank: Where they are kept.
+        folder: Where answers are kept.
+        number: Number of the forget set.
+        relearn_epochs: Epochs of retain-only fine-tuning, after which all models answer again; 0: left out.
+        int8: Whether all models answer again with their weights rounded to 8 bits.
+    """
+
+    fresh: TrainerFactory
+    data: UnlearningDataModule
+    recipe: Recipe
+    bank: Bank
+    folder: Path
+    number: int
+    relearn_epochs: int = 0
+    int8: bool = True
+
+    def path(self, cell: Cell) -> Path:
+        """Where a cell's answers are kept; the name stands for everything that they depend on.
+
+        Args:
+            cell: The cell.
+
+        Returns:
+            A file.
+        """
+        settings = None if cell.build is None else stable_repr(cell.build.settings)
+        content = [*self._content, cell.group, cell.seeds, cell.method, settings]
+        return self.folder / f"{cell.name}-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]}.pt"
+
+    @cached_property
+    def _content(self) -> list[object]:
+        fingerprints = [self.data.fingerprint(part) for part in ("retain", "forget", "unseen")]
+        recipe = self.bank.content(self.recipe, self.recipe.build(0), self.data, "train", 0)
+        return [*fingerprints, recipe, self.number, self.relearn_epochs, self.int8, SAMPLES, __version__]
+
+    @cached_property
+    def samples(self) -> dict[Part, Tensor]:
+        """Sample indices that every model answers to, by part."""
+        return audited_samples(self.data)
+
+    def run(self, cell: Cell) -> None:
+        """Make the models of a cell and keep their answers.
+
+        Args:
+            cell: The cell.
+        """
+        if cell.group == "shadow":
+            answers = self._shadows(cell)
+        elif cell.group == "unlearned":
+            models = self._trained("original", cell.seeds)
+            results = self._unlearn(cell, models, self.data)
+            answers = self._asked(cell, models).with_costs(_costs(results))
+        else:
+            answers = self._asked(cell, self._trained(cell.group, cell.seeds))
+        answers.save(self.path(cell))
+
+    def _trained(self, group: Group, seeds: Sequence[int]) -> list[LightningModule]:
+        view: Literal["train", "retain"] = "train" if group == "original" else "retain"
+        return [self.bank.trained(self.recipe, self.data, view, seed) for seed in seeds]
+
+    def _shadows(self, cell: Cell) -> Answers:
+        """Models that never saw D_f, after the same method forgot as many of their own samples."""
+        models = self._trained("held_out", cell.seeds)
+        results = self._unlearn(cell, models, self._without_forgotten(cell.seeds[0]))
+        others = {part: index for part, index in self.samples.items() if part != "retain"}
+        return answers_of(self.fresh, models, self.data, others).with_costs(_costs(results))
+
+    def _asked(self, cell: Cell, models: Sequence[LightningModule]) -> Answers:
+        seeds = [1000 * seed + self.number for seed in cell.seeds]
+        return asked(self.fresh, self.data, self.samples, models, seeds, self.relearn_epochs, self.int8)
+
+    def _without_forgotten(self, seed: int) -> UnlearningDataModule:
+        """The data that a held-out reference was trained on, of which as many samples as in D_f are to be forgotten."""
+        split = self.data.saved_split()
+        other = copy.copy(self.data)
+        other.saved = SavedSplit([], split.retain, split.unseen, [*split.removed, *split.forget])
+        other.draw(seed, RandomCount(len(split.forget)))
+        return other
+
+    def _unlearn(self, cell: Cell, models: Sequence[LightningModule], data: UnlearningDataModule) -> list[list[StageResult]]:
+        assert cell.build is not None
+        seeds = [1000 * seed + self.number for seed in cell.seeds]
+        return run_chain_many(self.fresh, models, data, cell.build, seeds)
+
+
+def asked(
+    fresh: TrainerFactory,
+    data: UnlearningDataModule,
+    samples: Mapping[Part, Tensor],
+    models: Sequence[LightningModule],
+    seeds: Sequence[int],
+    relearn_epochs: int,
+    int8: bool,
+) -> Answers:
+    """Answers of models as they are, with 8-bit weights, and after retain-only fine-tuning.
+
+    Args:
+        fresh: Makes a Trainer.
+        data: The data.
+        samples: Sample indices by part; with other weights only the forgotten ones are asked for again.
+        models: Give logits of images; fine-tuned in place where `relearn_epochs` is not 0.
+        seeds: Seeds of the fine-tuning, one per model.
+        relearn_epochs: Epochs of it; 0: left out.
+        int8: Whether to ask with 8-bit weights.
+
+    Returns:
+        One row per model.
+    """
+    answers = answers_of(fresh, models, data, samples)
+    forget: dict[Part, Tensor] = {"forget": samples["forget"]}
+    if int8:
+        # Made one by one: copies of all models at once would be held for nothing.
+        rounded = (_with_weights(model, rounded_to_int8(model)) for model in models)
+        answers = answers.with_parts(answers_of(fresh, rounded, data, forget).renamed("int8"))
+    if relearn_epochs:
+        again = partial(relearning_stages, relearn_epochs)
+        run_chain_many(partial(fresh, measuring=True), models, data, again, seeds)
+        answers = answers.with_parts(answers_of(fresh, models, data, forget).renamed("relearned"))
+    return answers
+
+
+def _with_weights(model: LightningModule, state: dict[str, Tensor]) -> LightningModule:
+    other = copy.deepcopy(model)
+    other.load_state_dict(state)
+    return other
+
+
+def _costs(results: Sequence[Sequence[StageResult]]) -> dict[str, Tensor]:
+    if not results:
+        return {}
+    return {
+        name: torch.tensor([sum(getattr(result, name) for result in of_model) for of_model in results], dtype=torch.float64)
+        for name in ("seconds", "work")
+    }

@@ -1,0 +1,198 @@
+"""Audit models that the user trained and unlearned: lists of checkpoints in place of methods and a bank."""
+
+import copy
+import glob
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from lightning_unlearn.audit.answers import Answers, audited_samples
+from lightning_unlearn.audit.cells import CHUNK, asked
+from lightning_unlearn.audit.judging import CEILING, ZERO, Contender, Judge
+from lightning_unlearn.audit.run import FEWEST_MODELS, AuditTier
+from lightning_unlearn.audit.strata import strata_of
+from lightning_unlearn.chain import TrainerFactory
+from lightning_unlearn.checkpoint import load_into, read_weights
+from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.exceptions import ConfigError, DataError
+from lightning_unlearn.loading import check_model, load_reference
+from lightning_unlearn.metrics.screen import Goal
+from lightning_unlearn.panel import Panel, new_report, request_of
+from lightning_unlearn.report.audit_schema import Audit
+from lightning_unlearn.report.schema import Report
+
+__all__ = ["audit_given", "check_lists", "checkpoints"]
+
+log = logging.getLogger(__name__)
+
+
+def check_lists(tier: str, of_screen: Mapping[str, str | None], of_audit: Mapping[str, Sequence[str] | None]) -> None:
+    """Refuse arguments of another tier, which would silently not count.
+
+    Args:
+        tier: The tier.
+        of_screen: Arguments that judge one model, by name.
+        of_audit: Arguments that judge many.
+
+    Raises:
+        ConfigError: One is given that does not belong to the tier.
+    """
+    foreign = [name for name, value in (of_audit if tier == "screen" else of_screen).items() if value]
+    if foreign and tier == "screen":
+        raise ConfigError(f"--{foreign[0]} was given, which belongs to an audit of many models. Add --tier audit.")
+    if foreign:
+        raise ConfigError(
+            f"--{foreign[0]} was given, which belongs to the tier screen; an audit takes lists. Give --unlearned, --references, "
+            "and where you have them --originals and --held_out."
+        )
+
+
+def checkpoints(what: str, given: Sequence[str] | None, fewest: int = FEWEST_MODELS) -> list[str]:
+    """Paths of checkpoints, patterns such as `runs/a/*/unlearned.ckpt` replaced by the files that fit.
+
+    Args:
+        what: Name of the argument, for messages.
+        given: Paths and patterns.
+        fewest: How many files are needed.
+
+    Returns:
+        Paths, those of a pattern sorted.
+
+    Raises:
+        ConfigError: A pattern fits nothing, a file stands twice, or there are too few.
+    """
+    found: list[str] = []
+    for entry in given or []:
+        files = sorted(glob.glob(entry)) if any(c in entry for c in "*?[") else [entry]
+        if not files:
+            raise ConfigError(f"--{what} {entry}: no file fits this pattern.")
+        found += files
+    twice = {file for file in found if [str(Path(f).resolve()) for f in found].count(str(Path(file).resolve())) > 1}
+    if twice:
+        raise ConfigError(f"--{what} names {min(twice)} twice; needed: another model each time.")
+    if len(found) < fewest:
+        raise ConfigError(
+            f"--{what} names {len(found)} checkpoint{'s' * (len(found) != 1)}; needed: at least {fewest}, and 16 for an audit "
+            'that sees anything. A pattern in quotes names many: "runs/mine/*/unlearned.ckpt".'
+        )
+    return found
+
+
+def audit_given(
+    fresh: TrainerFactory,
+    model: LightningModule,
+    data: UnlearningDataModule,
+    unlearned: Sequence[str],
+    references: Sequence[str],
+    originals: Sequence[str] | None = None,
+    held_out: Sequence[str] | None = None,
+    tier: AuditTier = "audit",
+    goal: Goal = "untrain",
+    relearn_epochs: int = 0,
+    int8: bool = True,
+) -> Report:
+    """Judge unlearned models against references, all of them given.
+
+    Without held-out references the references are cut into two halves, one of which is compared with the other as a control;
+    methods are compared with both together, and hardest or most memorised samples are left out.
+
+    Args:
+        fresh: Makes a Trainer.
+        model: A model of the architecture.
+        data: The data with its forget set.
+        unlearned: Checkpoints of unlearned models, or patterns.
+        references: Checkpoints of models retrained without the forgotten samples.
+        originals: Checkpoints from before unlearning; None: the audit does not know whether it can see anything.
+        held_out: Further references, for the control.
+        tier: `benchmark` adds KLoM and the forgetting score.
+        goal: What the report calls the aim.
+        relearn_epochs: Epochs of retain-only fine-tuning, after which all models are compared again; 0: left out.
+        int8: Whether they are compared again with weights rounded to 8 bits.
+
+    Returns:
+        The report.
+
+    Raises:
+        ConfigError: A model stands in two groups.
+        DataError: Nothing says what was forgotten.
+    """
+    paths = {"unlearned": checkpoints("unlearned", unlearned), "references": checkpoints("references", references)}
+    paths["originals"] = checkpoints("originals", originals, FEWEST_MODELS if originals else 0)
+    paths["held_out"] = checkpoints("held_out", held_out, FEWEST_MODELS if held_out else 0)
+    resolved = [(str(Path(path).resolve()), name) for name, group in paths.items() for path in group]
+    owner = dict(resolved)
+    for path, name in resolved:
+        if owner[path] != name:
+            raise ConfigError(f"{path} is among --{name} and among --{owner[path]}; needed: one group for each model.")
+    data.use_split_of(paths["unlearned"][0], forgotten_is_removed=False)
+    if len(data.part("forget")[1]) == 0:
+        raise DataError(
+            "Nothing says what was forgotten: no forget rule was given and no split.json lies beside the first unlearned "
+            "checkpoint. Give --data.forget."
+        )
+    check_model(model, data, paths["unlearned"][0])
+    samples = audited_samples(data)
+
+    def answers(group: str) -> Answers | None:
+        chunks = []
+        for i in range(0, len(paths[group]), CHUNK):
+            models = [_loaded(model, path, data, group) for path in paths[group][i : i + CHUNK]]
+            seeds = range(i, i + len(models))
+            chunks.append(asked(fresh, data, samples, models, seeds, relearn_epochs, int8))
+            log.info("%s: %d of %d models have answered", group, i + len(models), len(paths[group]))
+        return Answers.joined(chunks) if chunks else None
+
+    of = {group: answers(group) for group in paths}
+    report = new_report("audit", Panel(fresh, data, goal, request_of(data), 0))
+    report.tier = tier
+    report.title = f"{data.dataset.name}: {len(paths['unlearned'])} unlearned models, {report.requests[0].name}"
+    report.audits = [_judged(of, data, samples["forget"], report.requests[0].name, tier, relearn_epochs)]
+    return report
+
+
+def _loaded(model: LightningModule, path: str, data: UnlearningDataModule, group: str) -> LightningModule:
+    if group in ("references", "held_out"):
+        reference = load_reference(model, path, data)
+        assert isinstance(reference, LightningModule)
+        return reference
+    other = copy.deepcopy(model)
+    load_into(other, read_weights(path)[0], path)
+    return other
+
+
+def _judged(
+    of: Mapping[str, Answers | None],
+    data: UnlearningDataModule,
+    forget: Tensor,
+    request: str,
+    tier: AuditTier,
+    relearn_epochs: int,
+) -> Audit:
+    references, unlearned, held_out, originals = (of[name] for name in ("references", "unlearned", "held_out", "originals"))
+    assert references is not None
+    assert unlearned is not None
+    contenders = [Contender("unlearned", "method", unlearned)]
+    if held_out is not None:
+        contenders.insert(0, Contender(ZERO, "zero", held_out))
+    elif len(references) >= 2 * FEWEST_MODELS:
+        half = len(references) // 2
+        contenders.insert(0, Contender(ZERO, "zero", references[half:], against=references[:half]))
+    if originals is not None:
+        contenders.append(Contender(CEILING, "ceiling", originals, held_out))
+    samples, _ = data.part("forget")
+    keys = [samples.keys[i] for i in forget.tolist()]
+    labels = [data.dataset.classes[i] for i in samples.targets[forget].tolist()]
+    strata = strata_of(data, forget, unlearned, held_out, originals, relearn_epochs)
+    audit = Judge(references, strata, tier == "benchmark").audit(request, contenders, keys, labels)
+    audit.notes.append(
+        "U-LiRA here is against retrained references: no models were given that unlearned other samples by the same method."
+    )
+    if held_out is None:
+        audit.notes.append(
+            "No held-out references were given: the zero is one half of the references against the other, so it is higher than "
+            "that of all of them; hardest and most memorised samples were not looked for."
+        )
+    return audit

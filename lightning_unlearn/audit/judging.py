@@ -1,0 +1,312 @@
+"""From the answers of many models to an audit: statistics beside their zero and ceiling, controls, verdicts."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from lightning_unlearn.attacks.rank_auc import MeanRankAuc, rank_auc
+from lightning_unlearn.attacks.ulira import MeanUlira
+from lightning_unlearn.audit.answers import Answers
+from lightning_unlearn.audit.statistics import compare, membership, membership_scores, pooled_roc
+from lightning_unlearn.audit.strata import Stratum
+from lightning_unlearn.functional.permutation import (
+    DetectableShift,
+    PermutationTest,
+    holm,
+    permutation_test,
+    smallest_detectable_shift,
+)
+from lightning_unlearn.metrics.forgetting_score import ForgettingScore, final_score
+from lightning_unlearn.metrics.klom import klom
+from lightning_unlearn.report.audit_schema import WHOLE, Audit, AuditLine, AuditRole, Exposed, Histogram
+from lightning_unlearn.report.labels import number
+
+__all__ = ["CEILING", "PERMUTATIONS", "ZERO", "Contender", "Judge"]
+
+ZERO, CEILING = "held-out references", "original"
+# The smallest p-value is 1 / (1 + this), which must be below that of the second control.
+PERMUTATIONS = 1999
+# A held-out reference must not be told from the references; one honest audit in a hundred is void by this.
+PASSES_ABOVE = 0.01
+FAILS_BELOW = 0.001
+LEVEL = 0.05
+# Fewer models than this a side, and KLoM and F say little beside their zeros.
+ENOUGH_MODELS = 100
+REFERENCES_OF_RMIA = 4
+EXPOSED = 10
+BINS = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Contender:
+    """A group of models that is compared with the references.
+
+    Attributes:
+        name: Its name.
+        role: What it is.
+        answers: Of its models.
+        others: Of models that never saw the forgotten samples, for attacks that need non-members; None: the references.
+        against: The references that it is compared with, where they are not those of the judge.
+        note: What must stand beside its figures.
+        exact: Whether it is exact by construction.
+        costs: Metrics that are no comparison: seconds, share of retraining.
+    """
+
+    name: str
+    role: AuditRole
+    answers: Answers
+    others: Answers | None = None
+    against: Answers | None = None
+    note: str = ""
+    exact: bool = False
+    costs: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Judge:
+    """Compares groups of models with the references of one forget set.
+
+    Attributes:
+        references: Answers of the references.
+        strata: What is judged on its own; all forgotten samples first.
+        benchmark: Whether KLoM and the forgetting score are computed too.
+        seed: Seed of permutations and bootstraps.
+    """
+
+    references: Answers
+    strata: Sequence[Stratum]
+    benchmark: bool = False
+    seed: int = 0
+    _tests: dict[tuple[str, str], PermutationTest] = field(default_factory=dict, repr=False)
+    _known: dict[tuple[int, str, int, int], Tensor] = field(default_factory=dict, repr=False)
+
+    def audit(
+        self, request: str, contenders: Sequence[Contender], keys: Sequence[str] = (), labels: Sequence[str] = ()
+    ) -> Audit:
+        """Judge all groups.
+
+        Args:
+            request: Name of the forget set.
+            contenders: Zero (where there is one) first, then methods, then the ceiling (where there is one).
+            keys: Keys of the forgotten samples, for the table of the most exposed ones; empty: no table.
+            labels: Their classes.
+
+        Returns:
+            The audit.
+        """
+        lines = [self._line(contender, stratum) for contender in contenders for stratum in self.strata
+                 if stratum.part in contender.answers.margins and stratum.part in self.references.margins]  # fmt: skip
+        audit = Audit(request, [], [], lines)
+        _relate_to_null(audit)
+        self._controls(audit)
+        for contender in contenders:
+            self._verdicts(audit, contender)
+        self._figures(audit, contenders, keys, labels)
+        self._notes(audit)
+        return audit
+
+    def _line(self, contender: Contender, stratum: Stratum) -> AuditLine:
+        own, references = stratum.of(contender.answers), stratum.of(self._against(contender))
+        metrics: dict[str, float] = {}
+        whole = stratum.name == WHOLE
+        source = self._generator() if whole else None
+        compare(metrics, "rank_auc", MeanRankAuc(), own, references, source)
+        test = permutation_test(MeanRankAuc(), own, references, PERMUTATIONS, self._generator())
+        metrics |= {"rank_auc/p": test.p, "rank_auc/null": test.null_mean, "rank_auc/null_sd": test.null_std}
+        self._tests[contender.name, stratum.name] = test
+        compare(metrics, "ulira/references", MeanUlira(), own, references, source)
+        if contender.role == "method" and contender.others is not None and stratum.part in contender.others.margins:
+            compare(metrics, "ulira", MeanUlira(), own, stratum.of(contender.others), source)
+        self._membership(metrics, contender, stratum)
+        for part in ("forget", "retain", "test"):
+            if whole and part in contender.answers.correct:
+                metrics[f"{part}/acc"] = 100 * float(contender.answers.accuracy(part).mean())
+        if self.benchmark:
+            self._distances(metrics, contender, stratum)
+        if whole:
+            metrics |= contender.costs
+        notes = [contender.note] if whole and contender.note else []
+        return AuditLine(contender.name, contender.role, stratum.name, own.shape[1], len(own), metrics, notes=notes)
+
+    def _membership(self, metrics: dict[str, float], contender: Contender, stratum: Stratum) -> None:
+        """Pooled offline RMIA. Retained samples are members of every model: unseen samples stand against them."""
+        whole = stratum.name == WHOLE
+        retained = stratum.part == "retain"
+        parts = contender.answers.margins.keys()
+        if not {"unseen", "test"} & parts or (retained and "unseen" not in parts):
+            return
+        against = self._against(contender)
+        for name, count in {"rmia": _references_of_rmia(against), "rmia1": 1}.items():
+            members = self._scores(contender.answers, stratum.part, against, count)[:, stratum.mask]
+            if retained:
+                others = self._scores(contender.answers, "unseen", against, count)
+            else:
+                others = self._non_members(contender, stratum, count)
+            membership(metrics, name, members, others, self._generator() if whole else None)
+
+    def _against(self, contender: Contender) -> Answers:
+        return self.references if contender.against is None else contender.against
+
+    def _non_members(self, contender: Contender, stratum: Stratum, count: int) -> Tensor:
+        """Scores of the same samples under models that never saw them."""
+        others, against = contender.others, self._against(contender)
+        if others is None or stratum.part not in others.margins:
+            # References that p(x) is not taken from.
+            return self._scores(against, stratum.part, against, count)[count:, stratum.mask]
+        return self._scores(others, stratum.part, against, count)[:, stratum.mask]
+
+    def _scores(self, group: Answers, part: str, references: Answers, count: int) -> Tensor:
+        """`membership_scores`, computed once for all strata."""
+        key = (id(group), part, id(references), count)
+        if key not in self._known:
+            self._known[key] = membership_scores(group, part, references, count)
+        return self._known[key]
+
+    def _distances(self, metrics: dict[str, float], contender: Contender, stratum: Stratum) -> None:
+        """KLoM and the forgetting score."""
+        against = self._against(contender)
+        own, references = stratum.of(contender.answers), stratum.of(against)
+        values = klom(own, references)
+        metrics["klom/median"], metrics["klom/p95"] = float(values.median()), float(values.quantile(0.95))
+        if stratum.part != "retain":
+            metrics["f"] = float(ForgettingScore()(own, references))
+        if stratum.name != WHOLE:
+            return
+        answers = contender.answers
+        for part in ("retain", "test"):
+            if part in answers.margins:
+                of_part = klom(answers.margins[part], against.margins[part])
+                metrics[f"klom/{part}_p95"] = float(of_part.quantile(0.95))
+        retain, test = (
+            (float(answers.accuracy(part).mean()), float(against.accuracy(part).mean())) for part in ("retain", "test")
+        )
+        metrics["f/final"] = final_score(metrics["f"], retain, test)
+
+    def _controls(self, audit: Audit) -> None:
+        """The audit must see what is there, and nothing else; otherwise it is void."""
+        for line in audit.of():
+            p, value = line.metrics["rank_auc/p"], number("rank_auc", line.metrics["rank_auc"])
+            if line.role == "zero":
+                held = p > PASSES_ABOVE
+                audit.controls.append(
+                    f"Held-out references against references: rank AUC {value}, p = {_p(p)}; "
+                    + ("not told apart, as it must be." if held else "told apart.")
+                )
+                if not held:
+                    audit.void.append(
+                        f"Two groups of models that never saw the forgotten samples are told apart (p = {_p(p)}, must be "
+                        f"above {PASSES_ABOVE:g}): they differ by more than their seeds, or this is the one audit in a hundred."
+                    )
+            if line.role == "ceiling":
+                held = p < FAILS_BELOW
+                audit.controls.append(
+                    f"Originals against references: rank AUC {value}, p = {_p(p)}; "
+                    + ("told apart, as it must be." if held else "not told apart.")
+                )
+                if not held:
+                    audit.void.append(
+                        f"The originals, which were trained on the forgotten samples, are not told from references "
+                        f"(p = {_p(p)}, must be below {FAILS_BELOW:g}): there is nothing to forget, or {line.models} models "
+                        "are too few to see it."
+                    )
+        roles = {line.role for line in audit.lines}
+        if "zero" not in roles:
+            audit.controls.append("No held-out references: that two groups of references pass was not checked.")
+        if "ceiling" not in roles:
+            audit.controls.append("No originals: whether this audit would notice that nothing was forgotten is not known.")
+
+    def _verdicts(self, audit: Audit, contender: Contender) -> None:
+        lines = [line for line in audit.lines if line.method == contender.name]
+        if contender.role != "method":
+            return
+        for line, p in zip(lines, holm([line.metrics["rank_auc/p"] for line in lines]), strict=True):
+            line.metrics["rank_auc/p_holm"] = p
+            value, zero = (number("rank_auc", line.metrics[key]) for key in ("rank_auc", "rank_auc/null"))
+            if contender.exact:
+                line.verdict = "exact by construction"
+            elif audit.void:
+                line.verdict = "void: the audit's controls failed"
+            elif p < LEVEL:
+                line.verdict = f"distinguishable from retraining (p = {_p(p)}; rank AUC {value}, zero {zero})"
+            else:
+                shift = self._detectable(contender, line.stratum, len(lines))
+                line.metrics["rank_auc/shift"] = shift.effect
+                line.verdict = f"not distinguished at this power (smallest detectable shift: {_shift(shift)})"
+
+    def _detectable(self, contender: Contender, stratum: str, tests: int) -> DetectableShift:
+        """What the test would have found with a power of 80 % after Holm's first step."""
+        samples = next(s for s in self.strata if s.name == stratum)
+        groups = samples.of(contender.answers), samples.of(self._against(contender))
+        test = self._tests[contender.name, stratum]
+        return smallest_detectable_shift(MeanRankAuc(), *groups, test, level=LEVEL / tests, generator=self._generator())
+
+    def _figures(self, audit: Audit, contenders: Sequence[Contender], keys: Sequence[str], labels: Sequence[str]) -> None:
+        groups = {c.name: (c.answers.margins["forget"], self._against(c).margins["forget"]) for c in contenders}
+        aucs = {name: rank_auc(*pair) for name, pair in groups.items()}
+        kloms = {name: klom(*pair) for name, pair in groups.items()} if self.benchmark else {}
+        references = self.references.margins["forget"]
+        zero = next((c.name for c in contenders if c.role == "zero"), "")
+        for c in contenders:
+            audit.rank_aucs[c.name] = _histogram(aucs[c.name], aucs.get(zero), 0.5, 1.0)
+            if kloms:
+                top = max(float(values.max()) for values in kloms.values())
+                audit.kloms[c.name] = _histogram(kloms[c.name], kloms.get(zero), 0.0, top)
+            if {"unseen", "test"} & c.answers.margins.keys():
+                count = _references_of_rmia(self._against(c))
+                members = self._scores(c.answers, "forget", self._against(c), count)
+                audit.rocs[c.name] = pooled_roc(members, self._non_members(c, self.strata[0], count))
+            if keys and c.role == "method":
+                margins = c.answers.margins["forget"].mean(0)
+                audit.exposed[c.name] = [
+                    Exposed(keys[i], labels[i], float(aucs[c.name][i]), float(margins[i]), float(references[:, i].mean()))
+                    for i in aucs[c.name].argsort(descending=True, stable=True)[:EXPOSED].tolist()
+                ]
+
+    def _notes(self, audit: Audit) -> None:
+        audit.notes.append(
+            "ulira: unlearned models against models that never saw the samples and went through the same unlearning of as many "
+            "others. ulira/references: against retrained references. Both leave one out; 50 % is no leak."
+        )
+        if self.benchmark and len(self.references) < ENOUGH_MODELS:
+            audit.notes.append(
+                f"KLoM and F of {len(self.references)} models a side mean something only beside their zeros: both are far from "
+                "their ideal values for groups that do not differ at all."
+            )
+
+    def _generator(self) -> torch.Generator:
+        return torch.Generator().manual_seed(self.seed)
+
+
+def _relate_to_null(audit: Audit) -> None:
+    """F as a share of what two groups of retrained models read, stratum by stratum."""
+    zeros = {line.stratum: line.metrics["f"] for line in audit.lines if line.role == "zero" and "f" in line.metrics}
+    for line in audit.lines:
+        if "f" in line.metrics and zeros.get(line.stratum):
+            line.metrics["f/of_null"] = line.metrics["f"] / zeros[line.stratum]
+
+
+def _references_of_rmia(references: Answers) -> int:
+    """The rest of the references stand for models that never saw the samples, where there are no others."""
+    return max(1, min(REFERENCES_OF_RMIA, len(references) // 2))
+
+
+def _histogram(values: Tensor, null: Tensor | None, low: float, high: float) -> Histogram:
+    edges = torch.linspace(low, max(high, low + 1e-9), BINS + 1, dtype=torch.float64)
+
+    def counts(x: Tensor) -> list[float]:
+        return torch.histogram(x.double().clamp(float(edges[0]), float(edges[-1])), edges).hist.tolist()
+
+    return Histogram(edges.tolist(), counts(values), [] if null is None else counts(null))
+
+
+def _shift(shift: DetectableShift) -> str:
+    if not math.isfinite(shift.deviations):
+        return "none, there are too few models"
+    return f"{shift.deviations:.2g} standard deviations of every margin, which move the rank AUC by {shift.effect:.2g}"
+
+
+def _p(p: float) -> str:
+    return f"{p:.2g}"

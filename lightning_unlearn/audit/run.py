@@ -1,0 +1,298 @@
+"""Audit methods over many models: originals, references and held-out references, every original unlearned by every method."""
+
+import hashlib
+import json
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+
+from lightning_unlearn.audit.answers import Answers
+from lightning_unlearn.audit.cells import CHUNK, Cell, Cells, Group, seeds_of
+from lightning_unlearn.audit.judging import CEILING, ZERO, Contender, Judge
+from lightning_unlearn.audit.processes import Task, available_processes, run_tasks
+from lightning_unlearn.audit.strata import strata_of
+from lightning_unlearn.bank import Bank, Recipe
+from lightning_unlearn.bank_many import train_missing
+from lightning_unlearn.benchmark import plan
+from lightning_unlearn.chain import TrainerFactory
+from lightning_unlearn.classifier import untrained_copy
+from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.data.forget import ForgetRule
+from lightning_unlearn.data.views import TWO_PARTS, View
+from lightning_unlearn.exceptions import ConfigError
+from lightning_unlearn.files import write_text_atomic
+from lightning_unlearn.methods import Method
+from lightning_unlearn.metrics.screen import Goal
+from lightning_unlearn.panel import Panel, new_report, request_of
+from lightning_unlearn.ranks import lock_on_first
+from lightning_unlearn.report.audit_schema import Audit
+from lightning_unlearn.report.decode import decode, encode
+from lightning_unlearn.report.labels import seconds
+from lightning_unlearn.report.schema import Report
+from lightning_unlearn.report.writing import save_report
+from lightning_unlearn.stages.base import UnlearningStage
+from lightning_unlearn.training import quiet
+
+__all__ = ["FEWEST_MODELS", "AuditTier", "audit", "check_audit"]
+
+log = logging.getLogger(__name__)
+
+AuditTier: TypeAlias = Literal["audit", "benchmark"]
+
+# U-LiRA leaves one out and fits a deviation to the rest.
+FEWEST_MODELS = 3
+
+
+def audit(
+    fresh: TrainerFactory,
+    model: LightningModule,
+    data: UnlearningDataModule,
+    methods: Sequence[str],
+    max_epochs: int,
+    folder: str | Path,
+    bank: str | Path,
+    models: int = 16,
+    tier: AuditTier = "audit",
+    draws: Sequence[int] = (0,),
+    rules: Sequence[ForgetRule] = (),
+    goal: Goal = "untrain",
+    relearn_epochs: int = 0,
+    int8: bool = True,
+    processes: int | None = None,
+    keep_outputs: bool = False,
+    recipe_arguments: Mapping[str, str | int | float | bool | list[int] | None] | None = None,
+    configuration: str = "",
+) -> Report:
+    """Judge methods by what an attacker sees per sample over many models.
+
+    For each forget set as many originals, references and held-out references are trained (or fetched from the bank), every
+    original is unlearned by every method, and so is every held-out reference, of as many other samples. What is finished is
+    read again, so a killed run goes on.
+
+    Args:
+        fresh: Makes a Trainer from `max_epochs`, `max_steps` and `callbacks`, or from `evaluation`.
+        model: The untrained classifier, with its optimiser and schedule.
+        data: The data; its own forget rule counts where `rules` is empty.
+        methods: Names of shipped methods, or paths of YAML files with `stages`.
+        max_epochs: Epochs of originals and references.
+        folder: Where cells and the report are written.
+        bank: Folder of the bank.
+        models: Originals, references and held-out references per forget set, of each as many; `seeds_of` numbers them.
+        tier: `benchmark` adds KLoM and the forgetting score.
+        draws: Seeds of the rules' draws.
+        rules: Forget rules.
+        goal: What the report calls the aim.
+        relearn_epochs: Epochs of retain-only fine-tuning, after which all models are compared again; 0: left out.
+        int8: Whether they are compared again with weights rounded to 8 bits.
+        processes: Cells that run at once; None: as many as there are cores on a CPU, one on an accelerator.
+        keep_outputs: Whether answers to single samples stay in the folder.
+        recipe_arguments: Further plain arguments of the Trainer that trains originals and references.
+        configuration: The exact configuration, YAML, for the report.
+
+    Returns:
+        The report.
+    """
+    chosen, sets = plan(data, methods, [0], draws, rules, 0)
+    processes = check_audit(fresh, models, processes)
+    recipe = Recipe(lambda: untrained_copy(model), max_epochs, dict(recipe_arguments or {}))
+    report: Report | None = None
+    with lock_on_first(folder, again=True):
+        for forget_set in sets:
+            data.draw(forget_set.draw, forget_set.rule)
+            panel = Panel(fresh, data, goal, request_of(data, forget_set.name), 0, retrain_epochs=max_epochs)
+            cells = Cells(fresh, data, recipe, Bank(bank), Path(folder) / "cells", forget_set.number, relearn_epochs, int8)
+            part = new_report("audit", panel)
+            part.audits.append(_Runner(cells, models, tier, processes, keep_outputs, panel).run(chosen))
+            if report is None:
+                report = part
+            else:
+                report.requests += part.requests
+                report.audits += part.audits
+        assert report is not None
+        counts = (("method", len(chosen)), ("forget set", len(sets)), ("model", models))
+        listed = ", ".join(f"{n} {what}{'s' * (n != 1)}" for what, n in counts)
+        report.title, report.tier, report.config = f"{data.dataset.name}: {listed} a side", tier, configuration
+        save_report(report, folder)
+    return report
+
+
+class _Runner:
+    """Runs the cells of one forget set and judges them, or reads the audit where it is finished."""
+
+    def __init__(self, cells: Cells, models: int, tier: AuditTier, processes: int, keep_outputs: bool, panel: Panel) -> None:
+        self.cells, self.models, self.tier, self.processes = cells, models, tier, processes
+        self.keep_outputs, self.panel = keep_outputs, panel
+
+    def run(self, methods: Mapping[str, Method]) -> Audit:
+        cells = self._cells(methods)
+        content = [self.tier, *(str(self.cells.path(cell).name) for of_group in cells.values() for cell in of_group)]
+        record = self.cells.folder / f"audit-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]}.json"
+        if record.is_file():
+            return decode(Audit, json.loads(record.read_text()), "audit")
+        failed = self._run_cells([cell for of_group in cells.values() for cell in of_group])
+        begin = time.perf_counter()
+        result = self._judge(cells, methods, failed)
+        log.info("%s: judged in %s", self.panel.request.name, seconds(time.perf_counter() - begin))
+        if not failed:
+            write_text_atomic(record, json.dumps(encode(result)))
+        if not self.keep_outputs:
+            for cell in (cell for of_group in cells.values() for cell in of_group):
+                self.cells.path(cell).unlink(missing_ok=True)
+        return result
+
+    def _cells(self, methods: Mapping[str, Method]) -> dict[tuple[Group, str], list[Cell]]:
+        groups: list[tuple[Group, str]] = [("original", ""), ("reference", ""), ("held_out", "")]
+        for method in methods:
+            groups += [("unlearned", method), ("shadow", method)]
+        found = {}
+        for group, method in groups:
+            seeds = seeds_of(group, self.models, self.cells.number)
+            chunks = [tuple(seeds[i : i + CHUNK]) for i in range(0, len(seeds), CHUNK)]
+            found[group, method] = [Cell(group, chunk, method, methods.get(method)) for chunk in chunks]
+        return found
+
+    def _run_cells(self, cells: Sequence[Cell]) -> dict[str, str]:
+        """Run what is missing: models are trained first, which all cells start from.
+
+        Returns:
+            Why methods failed, by method.
+        """
+        missing = [cell for cell in cells if Answers.load(self.cells.path(cell)) is None]
+        if not missing:
+            return {}
+        self._train(missing)
+        tasks = [self._task(cell) for cell in missing]
+        runs = sum(len(cell.seeds) for cell in missing if cell.build is not None)
+        expected = sum(task.work for task in tasks) * self._seconds_per_pass() / self.processes
+        log.info(
+            "%s: %d models to unlearn, over %d process%s; about %s",
+            self.panel.request.name, runs, self.processes, "es" * (self.processes > 1), seconds(expected),
+        )  # fmt: skip
+        failed = run_tasks(tasks, self.processes)
+        for name, message in failed.items():
+            log.warning("%s failed: %s", name, message)
+        return {cell.method: failed[cell.name] for cell in missing if cell.name in failed}
+
+    def _train(self, cells: Sequence[Cell]) -> None:
+        """Fill the bank with what cells start from, many models at once."""
+        of = self.cells
+        seeds: dict[View, set[int]] = {"train": set(), "retain": set()}
+        for cell in cells:
+            seeds["train" if cell.group in ("original", "unlearned") else "retain"].update(cell.seeds)
+        for view, wanted in seeds.items():
+            train_missing(of.bank, of.recipe, of.data, view, sorted(wanted), self.processes)
+
+    def _task(self, cell: Cell) -> Task:
+        data = self.cells.data
+        passes = float(sum(map(len, self.cells.samples.values())))
+        if cell.group != "shadow":
+            passes += 3.0 * self.cells.relearn_epochs * len(data.part("retain")[1])
+        if cell.build is not None:
+            passes += sum(_expected_passes(stage, data) for stage in cell.build())
+        return Task(cell.name, passes * len(cell.seeds), partial(self.cells.run, cell), may_fail=cell.build is not None)
+
+    def _seconds_per_pass(self) -> float:
+        """A few training steps, by the clock."""
+        data = self.cells.data
+        model = self.cells.recipe.build(0)
+        batch = next(iter(data.evaluation_loader("retain", data.part("retain")[1][: data.batch_size])))
+        begin = time.perf_counter()
+        steps = 0
+        while steps < 3 or time.perf_counter() - begin < 0.1:
+            F.cross_entropy(model(batch.input), batch.target).backward()  # type: ignore[no-untyped-call]
+            steps += 1
+        return (time.perf_counter() - begin) / (3 * steps * len(batch.target))
+
+    def _judge(
+        self, cells: Mapping[tuple[Group, str], Sequence[Cell]], methods: Mapping[str, Method], failed: Mapping[str, str]
+    ) -> Audit:
+        data, samples = self.cells.data, self.cells.samples
+
+        def answers(group: Group, method: str = "") -> Answers:
+            chunks = [Answers.load(self.cells.path(cell)) for cell in cells[group, method]]
+            return Answers.joined([chunk for chunk in chunks if chunk is not None])
+
+        references, held_out, originals = answers("reference"), answers("held_out"), answers("original")
+        contenders = [Contender(ZERO, "zero", held_out)]
+        for method, build in methods.items():
+            if method in failed:
+                continue
+            unlearned = answers("unlearned", method)
+            stages = build()
+            notes = " ".join(dict.fromkeys(stage.note for stage in stages if stage.note))
+            exact = any(type(stage).__name__ == "Retrain" for stage in stages)
+            shadows = answers("shadow", method)
+            costs = self._costs(unlearned)
+            contenders.append(Contender(method, "method", unlearned, shadows, note=notes, exact=exact, costs=costs))
+        contenders.append(Contender(CEILING, "ceiling", originals, held_out))
+        strata = strata_of(data, samples["forget"], references, held_out, originals, self.cells.relearn_epochs)
+        of_samples, _ = data.part("forget")
+        keys = [of_samples.keys[i] for i in samples["forget"].tolist()]
+        labels = [data.dataset.classes[i] for i in of_samples.targets[samples["forget"]].tolist()]
+        judge = Judge(references, strata, self.tier == "benchmark")
+        result = judge.audit(self.panel.request.name, contenders, keys, labels)
+        result.notes += [f"{method} failed: {message}" for method, message in failed.items()]
+        return result
+
+    def _costs(self, unlearned: Answers) -> dict[str, float]:
+        retraining = self.panel.retraining_work or math.nan
+        return {
+            "time/unlearn_s": float(unlearned.costs["seconds"].mean()),
+            "cost/share": float(unlearned.costs["work"].mean()) / retraining,
+        }
+
+
+def _expected_passes(stage: UnlearningStage, data: UnlearningDataModule) -> float:
+    """About what a stage will cost, in image passes."""
+    forget, retain = (len(data.part(part)[1]) for part in ("forget", "retain"))
+    try:
+        epochs, steps = stage.length(data)
+    except (AttributeError, KeyError):
+        # Its length follows from what an earlier stage leaves.
+        epochs, steps = 3, -1
+    if steps > 0:
+        sizes = (stage.batch_size or data.batch_size), (stage.forget_batch_size or data.serving.forget_batch_size)
+        images = steps * (sum(sizes) if stage.view in TWO_PARTS else sizes[0])
+    else:
+        images = epochs * (forget if stage.view == "forget" else retain)
+    return max(3.0 * images, retain)
+
+
+def check_audit(fresh: TrainerFactory, models: int, processes: int | None, seeds: Sequence[int] | None = None) -> int:
+    """Refuse an audit that cannot run, before anything is written or computed.
+
+    Args:
+        fresh: Makes a Trainer.
+        models: Models a side.
+        processes: Cells that run at once; None: as many as there are cores.
+        seeds: Seeds of originals, which belong to the tier `screen`.
+
+    Returns:
+        Cells that run at once.
+
+    Raises:
+        ConfigError: There are too few models, no process, several devices, or seeds.
+    """
+    if seeds is not None:
+        raise ConfigError(f"seeds is {list(seeds)}, and an audit numbers its models itself. Leave it out, and give --models.")
+    if models < FEWEST_MODELS:
+        raise ConfigError(f"models is {models}; needed: at least {FEWEST_MODELS}, and 16 for an audit that sees anything.")
+    if processes is not None and processes < 1:
+        raise ConfigError(f"processes is {processes}; needed: at least 1.")
+    with quiet():
+        trainer = fresh(evaluation=True)
+    if trainer.world_size > 1:
+        raise ConfigError(
+            f"The audit was given {trainer.world_size} devices; it trains many small models, each on one. "
+            "Give --trainer.devices 1, and --processes for the cores of a CPU."
+        )
+    if trainer.strategy.root_device.type != "cpu":
+        return 1
+    return available_processes() if processes is None else processes

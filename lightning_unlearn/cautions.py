@@ -1,0 +1,123 @@
+"""What makes figures worth little although nothing failed: one sentence each, for the report and for the log."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.data.split import SavedSplit
+
+__all__ = ["loss_of_retained", "of_original", "of_reference", "of_relearning", "of_split"]
+
+# Percent. Below LOW a classifier is of use to nobody; near what it reaches on unseen samples, it has little to forget.
+LOW, HIGH, NEAR = 60.0, 90.0, 2.0
+# Points of retain accuracy that are said to be lost.
+FALL = 5.0
+
+
+def of_original(metrics: Mapping[str, float], data: UnlearningDataModule) -> list[str]:
+    """Whether a model seems not to know its own training data.
+
+    Args:
+        metrics: Of the model before unlearning: `retain/acc` and, where known, `unseen/acc`, in percent.
+        data: The data, for what the input is.
+
+    Returns:
+        A sentence, or none.
+    """
+    retain, unseen = metrics["retain/acc"], metrics.get("unseen/acc")
+    cause = (
+        f"The usual causes are an input that is normalised otherwise than in training (here: {data.dataset.input}; "
+        "mean and std of the data set change it), labels in another order, or weights that were not loaded."
+    )
+    if retain < LOW:
+        return [f"The original is right on {retain:.1f} % of the retained samples, which it was trained on. {cause}"]
+    if unseen is not None and retain < HIGH and retain - unseen < NEAR:
+        return [
+            f"The original knows retained samples ({retain:.1f} %) no better than unseen ones ({unseen:.1f} %), so there is "
+            f"little to forget. {cause}"
+        ]
+    return []
+
+
+def of_split(data: UnlearningDataModule) -> list[str]:
+    """Whether samples stand for unseen that the checkpoint may have been trained on.
+
+    Args:
+        data: The data, after the checkpoint's split was looked for.
+
+    Returns:
+        A sentence, or none.
+    """
+    if not data.unseen_taken_on_trust:
+        return []
+    return [
+        f"unseen is {data.unseen:g} and no split.json lies beside the checkpoint: unless it was trained with this very "
+        "split, it was trained on these samples, and comparisons with unseen ones say nothing. --data.unseen null takes half "
+        "of the test set in their place."
+    ]
+
+
+def of_reference(path: str | Path, data: UnlearningDataModule) -> list[str]:
+    """Whether a reference differs from the model by more than what was forgotten.
+
+    Args:
+        path: Its checkpoint.
+        data: The data, with what is forgotten.
+
+    Returns:
+        A sentence, or none.
+    """
+    saved = Path(path).parent / "split.json"
+    if not saved.is_file():
+        return [
+            f"Nothing says what {path} was trained on (no split.json beside it): that it is a reference, trained on the "
+            "retained samples alone, is taken on trust."
+        ]
+    theirs = set(SavedSplit.load(saved).retain)
+    samples, retain = data.part("retain")
+    ours = {samples.keys[i] for i in retain.tolist()}
+    if theirs == ours:
+        return []
+    return [
+        f"{path} was trained on {len(ours & theirs)} of the {len(ours)} retained samples and on {len(theirs - ours)} "
+        "others, so it differs from the model by more than what was forgotten. Train it on the same data with the same "
+        "--data.unseen; 0 where the model was trained on everything."
+    ]
+
+
+def loss_of_retained(before: float, after: float) -> list[str]:
+    """Whether a method wrecked what was to stay.
+
+    Args:
+        before: Retain accuracy of the original, 0 ... 1.
+        after: Of the unlearned model.
+
+    Returns:
+        A sentence, or none.
+    """
+    fall = 100 * (before - after)
+    if fall <= FALL:
+        return []
+    return [
+        f"Retain accuracy fell by {fall:.1f} points, from {100 * before:.1f} to {100 * after:.1f} %: the method took more than "
+        "what was to be forgotten."
+    ]
+
+
+def of_relearning(before: float, after: float) -> list[str]:
+    """Whether retain-only fine-tuning harms even the original.
+
+    Args:
+        before: Retain accuracy of the original, 0 ... 1.
+        after: After fine-tuning it on retained samples.
+
+    Returns:
+        A sentence, or none.
+    """
+    fall = 100 * (before - after)
+    if fall <= FALL:
+        return []
+    return [
+        f"Fine-tuning on retained samples lowered the original's own retain accuracy by {fall:.1f} points, to "
+        f"{100 * after:.1f} %: it harms this model, so the relearn figures say nothing. --relearn_epochs 0 leaves them out."
+    ]

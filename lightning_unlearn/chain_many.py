@@ -1,0 +1,276 @@
+"""Run a chain of stages on many models at once, each as `run_chain` would."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+
+import torch
+from lightning.pytorch import LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import Callback, ProgressBar
+from lightning.pytorch.utilities.types import OptimizerConfig, OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+
+from lightning_unlearn.artifacts import Artifacts
+from lightning_unlearn.callbacks.guard_finite import GuardFinite
+from lightning_unlearn.chain import StageResult, TrainerFactory, detach, run_stage
+from lightning_unlearn.classifier import Classifier
+from lightning_unlearn.data.batch import Batch
+from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.exceptions import ChainError, RunError
+from lightning_unlearn.functional.ensemble import How, seconds_per_step, stack, valid_ways
+from lightning_unlearn.schedule import build_optimizer, with_schedule
+from lightning_unlearn.stages.base import UnlearningStage
+from lightning_unlearn.stages.cached import CachedStage
+from lightning_unlearn.training import quiet
+from lightning_unlearn.training_many import ELEMENTWISE, LARGEST_GROUP
+
+__all__ = ["run_chain_many"]
+
+log = logging.getLogger(__name__)
+
+Stages = Sequence[UnlearningStage]
+# Forms that were found fastest in this process, by what decides it.
+_FASTEST: dict[str, How] = {}
+
+
+class _CannotShareAFitError(RuntimeError):
+    """Why models must be unlearned one after another."""
+
+
+def run_chain_many(
+    fresh: TrainerFactory,
+    models: Sequence[nn.Module],
+    data: UnlearningDataModule,
+    build_method: Callable[[], list[UnlearningStage]],
+    seeds: Sequence[int],
+) -> list[list[StageResult]]:
+    """Unlearn K models, in place: each becomes what `seed_everything(seed)` and `run_chain` make of it, up to rounding.
+
+    Stage by stage. A stage that defines `loss_of` (`FineTune`, `ImitateUnseen`), without callbacks of its own, trains all
+    models in one fit, as one module; weight edits, estimates and every other stage run model by model, as does everything
+    where a Trainer clips gradients, has callbacks of the user's or several devices. Runs in this process: to use several,
+    share out the models.
+
+    Args:
+        fresh: See `run_chain`.
+        models: K models of one kind.
+        data: The shared data.
+        build_method: Makes the stages of the method; called once per model or more.
+        seeds: K seeds of the runs.
+
+    Returns:
+        The results of each model's stages; seconds of a shared fit are shared out evenly.
+
+    Raises:
+        ChainError: There are not as many seeds as models.
+    """
+    if len(seeds) != len(models):
+        raise ChainError(f"run_chain_many: {len(models)} models and {len(seeds)} seeds; needed: one seed per model.")
+    results: list[list[StageResult]] = []
+    count = -(-len(models) // LARGEST_GROUP)
+    for i in range(count):
+        group = slice(len(models) * i // count, len(models) * (i + 1) // count)
+        results += _run_group(fresh, models[group], data, build_method, seeds[group])
+    return results
+
+
+def _run_group(
+    fresh: TrainerFactory,
+    models: Sequence[nn.Module],
+    data: UnlearningDataModule,
+    build_method: Callable[[], list[UnlearningStage]],
+    seeds: Sequence[int],
+) -> list[list[StageResult]]:
+    chains = [build_method() for _ in models]
+    artifacts = [Artifacts() for _ in models]
+    results: list[list[StageResult]] = [[] for _ in models]
+    for position in range(len(chains[0])):
+        stages = [chain[position] for chain in chains]
+        try:
+            taken = _run_together(fresh, models, data, stages, artifacts, seeds, position)
+        except (_CannotShareAFitError, RunError) as reason:
+            # What is not finite in one model ends the fit of all: alone, it ends only its own.
+            log.debug("stage %d, %s: one model after another: %s", position + 1, type(stages[0]).__name__, reason)
+            taken = []
+            for model, left, seed in zip(models, artifacts, seeds, strict=True):
+                seed_everything(seed, verbose=False)
+                taken.append(run_stage(fresh, model, data, build_method()[position], left, position))
+        for mine, result in zip(results, taken, strict=True):
+            mine.append(result)
+    return results
+
+
+def _run_together(
+    fresh: TrainerFactory,
+    models: Sequence[nn.Module],
+    data: UnlearningDataModule,
+    stages: Stages,
+    artifacts: Sequence[Artifacts],
+    seeds: Sequence[int],
+    position: int,
+) -> list[StageResult]:
+    """One fit for all models."""
+    first = stages[0]
+    name = type(first).__name__
+    _check_stages(stages)
+    begin = time.perf_counter()
+    before = data.serve(first.view, first.batch_size, first.forget_batch_size, f"{position}/{name}", seeds=seeds)
+    with ExitStack() as undo:
+        undo.callback(setattr, data, "serving", before)
+        for stage, model, left in zip(stages, models, artifacts, strict=True):
+            stage.bind(model, left)
+            undo.callback(detach, model)
+            undo.callback(stage.release)
+        lengths = {stage.length(data) for stage in stages}
+        if len(lengths) > 1:
+            raise _CannotShareAFitError("they take different numbers of steps")
+        epochs, steps = lengths.pop()
+        together = _Together(stages, seeds)
+        with quiet():
+            trainer = fresh(max_epochs=epochs, max_steps=steps, callbacks=[GuardFinite(of_stage=False)])
+            _check_trainer(trainer)
+            trainer.fit(together, datamodule=data)
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        together.hand_back()
+    seconds = (time.perf_counter() - begin) / len(stages)
+    return [
+        StageResult(name, seconds, stage.work.total, {key: dict(values) for key, values in stage.summary().items()}, stage.note)
+        for stage in stages
+    ]
+
+
+class _Together(LightningModule):
+    """Trains the networks of K bound stages as one module on the sum of their losses.
+
+    Args:
+        stages: Bound to their models.
+        seeds: One per model.
+    """
+
+    def __init__(self, stages: Stages, seeds: Sequence[int]) -> None:
+        super().__init__()
+        # Not as parts of this module: their networks are not what is trained.
+        self._stages = tuple(stages)
+        self._seeds = tuple(seeds)
+        self._networks: tuple[nn.Module, ...] = ()
+
+    def setup(self, stage: str) -> None:
+        """Let every stage prepare (targets, cached features), and make one module of what they train."""
+        trainer = self.trainer
+        data = trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning, absent in its annotations
+        for each, seed in zip(self._stages, self._seeds, strict=True):
+            each.trainer = trainer
+            trainer.precision_plugin.convert_module(each).to(trainer.strategy.root_device)
+            seed_everything(seed, verbose=False)
+            each.on_fit_start()
+        self._networks = tuple(_trained_network(each) for each in self._stages)
+        loader = data.train_dataloader()
+        pieces = next(iter(loader.loader.plan.steps(0)))
+        size = sum(len(piece.index) for piece in pieces.values())
+        each = self._stages[0]
+        if isinstance(each, CachedStage) and each.cached is not None:
+            _, index = data.part(each.cached_parts()[0])
+            example = each.features(index[torch.arange(size) % len(index)].to(each.device))
+        else:
+            example = trainer.precision_plugin.convert_input(data.example(size).to(each.device))
+        try:
+            self.ensemble = stack(self._networks, example, _fastest(self._networks, example))
+        except ValueError as error:
+            raise _CannotShareAFitError(str(error)) from error
+
+    def training_step(self, batch: Batch | dict[str, Batch], batch_idx: int) -> Tensor:
+        """The sum of the losses of all models."""
+        parts = {"": batch} if isinstance(batch, Batch) else batch
+        logits = self.ensemble(torch.cat([self._input(part) for part in parts.values()], dim=1))
+        losses = []
+        for k, stage in enumerate(self._stages):
+            mine = {name: Batch(part.input[k], part.target[k], part.index[k], part.total) for name, part in parts.items()}
+            losses.append(stage.loss_of(logits[k], mine[""] if isinstance(batch, Batch) else mine))
+            share = stage.cached.share if isinstance(stage, CachedStage) and stage.cached is not None else 1.0
+            images = logits.shape[1] * share
+            stage.work.forward += images
+            stage.work.backward += images * min(1.0, stage.work.backward_share / share)
+        return torch.stack(losses).sum()
+
+    def configure_optimizers(self) -> OptimizerConfig | OptimizerLRSchedulerConfig:
+        """The optimiser and the schedule of the stages, over the weights of all models."""
+        first = self._stages[0]
+        trained = [p for p in self.ensemble.parameters() if p.requires_grad]
+        return with_schedule(self, build_optimizer(first.optimizer, trained), first.schedule)
+
+    def hand_back(self) -> None:
+        """Give the models what they have learnt, and let every stage end."""
+        self.cpu()
+        for stage, network, found in zip(self._stages, self._networks, self.ensemble.unstack(), strict=True):
+            network.load_state_dict(found.state_dict())
+            stage.on_fit_end()
+
+    def _input(self, batch: Batch) -> Tensor:
+        """(K, B, ...): images, or the cached features of each model."""
+        rows = [
+            stage.features(index)
+            for stage, index in zip(self._stages, batch.index, strict=True)
+            if isinstance(stage, CachedStage) and stage.cached is not None
+        ]
+        return torch.stack(rows) if rows else batch.input
+
+
+def _trained_network(stage: UnlearningStage) -> nn.Module:
+    """What a bound stage runs in a step: its classifier's network, or the end of it that features enter."""
+    # Work is counted by `_Together`: copies of a network must not count.
+    stage._watched.remove()
+    if isinstance(stage, CachedStage) and stage.cached is not None:
+        stage.cached.tail._forward_hooks.clear()
+        return stage.cached.tail
+    return stage.classifier.network if type(stage.classifier) is Classifier else stage.classifier
+
+
+def _fastest(networks: Sequence[nn.Module], example: Tensor) -> How:
+    """The fastest form; looked for once for networks of one kind."""
+    flags = [(p.requires_grad, p.dtype) for p in networks[0].parameters()]
+    key = (
+        f"{networks[0]} {flags} {[m.training for m in networks[0].modules()]} {len(networks)} {example.shape} {example.device}"
+    )
+    if key not in _FASTEST:
+        seconds = {how: seconds_per_step(networks, example, how) for how in valid_ways(networks, example)}
+        _FASTEST[key] = min(seconds, key=lambda how: seconds[how])
+    return _FASTEST[key]
+
+
+def _check_stages(stages: Stages) -> None:
+    kind = type(stages[0])
+    if len(stages) < 2:
+        raise _CannotShareAFitError("there is only one")
+    if _definer(kind, "loss_of") in (UnlearningStage, None) or _definer(kind, "loss_of") is not _definer(kind, "objective"):
+        raise _CannotShareAFitError(f"{kind.__name__} defines no loss of logits alone")
+    own = [name for name in ("training_step", "configure_optimizers") if _definer(kind, name) is not UnlearningStage]
+    own += [name for name in dir(Callback) if name.startswith("on_train") and _definer(kind, name) not in _KNOWN]
+    if isinstance(stages[0], CachedStage) and _definer(kind, "run") is not CachedStage:
+        own.append("run")
+    if own:
+        raise _CannotShareAFitError(f"{kind.__name__} has its own {own[0]}")
+    if stages[0].configure_callbacks():
+        raise _CannotShareAFitError(f"{kind.__name__} has callbacks, which look at one model")
+    optimizer = type(build_optimizer(stages[0].optimizer, [nn.Parameter(torch.zeros(1))]))
+    if optimizer not in ELEMENTWISE:
+        raise _CannotShareAFitError(f"{optimizer.__name__} is not known to treat every weight by itself")
+
+
+def _check_trainer(trainer: Trainer) -> None:
+    if trainer.world_size > 1:
+        raise _CannotShareAFitError("there are several devices")
+    if trainer.gradient_clip_val or getattr(trainer.precision_plugin, "scaler", None) is not None:
+        raise _CannotShareAFitError("the Trainer clips or scales gradients, which couples them")
+    foreign = [c for c in trainer.callbacks if not isinstance(c, GuardFinite | ProgressBar)]  # type: ignore[attr-defined]
+    if foreign:
+        raise _CannotShareAFitError(f"the Trainer's {type(foreign[0]).__name__} looks at one model")
+
+
+def _definer(kind: type, name: str) -> type | None:
+    """The class in whose body an attribute is defined."""
+    return next((base for base in kind.__mro__ if name in vars(base)), None)
+
+
+_KNOWN = {None, *LightningModule.__mro__}

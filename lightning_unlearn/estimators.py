@@ -1,0 +1,160 @@
+"""Estimators of what a model that never saw a sample would say about it, from the network that did see it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_unlearn.exceptions import ChainError
+from lightning_unlearn.functional.calibration import neighbour_votes
+from lightning_unlearn.functional.anatomy import head_name
+from lightning_unlearn.random import generator
+
+__all__ = ["Copies", "Estimator", "Neighbours"]
+
+
+class Estimator(ABC):
+    """Gives class probabilities for a sample as if it had never been seen.
+
+    `rows` runs the network once over samples, a *bank* of retained samples among them; `estimate` needs no network any more.
+
+    Class attributes:
+        uses_bank: Whether estimates need the bank.
+    """
+
+    uses_bank: ClassVar[bool] = False
+
+    def __repr__(self) -> str:
+        return f"{type(self).__qualname__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+
+    @abstractmethod
+    def rows(self, network: nn.Module, images: Tensor) -> Tensor:
+        """What the estimator needs to know of samples.
+
+        Args:
+            network: Gives logits (B, K) of images, in eval mode.
+            images: (B, C, H, W), un-augmented and normalised.
+
+        Returns:
+            One row per sample, (B, D).
+        """
+
+    @abstractmethod
+    def estimate(self, rows: Tensor, bank: Tensor, labels: Tensor, num_classes: int, own: bool) -> Tensor:
+        """Probabilities of samples.
+
+        Args:
+            rows: Their rows, (N, D).
+            bank: Rows of retained samples, (M, D).
+            labels: Labels of those, (M,), int64.
+            num_classes: K.
+            own: Whether the samples are those of the bank.
+
+        Returns:
+            (N, K), rows summing to 1.
+        """
+
+
+class Copies(Estimator):
+    """The network's mean answer to transformed copies of a sample, such as it was not trained on.
+
+    Every sample gets the same copies, so that estimates can be compared. What a transformation uncovers is filled with the
+    mean of the data (zeros, as inputs are normalised).
+
+    Args:
+        count: Number of copies.
+        shifts: Sizes of shifts in pixels, fractions allowed; copies take them in turn, down or up and right or left at random.
+            For an original that was trained with random crops: larger ones than it has seen.
+        rotation: Degrees by which copies are turned, clockwise or not at random.
+        flip: Whether every second copy is mirrored. Not for digits and letters.
+    """
+
+    def __init__(self, count: int = 8, shifts: Sequence[float] = (2, 3, 4), rotation: float = 0.0, flip: bool = True) -> None:
+        if count < 1 or (not shifts and not rotation and not flip):
+            raise ChainError(
+                f"Copies: count is {count}, shifts {list(shifts)}, rotation {rotation} and flip {flip}; needed: at least one "
+                "copy, and something in which it differs."
+            )
+        self.count = count
+        self.shifts = tuple(shifts)
+        self.rotation = rotation
+        self.flip = flip
+
+    def rows(self, network: nn.Module, images: Tensor) -> Tensor:
+        """See `Estimator.rows`: the estimates themselves."""
+        source = generator("copies", seed=0)
+        total: Tensor | None = None
+        for k in range(self.count):
+            down, right, turn = (2 * torch.randint(2, (3,), generator=source) - 1).tolist()
+            size = self.shifts[k % len(self.shifts)] if self.shifts else 0.0
+            copy = images.flip(-1) if self.flip and k % 2 == 1 else images
+            answer = network(_moved(copy, down * size, right * size, turn * self.rotation)).float().softmax(1)
+            total = answer if total is None else total + answer
+        assert total is not None
+        return total / self.count
+
+    def estimate(self, rows: Tensor, bank: Tensor, labels: Tensor, num_classes: int, own: bool) -> Tensor:
+        """See `Estimator.estimate`."""
+        return rows
+
+
+class Neighbours(Estimator):
+    """The labels of the nearest retained samples.
+
+    Args:
+        k: How many of them vote.
+        layer: Where samples are compared: `head` (what enters the head), `pixels`, or the name of a module, whose output
+            counts.
+    """
+
+    uses_bank = True
+
+    def __init__(self, k: int = 15, layer: str = "head") -> None:
+        if k < 1:
+            raise ChainError(f"Neighbours: k is {k}; needed: at least 1.")
+        self.k = k
+        self.layer = layer
+
+    def rows(self, network: nn.Module, images: Tensor) -> Tensor:
+        """See `Estimator.rows`: features."""
+        if self.layer == "pixels":
+            return images.flatten(1).float()
+        modules = dict(network.named_modules())
+        name = head_name(network) if self.layer == "head" else self.layer
+        if name not in modules:
+            raise ChainError(
+                f"Neighbours: there is no module {name!r}. Modules: {', '.join(list(modules)[1:30])}. Or take head or pixels."
+            )
+        caught: list[Tensor] = []
+        if self.layer == "head":
+            handle = modules[name].register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
+        else:
+            handle = modules[name].register_forward_hook(lambda _, inputs, output: caught.append(output))
+        try:
+            network(images)
+        finally:
+            handle.remove()
+        return caught[0].flatten(1).float()
+
+    def estimate(self, rows: Tensor, bank: Tensor, labels: Tensor, num_classes: int, own: bool) -> Tensor:
+        """See `Estimator.estimate`: votes."""
+        return neighbour_votes(rows, bank, labels, self.k, num_classes, own)
+
+
+def _moved(images: Tensor, down: float, right: float, degrees: float) -> Tensor:
+    """Images shifted and turned about their middle, bilinear, zeros where nothing was."""
+    if not (down or right or degrees):
+        return images
+    height, width = images.shape[-2:]
+    angle = torch.tensor(degrees, dtype=torch.float64).deg2rad()
+    cos, sin = float(angle.cos()), float(angle.sin())
+    # affine_grid asks where each output pixel comes from, in units of half the image.
+    matrix = images.new_tensor([
+        [cos, -sin * height / width, -2 * right / width],
+        [sin * width / height, cos, -2 * down / height],
+    ])
+    grid = F.affine_grid(matrix.expand(len(images), 2, 3), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="zeros", align_corners=False)

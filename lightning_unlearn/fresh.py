@@ -1,0 +1,119 @@
+"""A Trainer that makes others from its own arguments."""
+
+import copy
+import inspect
+import sys
+from collections.abc import Sequence
+from typing import Self
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback, ProgressBar
+
+from lightning_unlearn.checkpoint import AtomicCheckpointIO
+from lightning_unlearn.exceptions import ConfigError
+
+__all__ = ["FreshTrainer"]
+
+_HALF = ("16-true", "bf16-true")
+# Arguments of the Trainer that originals and references are trained with too.
+_RECIPE = (
+    *("accelerator", "devices", "strategy", "precision", "num_nodes", "sync_batchnorm", "deterministic"),
+    *("gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches"),
+)
+
+
+class FreshTrainer(Trainer):
+    """Lightning's Trainer, which can make another one from the arguments that it was made from.
+
+    Each stage of unlearning runs in a fresh Trainer, because it has its own optimiser, loader, length and DDP wrapping.
+
+    Args:
+        *args: See Lightning's Trainer.
+        **kwargs: See Lightning's Trainer.
+
+    Raises:
+        ConfigError: The precision is a pure half.
+    """
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        given = kwargs.get("plugins") or []
+        plugins = [*given] if isinstance(given, list) else [given]
+        if not any(isinstance(plugin, AtomicCheckpointIO) for plugin in plugins):
+            plugins.append(AtomicCheckpointIO())
+        kwargs["plugins"] = plugins
+        if str(kwargs.get("precision")) in _HALF:
+            raise ConfigError(
+                f"precision is {kwargs['precision']}: weights of half precision answer in half precision, while outputs are "
+                "float32 by definition, and rounding swallows small steps and edits. Needed: 32-true, 64-true, 16-mixed or "
+                "bf16-mixed."
+            )
+        self._positional, self._keywords = args, dict(kwargs)
+        callbacks = kwargs.get("callbacks")
+        if isinstance(callbacks, list):
+            # Lightning adds its own callbacks to this very list; stages must not inherit its ModelCheckpoint.
+            self._keywords["callbacks"] = [*callbacks]
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # typed by Lightning's signature
+
+    @property
+    def strategy_name(self) -> str:
+        """The strategy as it was asked for; `auto` where none was."""
+        return str(self._keywords.get("strategy") or "auto")
+
+    @property
+    def recipe_arguments(self) -> dict[str, str | int | float | bool | list[int] | None]:
+        """The arguments that change what a model is trained to, without its length, where they were given."""
+        # Only what was changed counts: the command line gives every argument, a script only some.
+        defaults = {name: p.default for name, p in inspect.signature(Trainer.__init__).parameters.items()}
+        return {
+            name: value
+            for name, value in self._keywords.items()
+            if name in _RECIPE and isinstance(value, str | int | float | bool | list) and value != defaults[name]
+        }
+
+    def fresh(
+        self,
+        max_epochs: int = 0,
+        max_steps: int = -1,
+        callbacks: Sequence[Callback] = (),
+        evaluation: bool = False,
+        measuring: bool = False,
+    ) -> Self:
+        """A new Trainer from the same arguments.
+
+        Args:
+            max_epochs: Epochs of its fit.
+            max_steps: Steps of its fit, -1: no limit.
+            callbacks: Callbacks besides copies of the user's.
+            evaluation: For `predict`: all samples, without loggers, callbacks and mixed precision, since outputs are float32.
+            measuring: For a fit that only measures: without loggers and the user's callbacks.
+
+        Returns:
+            The Trainer.
+        """
+        own: list[Callback] = []
+        measuring = measuring or evaluation
+        if not measuring:
+            given = self._keywords.get("callbacks") or []
+            # Copies: a ModelCheckpoint, for one, would keep the best score of the stage before.
+            own = copy.deepcopy(list(given) if isinstance(given, list) else [given])  # type: ignore[list-item]
+        # A bar for every one of many short fits would only flicker where nobody looks.
+        bar = not measuring and self._keywords.get("enable_progress_bar") is not False and sys.stderr.isatty()
+        if not bar:
+            own = [callback for callback in own if not isinstance(callback, ProgressBar)]
+        changes: dict[str, object] = {
+            "max_epochs": max_epochs,
+            "max_steps": max_steps,
+            "min_epochs": None,
+            "callbacks": [*own, *callbacks],
+            "logger": False if measuring else (self.loggers or False),
+            "limit_val_batches": 0,
+            "enable_checkpointing": None if any("Checkpoint" in type(c).__name__ for c in own) else False,
+            "enable_model_summary": False,
+            "enable_progress_bar": bar,
+            "plugins": [AtomicCheckpointIO()],
+        }
+        if evaluation:
+            changes |= {"limit_predict_batches": 1.0, "fast_dev_run": False, "overfit_batches": 0.0}
+        if evaluation and "mixed" in str(self._keywords.get("precision") or ""):
+            changes["precision"] = "32-true"
+        return type(self)(*self._positional, **{**self._keywords, **changes})

@@ -1,0 +1,78 @@
+"""What a report says of an audit in sentences, each no stronger than its figures."""
+
+from lightning_unlearn.report.audit_schema import Audit, AuditLine
+from lightning_unlearn.report.labels import number, plain
+from lightning_unlearn.report.schema import Report
+
+__all__ = ["audit_limits", "audit_summary", "ranked"]
+
+
+def ranked(lines: list[AuditLine]) -> list[AuditLine]:
+    """Lines of one stratum as they are shown.
+
+    Args:
+        lines: Of one stratum.
+
+    Returns:
+        Methods, smallest rank AUC first, then zero and ceiling.
+    """
+    methods = sorted((line for line in lines if line.role == "method"), key=lambda line: line.metrics["rank_auc"])
+    return [*methods, *(line for role in ("zero", "ceiling") for line in lines if line.role == role)]
+
+
+def audit_summary(report: Report) -> list[str]:
+    """The audits in a few sentences.
+
+    Args:
+        report: With audits.
+
+    Returns:
+        Sentences in plain text.
+    """
+    said = []
+    for audit in report.audits:
+        where = f"On {plain(audit.request)}: " if len(report.audits) > 1 else ""
+        if audit.void:
+            said.append(f"{where}void. {plain(' '.join(audit.void))}")
+            continue
+        said.append(where + _found(audit))
+    return said
+
+
+def _found(audit: Audit) -> str:
+    lines = ranked(audit.of())
+    methods = [line for line in lines if line.role == "method"]
+    if not methods:
+        return "No method was judged."
+    told = {line.method for line in audit.lines if line.verdict.startswith("distinguishable")}
+    levels = [
+        f"{what} {number('rank_auc', line.metrics['rank_auc'])}"
+        for role, what in (("zero", "two groups of retrained models read"), ("ceiling", "the original reads"))
+        for line in lines
+        if line.role == role
+    ]
+    first = methods[0]
+    best = f"{plain(first.method)} has the smallest per-sample rank AUC, {number('rank_auc', first.metrics['rank_auc'])}"
+    among = f", where {' and '.join(levels)}" if levels else ""
+    return f"{best}{among}. {len(told)} of {len(methods)} methods are distinguishable from retraining on some samples."
+
+
+def audit_limits(report: Report) -> list[str]:
+    """What audits do not show.
+
+    Args:
+        report: Of any kind.
+
+    Returns:
+        Sentences in plain text; none without audits.
+    """
+    if not report.audits:
+        return []
+    said = [
+        "An audit speaks of the models' answers to the audited samples under the attacks that were run. Not being told apart "
+        "at this power is no proof of forgetting, and no certificate.",
+        "It holds for this recipe, this data and models of these seeds: another network or forget set needs its own audit.",
+    ]
+    if not any(line.stratum.endswith("on retained samples alone") for audit in report.audits for line in audit.lines):
+        said.append("Whether fine-tuning on retained data alone brings the memory back was not measured.")
+    return said

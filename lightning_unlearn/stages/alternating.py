@@ -1,0 +1,119 @@
+"""A stage that forgets and repairs in turn."""
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_unlearn.data.batch import Batch
+from lightning_unlearn.exceptions import ChainError
+from lightning_unlearn.schedule import Schedule, build_optimizer, build_schedule
+from lightning_unlearn.stages.base import UnlearningStage
+
+__all__ = ["AlternatingStage"]
+
+
+class AlternatingStage(UnlearningStage):
+    """Rounds of two passes: over the forgotten samples, then over the retained ones; one fit, and an epoch is a round.
+
+    `objective` gets a dict: with `forget` in it during the first pass, with `retain` alone during the second. In the view
+    `pairs_then_retain` (set by a subclass) the first pass has a retained batch beside each forgotten one.
+
+    Momentum and schedules live through all rounds, with one optimiser for both passes or with one for each. The stage
+    takes its steps by itself, since Lightning alternates between no optimisers; gradients are clipped as the Trainer says.
+
+    Args:
+        rounds: Number of rounds.
+        forget_rounds: The first so many rounds have a pass over the forgotten samples; None: all.
+        forget_optimizer: Makes the optimiser of that pass; None: `optimizer` steps in both.
+        forget_schedule: Course of its learning rate over its own steps.
+        **kwargs: See `UnlearningStage`; `schedule` is over the steps that `optimizer` takes.
+    """
+
+    view = "forget_then_retain"
+
+    def __init__(
+        self,
+        rounds: int = 1,
+        forget_rounds: int | None = None,
+        forget_optimizer: OptimizerCallable | None = None,
+        forget_schedule: Schedule = "constant",
+        **kwargs: object,
+    ) -> None:
+        first = rounds if forget_rounds is None else forget_rounds
+        if rounds < 1 or not 0 <= first <= rounds:
+            raise ChainError(
+                f"{type(self).__name__}: rounds is {rounds} and forget_rounds {forget_rounds}; needed: at least one round, "
+                "and 0 to as many with a pass over the forgotten samples."
+            )
+        super().__init__(max_epochs=rounds, max_steps=None, **kwargs)  # type: ignore[arg-type]  # typed in the base class
+        self.automatic_optimization = False
+        self.forget_rounds = first
+        self.forget_optimizer = forget_optimizer
+        self.forget_schedule: Schedule = forget_schedule
+        self._clip: tuple[float | None, str | None] = (None, None)
+
+    def attach(self, trainer: Trainer) -> None:
+        """Take over the clipping of gradients, which Lightning refuses to do for stages that step by themselves.
+
+        Raises:
+            ChainError: Gradients are to be accumulated.
+        """
+        if trainer.accumulate_grad_batches != 1:
+            raise ChainError(
+                f"{type(self).__name__}: accumulate_grad_batches is {trainer.accumulate_grad_batches}; needed: 1, since a "
+                "batch of one pass must not be added to one of the other. Raise batch_size instead."
+            )
+        self._clip = (trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
+        trainer.gradient_clip_val = None
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimiser of the retained pass, and that of the forgotten one where it is another, each with its schedule.
+
+        Returns:
+            Lightning's configuration.
+        """
+        plan = self.data.plan
+        forget = self.forget_rounds * plan.forget_steps
+        retain = self.max_epochs * (len(plan) - plan.forget_steps)
+        if self.forget_optimizer is None:
+            made = [(self.optimizer, self.schedule, forget + retain)]
+        else:
+            made = [(self.optimizer, self.schedule, retain), (self.forget_optimizer, self.forget_schedule, forget)]
+        trained = [p for p in self.parameters() if p.requires_grad]
+        optimizers = [build_optimizer(factory, trained) for factory, _, _ in made]
+        schedulers = [build_schedule(o, schedule, steps) for o, (_, schedule, steps) in zip(optimizers, made, strict=True)]
+        return optimizers, [scheduler for scheduler in schedulers if scheduler is not None]
+
+    def training_step(self, batch: Batch | dict[str, Batch], batch_idx: int) -> Tensor | None:
+        """One step of the objective, by the optimiser of the pass.
+
+        Args:
+            batch: See the class.
+            batch_idx: Its number in the round.
+
+        Returns:
+            Nothing: the step is taken.
+        """
+        forgets = "forget" in batch
+        if forgets and self.current_epoch >= self.forget_rounds:
+            return None
+        made = self.optimizers()
+        optimizers: list[LightningOptimizer] = made if isinstance(made, list) else [made]
+        optimizer = optimizers[-1 if forgets else 0]
+        loss = self.checked_loss(batch, batch_idx, "forget_loss" if forgets else "retain_loss")
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        optimizer.step()
+        for config in self.trainer.lr_scheduler_configs:
+            if config.scheduler.optimizer is optimizer.optimizer:
+                config.scheduler.step()  # type: ignore[call-arg]  # none of ours waits for a metric
+        return None
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clip the gradients, here, where a scaler of mixed precision has already taken its scale from them."""
+        value, algorithm = self._clip
+        if value:
+            self.clip_gradients(optimizer, gradient_clip_val=value, gradient_clip_algorithm=algorithm)

@@ -1,0 +1,147 @@
+import math
+import re
+
+import pytest
+import torch
+from groups import SIZES, group
+
+from lightning_unlearn.audit.judging import CEILING, ZERO, Contender, Judge
+from lightning_unlearn.audit.strata import Stratum
+from lightning_unlearn.report.audit_schema import WHOLE
+
+EVERY = torch.ones(SIZES["forget"], dtype=torch.bool)
+HALF = torch.arange(SIZES["forget"]) < 20
+STRATA = [
+    Stratum(WHOLE, "forget", EVERY),
+    Stratum("first half", "forget", HALF),
+    Stratum("second half", "forget", ~HALF),
+    Stratum("retained", "retain", torch.ones(SIZES["retain"], dtype=torch.bool)),
+]
+SHADOW = ("forget", "test", "unseen")
+
+
+def judged(method=None, zero=0.0, ceiling=3.0, models=12, benchmark=False, **kwargs):
+    """An audit of one method, whose group is given, beside a zero and a ceiling."""
+    unlearned = group(models, seed=3) if method is None else method
+    contenders = [
+        Contender(ZERO, "zero", group(models, zero, seed=2)),
+        Contender("mine", "method", unlearned, group(models, seed=5, parts=SHADOW), **kwargs),
+        Contender(CEILING, "ceiling", group(models, ceiling, seed=4), group(models, seed=2)),
+    ]
+    keys = [f"key{i}" for i in range(SIZES["forget"])]
+    return Judge(group(models, seed=1), STRATA, benchmark).audit("r", contenders, keys, ["a"] * len(keys))
+
+
+def line(audit, method, stratum=WHOLE):
+    return next(found for found in audit.lines if (found.method, found.stratum) == (method, stratum))
+
+
+def test_what_does_not_leak_is_not_distinguished_and_the_power_is_said():
+    audit = judged()
+    assert not audit.void
+    mine = line(audit, "mine")
+    assert re.match(r"not distinguished at this power \(smallest detectable shift: 0\.\d+ standard deviations", mine.verdict)
+    assert 0.02 < mine.metrics["rank_auc/shift"] < 0.2
+    assert mine.metrics["rank_auc"] == pytest.approx(mine.metrics["rank_auc/null"], abs=4 * mine.metrics["rank_auc/null_sd"])
+    assert mine.metrics["ulira"] == pytest.approx(50, abs=6)
+    assert mine.metrics["rmia/auc"] == pytest.approx(0.5, abs=0.06)
+    assert line(audit, CEILING).metrics["rmia/auc"] > 0.8
+
+
+def test_a_leak_is_distinguished_and_found_by_every_attack():
+    mine = line(judged(group(12, 2.0, seed=3)), "mine")
+    assert mine.verdict.startswith("distinguishable from retraining (p = 0.002; rank AUC 0.9")
+    for name, least in (("rank_auc", 0.85), ("ulira", 75), ("ulira/references", 75), ("rmia/auc", 0.75), ("rmia1/auc", 0.7)):
+        assert mine.metrics[name] > least, name
+    low, high = (mine.metrics[f"rank_auc/{end}"] for end in ("low", "high"))
+    assert 0 < mine.metrics["rank_auc"] - low == pytest.approx(high - mine.metrics["rank_auc"])
+
+
+def test_only_the_samples_that_leak_are_told_apart():
+    audit = judged(group(12, 2.0, seed=3, shifted=HALF))
+    assert line(audit, "mine", "first half").verdict.startswith("distinguishable")
+    assert line(audit, "mine", "second half").verdict.startswith("not distinguished")
+    exposed = audit.exposed["mine"]
+    assert len(exposed) == 10
+    assert all(int(sample.key.removeprefix("key")) < 20 for sample in exposed[:8])
+    assert [s.rank_auc for s in exposed] == sorted((s.rank_auc for s in exposed), reverse=True)
+
+
+def test_p_values_of_strata_are_corrected_for_their_number():
+    audit = judged()
+    for stratum in (s.name for s in STRATA):
+        metrics = line(audit, "mine", stratum).metrics
+        assert metrics["rank_auc/p_holm"] >= metrics["rank_auc/p"]
+    smallest = min((line(audit, "mine", s.name).metrics for s in STRATA), key=lambda m: m["rank_auc/p"])
+    assert smallest["rank_auc/p_holm"] == pytest.approx(min(1, 4 * smallest["rank_auc/p"]))
+
+
+def test_an_audit_that_sees_what_is_not_there_is_void():
+    audit = judged(zero=1.5)
+    assert "never saw the forgotten samples are told apart" in audit.void[0]
+    assert line(audit, "mine").verdict == "void: the audit's controls failed"
+
+
+def test_an_audit_that_does_not_see_the_originals_is_void():
+    audit = judged(ceiling=0.0)
+    assert "are not told from references" in audit.void[0]
+    assert "not told apart" in audit.controls[1]
+
+
+def test_too_few_models_to_see_anything_are_void():
+    audit = judged(models=4)
+    assert "4 models are too few" in audit.void[0]
+
+
+def test_controls_that_were_not_run_are_named():
+    audit = Judge(group(8, seed=1), STRATA).audit("r", [Contender("mine", "method", group(8, seed=2))])
+    assert not audit.void
+    assert [text.split(":")[0] for text in audit.controls] == ["No held-out references", "No originals"]
+    assert "ulira" not in line(audit, "mine").metrics
+    assert not audit.exposed
+
+
+def test_an_exact_method_is_called_so_even_where_it_is_told_apart():
+    assert line(judged(group(12, 2.0, seed=3), exact=True), "mine").verdict == "exact by construction"
+
+
+def test_the_benchmark_tier_adds_distances_beside_their_zero():
+    audit = judged(group(12, 2.0, seed=3), benchmark=True)
+    mine, zero, ceiling = (line(audit, name).metrics for name in ("mine", ZERO, CEILING))
+    assert zero["klom/median"] < mine["klom/median"] < ceiling["klom/median"]
+    assert zero["f"] > mine["f"] > ceiling["f"]
+    assert mine["f/of_null"] == pytest.approx(mine["f"] / zero["f"])
+    assert zero["f/of_null"] == 1
+    assert any("12 models a side" in note for note in audit.notes)
+    assert sum(audit.kloms["mine"].counts) == sum(audit.kloms["mine"].null) == SIZES["forget"]
+    assert "klom/median" not in line(judged(), "mine").metrics
+
+
+def test_retained_samples_are_attacked_as_members_against_unseen_ones():
+    known = group(12, seed=3)
+    known.margins["retain"] += 3
+    mine = line(judged(known), "mine", "retained").metrics
+    assert mine["rmia/auc"] > 0.8
+    assert "ulira" not in mine
+
+
+def test_another_group_of_references_can_be_compared_with():
+    references = group(12, seed=1)
+    contender = Contender(ZERO, "zero", references[6:], against=references[:6])
+    zero = line(Judge(references, STRATA).audit("r", [contender]), ZERO)
+    assert zero.models == 6
+    assert zero.metrics["rank_auc/null"] > 0.6
+
+
+def test_curves_and_histograms_count_every_sample():
+    audit = judged()
+    assert sum(audit.rank_aucs["mine"].counts) == SIZES["forget"]
+    curve = audit.rocs["mine"]
+    assert curve["fpr"] == sorted(curve["fpr"])
+    assert curve["tpr"] == sorted(curve["tpr"])
+    assert (curve["fpr"][-1], curve["tpr"][-1]) == (1.0, 1.0)
+    assert all(math.isfinite(value) for found in audit.lines for value in found.metrics.values())
+
+
+def test_the_same_answers_give_the_same_audit():
+    assert judged() == judged()

@@ -1,0 +1,51 @@
+import logging
+import os
+
+import pytest
+
+from lightning_unlearn.audit.processes import Task, available_processes, run_tasks
+from lightning_unlearn.exceptions import ChainError, RunError
+
+
+def tasks(folder, count=4, **failing):
+    def writes(i):
+        def run():
+            if i in failing.values():
+                raise ChainError(f"task {i} broke")
+            (folder / f"{i}").write_text(str(os.getpid()))
+
+        return run
+
+    return [Task(f"t{i}", 1.0, writes(i), may_fail="may" in failing) for i in range(count)]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_every_task_runs_once_and_in_its_process(tmp_path, processes):
+    assert run_tasks(tasks(tmp_path), processes) == {}
+    pids = {int((tmp_path / f"{i}").read_text()) for i in range(4)}
+    assert (os.getpid() in pids) == (processes == 1)
+    assert len(pids) <= processes
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_failure_is_a_result_or_ends_the_run(tmp_path, processes):
+    assert run_tasks(tasks(tmp_path, may=1), processes) == {"t1": "task 1 broke"}
+    assert len(list(tmp_path.iterdir())) == 3
+    with pytest.raises(ChainError, match="task 1 broke"):
+        run_tasks(tasks(tmp_path, must=1), processes)
+
+
+def test_a_worker_that_dies_is_an_error_with_a_remedy():
+    dies = [Task(f"t{i}", 1.0, lambda: os._exit(9)) for i in range(2)]
+    with pytest.raises(RunError, match="Finished cells are kept"):
+        run_tasks(dies, 2)
+
+
+def test_the_remaining_time_is_said(caplog):
+    with caplog.at_level(logging.INFO):
+        run_tasks([Task("only", 3.0, lambda: None)], 1)
+    assert "only done: 100 %, about 0.00 s left" in caplog.text
+
+
+def test_there_is_a_process():
+    assert 1 <= available_processes() <= (os.cpu_count() or 1)

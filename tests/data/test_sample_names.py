@@ -1,0 +1,70 @@
+import pytest
+
+from lightning_unlearn.data.sample_names import SampleNames
+from lightning_unlearn.exceptions import DataError
+
+HASH = "0123456789abcdef"
+NAMES = SampleNames(["cats/1.png", "cats/2.png", "dogs/1.png", HASH, f"{HASH}#2", f"{HASH}#3", "17"])
+
+
+@pytest.mark.parametrize(
+    ("entries", "expected"),
+    [
+        ([2, 0], [0, 2]),
+        (["2", "0"], [0, 2]),
+        (["cats/1.png"], [0]),
+        (["2.png", "dogs/1.png"], [1, 2]),
+        ([HASH], [3, 4, 5]),
+        ([f"{HASH}#2"], [4]),
+        ([HASH, f"{HASH}#2"], [3, 4, 5]),
+        (["17"], [6]),
+        ([17], [6]),
+    ],
+)
+def test_names_are_resolved(entries, expected):
+    assert NAMES.resolve(entries) == expected
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ([7], r"Index 7 is outside.*0 to 6"),
+        (["-1"], r"Index -1 is outside"),
+        (["1.png"], r"that of 2 samples, 'cats/1.png' and 'dogs/1.png'"),
+        (
+            ["cats/l.png"],
+            r"No training sample.*'cats/l.png'. Correct it; or, where a sample was never in training, remove the line",
+        ),
+        (["Cats\\1.PNG"], r"did you mean 'cats/1.png'\?"),
+        (["cats/1.jpeg"], r"did you mean 'cats/1.png'\?"),
+        (["mice/1.png", "1.png"], r"'mice/1.png'. Correct it.*'1.png' is that of 2 samples"),
+        ([f"x{i}" for i in range(12)], r"'x8', 'x9' and 2 more. Correct them"),
+        ([*range(5, 17), 18, 19, 20], r"Indices 7, 8, .*16 and 3 more are outside"),
+        # An index among keys is no index: 17 is a key here.
+        (["17", "3"], r"No training sample has the key or file name '3'"),
+        (["2.0"], r"No training sample has the key or file name '2.0'"),
+        (["True"], "No training sample"),
+        (["/etc/cats/1.png"], "did you mean 'cats/1.png'"),
+    ],
+)
+def test_wrong_names_are_refused(entries, message):
+    with pytest.raises(DataError, match=message):
+        NAMES.resolve(entries)
+
+
+@pytest.mark.parametrize(
+    ("entries", "expected", "merged"),
+    [([1, 1], [1], 1), (["cats/2.png", "2.png"], [1], 1), ([HASH, HASH], [3, 4, 5], 1), ([HASH, f"{HASH}#2"], [3, 4, 5], 0)],
+)
+def test_a_sample_that_is_named_twice_counts_once(entries, expected, merged):
+    names = SampleNames(NAMES.keys)
+    assert names.resolve(entries) == expected
+    assert names.merged == merged
+
+
+def test_a_bare_hash_names_copies_also_where_the_first_is_gone():
+    assert SampleNames([f"{HASH}#2", "fedcba9876543210"]).resolve([HASH]) == [0]
+
+
+def test_only_content_keys_have_copies():
+    assert SampleNames(["shot", "shot#2"]).resolve(["shot"]) == [0]

@@ -1,0 +1,105 @@
+"""What makes figures worth little is said, and only then."""
+
+import re
+
+import pytest
+import torch
+from helpers import sgd, untrained
+
+from lightning_unlearn.cautions import loss_of_retained, of_original, of_reference, of_relearning, of_split
+from lightning_unlearn.checkpoint import save_weights
+from lightning_unlearn.data.datasets import Digits
+from lightning_unlearn.exceptions import CheckpointError
+from lightning_unlearn.loading import load_references
+from lightning_unlearn.panel import Panel, new_report, request_of
+from lightning_unlearn.stages import FineTune, NormDecay
+
+
+def saved(folder, model, split=None):
+    save_weights(folder / "model.ckpt", model.state_dict(), {})
+    if split is not None:
+        split.save(folder / "split.json")
+    return str(folder / "model.ckpt")
+
+
+@pytest.mark.parametrize(
+    ("retain", "unseen", "message"),
+    [
+        (9.8, 10.2, "is right on 9.8 % of the retained samples.*grey 8x8, minus mean 0.3"),
+        (75.0, 74.0, "no better than unseen ones"),
+        (75.0, 70.0, None),
+        (99.0, 99.0, None),
+        (99.0, None, None),
+    ],
+)
+def test_an_original_that_does_not_know_its_data(make_data, retain, unseen, message):
+    metrics = {"retain/acc": retain} | ({} if unseen is None else {"unseen/acc": unseen})
+    found = of_original(metrics, make_data())
+    assert len(found) == (message is not None)
+    if message is not None:
+        assert re.search(message, found[0])
+
+
+def test_unseen_samples_that_may_have_been_trained_on(make_data, tmp_path, fresh):
+    data = make_data(unseen=30)
+    data.use_split_of(None)
+    assert of_split(data) == []
+    data.use_split_of(tmp_path / "foreign.ckpt")
+    assert "unseen is 30 and no split.json" in of_split(data)[0]
+    assert of_split(data)[0] in new_report("evaluate", Panel(fresh, data, "untrain", request_of(data))).warnings
+    data.saved_split().save(tmp_path / "split.json")
+    data.use_split_of(tmp_path / "ours.ckpt", forgotten_is_removed=False)
+    assert of_split(data) == []
+    for unseen in (None, 0):
+        data = make_data(unseen=unseen)
+        data.use_split_of(tmp_path / "elsewhere" / "foreign.ckpt")
+        assert of_split(data) == []
+
+
+def test_references_that_are_none(make_data, tmp_path, trained):
+    data = make_data()
+    twin = saved(tmp_path / "twin", trained)
+    with pytest.raises(CheckpointError, match="holds the weights of the model itself"):
+        load_references(trained, [twin], data)
+    with pytest.raises(CheckpointError, match="holds the weights of the original"):
+        load_references(untrained(), [twin], data, trained)
+    other = saved(tmp_path / "other", untrained(), data.saved_split())
+    with pytest.raises(CheckpointError, match=f"holds the weights of {other}"):
+        load_references(trained, [other, other], data)
+    references, cautions = load_references(trained, [other], data)
+    assert len(references) == 1
+    assert cautions == []
+
+
+def test_references_of_unknown_or_other_training_sets(make_data, tmp_path, trained):
+    data = make_data(unseen=0)
+    path = saved(tmp_path / "known", trained, make_data(unseen=0).saved_split())
+    assert of_reference(path, data) == []
+    assert "Nothing says what" in of_reference(saved(tmp_path / "unknown", trained), data)[0]
+    less = make_data(unseen=30)
+    path = saved(tmp_path / "less", trained, less.saved_split())
+    kept = len(set(less.saved_split().retain) & set(data.saved_split().retain))
+    assert f"was trained on {kept} of the 270 retained samples" in of_reference(path, data)[0]
+
+
+def test_thresholds():
+    assert loss_of_retained(0.99, 0.95) == []
+    assert "fell by 6.0 points, from 99.0 to 93.0 %" in loss_of_retained(0.99, 0.93)[0]
+    assert of_relearning(0.99, 0.95) == []
+    assert "by 9.0 points, to 90.0 %" in of_relearning(0.99, 0.90)[0]
+
+
+def test_a_wrecked_model_and_a_useless_relearning_are_noted(trained, make_data, make_trainer, monkeypatch):
+    # A rate that suits no network: the accuracy falls, the loss stays finite.
+    monkeypatch.setattr("lightning_unlearn.evaluation._relearning_optimizer", lambda params: torch.optim.SGD(params, lr=1.0))
+    report = make_trainer().unlearn(trained, make_data(), [NormDecay(0.01)], relearn_epochs=1)
+    method = next(row for row in report.rows if row.role == "method")
+    assert any("Retain accuracy fell by" in note for note in method.notes)
+    assert any("the relearn figures say nothing" in note for note in method.notes)
+
+
+def test_another_normalisation_is_noticed_before_the_method_runs(trained, make_trainer, make_data, caplog):
+    wrong = Digits(test_size=100, train_size=300, mean=-3.0, std=0.1)
+    report = make_trainer().unlearn(trained, make_data(wrong), [FineTune(max_epochs=1, optimizer=sgd(1e-4))], relearn_epochs=0)
+    assert "of the retained samples, which it was trained on" in report.warnings[0]
+    assert report.warnings[0] in caplog.text
