@@ -14,6 +14,7 @@ from torch import nn
 
 from lightning_unlearn.artifacts import Artifacts
 from lightning_unlearn.callbacks.guard_finite import GuardFinite
+from lightning_unlearn.callbacks.keep_pruned import KeepPruned
 from lightning_unlearn.callbacks.rank_statistics import RankStatistics
 from lightning_unlearn.callbacks.seed_each_step import SeedEachStep
 from lightning_unlearn.checkpoint import AtomicCheckpointIO
@@ -187,7 +188,7 @@ def run_stage(
         stage.bind(model, artifacts)
         try:
             epochs, steps = stage.length(data)
-            links = [SeedEachStep(), GuardFinite(), RankStatistics()]
+            links = [SeedEachStep(), GuardFinite(), RankStatistics(), KeepPruned()]
             with quiet():
                 trainer = fresh(max_epochs=epochs, max_steps=steps, callbacks=links)
                 stage.attach(trainer)

@@ -18,7 +18,7 @@ from lightning_unlearn.classifier import Classifier
 from lightning_unlearn.data.batch import Batch
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.exceptions import ChainError, RunError
-from lightning_unlearn.functional.ensemble import How, seconds_per_step, stack, valid_ways
+from lightning_unlearn.functional.ensemble import How, fastest, stack
 from lightning_unlearn.schedule import build_optimizer, with_schedule
 from lightning_unlearn.stages.base import UnlearningStage
 from lightning_unlearn.stages.cached import CachedStage
@@ -114,6 +114,8 @@ def _run_together(
     first = stages[0]
     name = type(first).__name__
     _check_stages(stages)
+    if any("pruned" in left for left in artifacts):
+        raise _CannotShareAFitError("each model has pruned weights of its own")
     begin = time.perf_counter()
     before = data.serve(first.view, first.batch_size, first.forget_batch_size, f"{position}/{name}", seeds=seeds)
     with ExitStack() as undo:
@@ -234,8 +236,7 @@ def _fastest(networks: Sequence[nn.Module], example: Tensor) -> How:
         f"{networks[0]} {flags} {[m.training for m in networks[0].modules()]} {len(networks)} {example.shape} {example.device}"
     )
     if key not in _FASTEST:
-        seconds = {how: seconds_per_step(networks, example, how) for how in valid_ways(networks, example)}
-        _FASTEST[key] = min(seconds, key=lambda how: seconds[how])
+        _FASTEST[key] = fastest(networks, example)
     return _FASTEST[key]
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from lightning_unlearn.data.batch import Batch
 from lightning_unlearn.data.loaders import EvaluationLoader
 
-__all__ = ["collect", "sum_over_ranks"]
+__all__ = ["collect", "gather_rows", "sum_over_ranks"]
 
 
 def sum_over_ranks(value: Tensor, trainer: Trainer) -> Tensor:
@@ -23,6 +23,26 @@ def sum_over_ranks(value: Tensor, trainer: Trainer) -> Tensor:
         The same shape.
     """
     return value if trainer.world_size == 1 else trainer.strategy.reduce(value, reduce_op="sum")
+
+
+def gather_rows(rows: Tensor, total: int, trainer: Trainer) -> Tensor:
+    """Rows of one batch from all ranks, in the order of the ranks: for losses that couple the samples of a batch.
+
+    Args:
+        rows: This rank's part of the batch, (b, ...), as `tensor_split` cut it.
+        total: Samples of the batch on all ranks; 0 where this is the whole batch.
+        trainer: Knows the ranks.
+
+    Returns:
+        (total, ...), detached, the same on every rank.
+    """
+    if trainer.world_size == 1:
+        return rows.detach()
+    share, more = divmod(total, trainer.world_size)
+    begin = trainer.global_rank * share + min(trainer.global_rank, more)
+    whole = rows.new_zeros((total, *rows.shape[1:]))
+    whole[begin : begin + len(rows)] = rows.detach()
+    return sum_over_ranks(whole, trainer)
 
 
 def collect(forward: Callable[[Batch], Tensor], loader: EvaluationLoader, index: Tensor, trainer: Trainer) -> Tensor:

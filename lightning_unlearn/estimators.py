@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_unlearn.exceptions import ChainError
-from lightning_unlearn.functional.calibration import neighbour_votes
 from lightning_unlearn.functional.anatomy import head_name
+from lightning_unlearn.functional.calibration import neighbour_votes
 from lightning_unlearn.random import generator
 
 __all__ = ["Copies", "Estimator", "Neighbours"]

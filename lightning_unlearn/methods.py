@@ -102,4 +102,5 @@ def _first_line(message: str, stages: object) -> str:
 
 def _arguments(kind: type) -> set[str]:
     """Names that a constructor takes, through its base classes too."""
-    return {name for base in kind.__mro__ if "__init__" in vars(base) for name in inspect.signature(base.__init__).parameters}
+    makers = [vars(base)["__init__"] for base in kind.__mro__ if "__init__" in vars(base)]
+    return {name for make in makers for name in inspect.signature(make).parameters}

@@ -35,14 +35,15 @@ def build_optimizer(factory: Callable[..., Optimizer], parameters: Iterable[nn.P
         raise ConfigError(f"The optimizer refuses its settings: {error}. Change them in `optimizer`.") from error
 
 
-def build_schedule(optimizer: Optimizer, schedule: Schedule, steps: int) -> LRScheduler | None:
+def build_schedule(optimizer: Optimizer, schedule: Schedule, steps: int, floor: float = 0.0) -> LRScheduler | None:
     """A schedule stepped once a step.
 
     Args:
         optimizer: The optimiser; its learning rate is the highest of the schedule.
-        schedule: `constant`; `cosine` (to zero); `one_cycle` (torch's OneCycleLR, Smith and Topin 2019: up from a 25th over
-            30 % of the steps, down to nearly zero, momentum cycled between 0.95 and 0.85).
+        schedule: `constant`; `cosine` (to the floor); `one_cycle` (torch's OneCycleLR, Smith and Topin 2019: up from a
+            25th over 30 % of the steps, down to nearly zero, momentum cycled between 0.95 and 0.85).
         steps: Steps of the whole fit.
+        floor: Learning rate at which a cosine ends.
 
     Returns:
         The scheduler; None where the rate is constant.
@@ -52,7 +53,7 @@ def build_schedule(optimizer: Optimizer, schedule: Schedule, steps: int) -> LRSc
     # A fit of no step still builds its schedule.
     steps = max(1, steps)
     if schedule == "cosine":
-        return CosineAnnealingLR(optimizer, T_max=steps)
+        return CosineAnnealingLR(optimizer, T_max=steps, eta_min=floor)
     rates = [group["lr"] for group in optimizer.param_groups]
     # Some optimisers, such as Adagrad, have no momentum to cycle.
     cycled = bool({"momentum", "betas"} & set(optimizer.defaults))

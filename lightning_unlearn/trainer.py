@@ -280,9 +280,6 @@ class UnlearningTrainer(FreshTrainer):
 
         Returns:
             The report.
-
-        Raises:
-            ConfigError: The Trainer has no `max_epochs`.
         """
         max_epochs, recipe = self._training()
         if tier == "screen":

@@ -13,3 +13,21 @@ def untrained(network="SmallCNN"):
     """A small network for the digits."""
     arguments = {"SmallCNN": {"widths": [8, 16], "hidden": 32}, "ResNet": {"width": 4}}[network]
     return Classifier(network, 10, 1, image_size=8, network_args=arguments, optimizer=sgd(0.1, momentum=0.9))
+
+
+def steps(data, stage, epoch, position=0):
+    """Batches by part of an epoch as a stage at this place of a chain was served them, for plain loops beside it."""
+    data.serve(stage.view, stage.batch_size, stage.forget_batch_size, f"{position}/{type(stage).__name__}")
+    for pieces in data.plan.steps(epoch):
+        batches = {}
+        for name, piece in pieces.items():
+            maker = data.evaluation_loader("train", piece.index).maker
+            batches[name] = maker.make(next(iter(maker.read([[piece.index]])))[0], piece, augment=False)
+        yield batches
+
+
+def assert_same(model, expected, rtol=1e-4, atol=1e-6):
+    """Weights and buffers of two networks agree."""
+    other = expected.state_dict()
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, other[name], rtol=rtol, atol=atol, msg=lambda text, name=name: f"{name}: {text}")

@@ -162,7 +162,7 @@ def test_an_existing_folder_is_kept_unless_allowed(tmp_path):
     export(SmallCNN(num_classes=5), folder, **own)
     (folder / "notes.txt").write_text("mine")
     before = (folder / "model.safetensors").read_bytes()
-    with pytest.raises(ConfigError, match=r"m is not empty; nothing was written\. Give a new folder, or allow"):
+    with pytest.raises(ConfigError, match=r"m is not empty; nothing was written\. Give a new folder, or --overwrite"):
         export(SmallCNN(num_classes=5), folder, **own)
     assert (folder / "model.safetensors").read_bytes() == before
     export(

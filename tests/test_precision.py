@@ -18,18 +18,37 @@ ESTIMATE = {"estimators": [Copies(2, (1,)), Neighbours(3)], "unseen_samples": 20
 MASK = {"max_epochs": 10, "penalty": 1e-4}
 END = {"parameters": ParameterSelector(parts=["last_stage", "head"])}
 CHAINS = {
+    "BadTeacher": lambda: [stages.BadTeacher(max_epochs=2)],
+    "ContrastiveRounds": lambda: [stages.ContrastiveRounds()],
+    "DistilOriginal": lambda: [stages.KeepWeights(), stages.ResetLayers(last_blocks=1), stages.DistilOriginal()],
     "EstimateUnseen": lambda: [stages.EstimateUnseen(**ESTIMATE)],
     "FineTune": lambda: [stages.FineTune(optimizer=sgd(0.05))],
     "FineTune, cached": lambda: [stages.FineTune(optimizer=sgd(0.05), cache=True, **END)],
+    "FisherForgetting": lambda: [stages.FisherForgetting(samples=20, kind="model_mc")],
     "FisherNoise": lambda: [stages.FisherNoise(samples=50)],
     "GaussianNoise": lambda: [stages.GaussianNoise(0.1)],
     "GradientAscent": lambda: [stages.GradientAscent()],
     "ImitateUnseen": lambda: [stages.EstimateUnseen(**ESTIMATE), stages.ImitateUnseen(max_steps=4)],
     "ImitateUnseen, cached": lambda: [stages.EstimateUnseen(**ESTIMATE), stages.ImitateUnseen(max_steps=4, cache=True, **END)],
+    "Influence": lambda: [stages.Influence(samples=20, **END)],
+    "KLToUniform": lambda: [stages.KLToUniform()],
+    "KeepWeights": lambda: [stages.KeepWeights()],
+    "L1Sparse": lambda: [stages.L1Sparse(max_epochs=2, optimizer=sgd(0.05))],
+    "MagnitudePrune": lambda: [stages.MagnitudePrune(0.8), stages.FineTune(optimizer=sgd(0.05))],
     "MaskLearning": lambda: [stages.MaskLearning(**MASK)],
+    "NegGradPlus": lambda: [stages.NegGradPlus()],
     "NormDecay": lambda: [stages.MaskLearning(exclusive=True, **MASK), stages.NormDecay(0.5)],
+    "RandomLabel": lambda: [stages.RandomLabel()],
+    "Relabel": lambda: [stages.EstimateUnseen(**ESTIMATE), stages.Relabel(max_steps=4)],
+    "RepairReset": lambda: [stages.ResetByGradient(), stages.RepairReset(multipliers=[1.0])],
+    "ResetByGradient": lambda: [stages.ResetByGradient()],
     "ResetLayers": lambda: [stages.ResetLayers(last_blocks=1)],
     "Retrain": lambda: [stages.Retrain(max_epochs=1, optimizer=sgd(0.05))],
+    "SaliencyMask": lambda: [stages.SaliencyMask()],
+    "SalientRandomLabel": lambda: [stages.SaliencyMask(), stages.SalientRandomLabel(rounds=1, optimizer=sgd(0.05))],
+    "Scrub": lambda: [stages.Scrub()],
+    "SelectiveDampening": lambda: [stages.SelectiveDampening(alpha=2.0)],
+    "SynFlowPrune": lambda: [stages.SynFlowPrune(0.8, rounds=5)],
 }
 
 

@@ -134,9 +134,6 @@ def answers_of(
 
     Returns:
         One row per model.
-
-    Raises:
-        DataError: A model gives logits that are not finite.
     """
     with quiet():
         trainer = fresh(evaluation=True)

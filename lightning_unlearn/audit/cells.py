@@ -152,7 +152,7 @@ class Cells:
         """Models that never saw D_f, after the same method forgot as many of their own samples."""
         models = self._trained("held_out", cell.seeds)
         results = self._unlearn(cell, models, self._without_forgotten(cell.seeds[0]))
-        others = {part: index for part, index in self.samples.items() if part != "retain"}
+        others: dict[Part, Tensor] = {part: index for part, index in self.samples.items() if part != "retain"}
         return answers_of(self.fresh, models, self.data, others).with_costs(_costs(results))
 
     def _asked(self, cell: Cell, models: Sequence[LightningModule]) -> Answers:

@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_unlearn.audit.answers import Answers, audited_samples
 from lightning_unlearn.audit.cells import CHUNK, asked
 from lightning_unlearn.audit.judging import CEILING, ZERO, Contender, Judge
+from lightning_unlearn.audit.processes import one_thread
 from lightning_unlearn.audit.run import FEWEST_MODELS, AuditTier
 from lightning_unlearn.audit.strata import strata_of
 from lightning_unlearn.chain import TrainerFactory
@@ -45,8 +46,8 @@ def check_lists(tier: str, of_screen: Mapping[str, str | None], of_audit: Mappin
         raise ConfigError(f"--{foreign[0]} was given, which belongs to an audit of many models. Add --tier audit.")
     if foreign:
         raise ConfigError(
-            f"--{foreign[0]} was given, which belongs to the tier screen; an audit takes lists. Give --unlearned, --references, "
-            "and where you have them --originals and --held_out."
+            f"--{foreign[0]} was given, which belongs to the tier screen; an audit takes lists. Give --unlearned, "
+            "--references, and where you have them --originals and --held_out."
         )
 
 
@@ -149,7 +150,8 @@ def audit_given(
     report = new_report("audit", Panel(fresh, data, goal, request_of(data), 0))
     report.tier = tier
     report.title = f"{data.dataset.name}: {len(paths['unlearned'])} unlearned models, {report.requests[0].name}"
-    report.audits = [_judged(of, data, samples["forget"], report.requests[0].name, tier, relearn_epochs)]
+    with one_thread():
+        report.audits = [_judged(of, data, samples["forget"], report.requests[0].name, tier, relearn_epochs)]
     return report
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from lightning_unlearn.attacks.rank_auc import MeanRankAuc, rank_auc
 from lightning_unlearn.attacks.ulira import MeanUlira
 from lightning_unlearn.audit.answers import Answers
+from lightning_unlearn.audit.controls import p_value, run_controls
 from lightning_unlearn.audit.statistics import compare, membership, membership_scores, pooled_roc
 from lightning_unlearn.audit.strata import Stratum
 from lightning_unlearn.functional.permutation import (
@@ -29,9 +30,6 @@ __all__ = ["CEILING", "PERMUTATIONS", "ZERO", "Contender", "Judge"]
 ZERO, CEILING = "held-out references", "original"
 # The smallest p-value is 1 / (1 + this), which must be below that of the second control.
 PERMUTATIONS = 1999
-# A held-out reference must not be told from the references; one honest audit in a hundred is void by this.
-PASSES_ABOVE = 0.01
-FAILS_BELOW = 0.001
 LEVEL = 0.05
 # Fewer models than this a side, and KLoM and F say little beside their zeros.
 ENOUGH_MODELS = 100
@@ -101,7 +99,7 @@ class Judge:
                  if stratum.part in contender.answers.margins and stratum.part in self.references.margins]  # fmt: skip
         audit = Audit(request, [], [], lines)
         _relate_to_null(audit)
-        self._controls(audit)
+        run_controls(audit)
         for contender in contenders:
             self._verdicts(audit, contender)
         self._figures(audit, contenders, keys, labels)
@@ -185,39 +183,6 @@ class Judge:
         )
         metrics["f/final"] = final_score(metrics["f"], retain, test)
 
-    def _controls(self, audit: Audit) -> None:
-        """The audit must see what is there, and nothing else; otherwise it is void."""
-        for line in audit.of():
-            p, value = line.metrics["rank_auc/p"], number("rank_auc", line.metrics["rank_auc"])
-            if line.role == "zero":
-                held = p > PASSES_ABOVE
-                audit.controls.append(
-                    f"Held-out references against references: rank AUC {value}, p = {_p(p)}; "
-                    + ("not told apart, as it must be." if held else "told apart.")
-                )
-                if not held:
-                    audit.void.append(
-                        f"Two groups of models that never saw the forgotten samples are told apart (p = {_p(p)}, must be "
-                        f"above {PASSES_ABOVE:g}): they differ by more than their seeds, or this is the one audit in a hundred."
-                    )
-            if line.role == "ceiling":
-                held = p < FAILS_BELOW
-                audit.controls.append(
-                    f"Originals against references: rank AUC {value}, p = {_p(p)}; "
-                    + ("told apart, as it must be." if held else "not told apart.")
-                )
-                if not held:
-                    audit.void.append(
-                        f"The originals, which were trained on the forgotten samples, are not told from references "
-                        f"(p = {_p(p)}, must be below {FAILS_BELOW:g}): there is nothing to forget, or {line.models} models "
-                        "are too few to see it."
-                    )
-        roles = {line.role for line in audit.lines}
-        if "zero" not in roles:
-            audit.controls.append("No held-out references: that two groups of references pass was not checked.")
-        if "ceiling" not in roles:
-            audit.controls.append("No originals: whether this audit would notice that nothing was forgotten is not known.")
-
     def _verdicts(self, audit: Audit, contender: Contender) -> None:
         lines = [line for line in audit.lines if line.method == contender.name]
         if contender.role != "method":
@@ -230,7 +195,7 @@ class Judge:
             elif audit.void:
                 line.verdict = "void: the audit's controls failed"
             elif p < LEVEL:
-                line.verdict = f"distinguishable from retraining (p = {_p(p)}; rank AUC {value}, zero {zero})"
+                line.verdict = f"distinguishable from retraining (p = {p_value(p)}; rank AUC {value}, zero {zero})"
             else:
                 shift = self._detectable(contender, line.stratum, len(lines))
                 line.metrics["rank_auc/shift"] = shift.effect
@@ -306,7 +271,3 @@ def _shift(shift: DetectableShift) -> str:
     if not math.isfinite(shift.deviations):
         return "none, there are too few models"
     return f"{shift.deviations:.2g} standard deviations of every margin, which move the rank AUC by {shift.effect:.2g}"
-
-
-def _p(p: float) -> str:
-    return f"{p:.2g}"

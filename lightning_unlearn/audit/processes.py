@@ -1,11 +1,12 @@
 """Independent tasks over the cores of this machine, with the remaining time."""
 
+import contextlib
 import logging
 import multiprocessing
 import os
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import torch
 from lightning_unlearn.exceptions import RunError, UnlearnError
 from lightning_unlearn.report.labels import seconds
 
-__all__ = ["Task", "available_processes", "run_tasks"]
+__all__ = ["Task", "available_processes", "one_thread", "run_tasks"]
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def available_processes() -> int:
     Returns:
         At least 1.
     """
-    if "fork" not in multiprocessing.get_all_start_methods() or torch.cuda.is_initialized():
+    if "fork" not in multiprocessing.get_all_start_methods() or torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # missing in torch's annotations
         return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -102,6 +103,21 @@ def run_tasks(tasks: Sequence[Task], processes: int, quiet: bool = False) -> dic
     finally:
         _tasks = ()
     return failed
+
+
+@contextlib.contextmanager
+def one_thread() -> Generator[None]:
+    """Let torch use one thread: on many small tensors more threads only wait for each other.
+
+    Yields:
+        Nothing.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _one_thread() -> None:

@@ -10,13 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 
 from lightning_unlearn.audit.answers import Answers
 from lightning_unlearn.audit.cells import CHUNK, Cell, Cells, Group, seeds_of
+from lightning_unlearn.audit.cost import expected_passes, seconds_per_pass
 from lightning_unlearn.audit.judging import CEILING, ZERO, Contender, Judge
-from lightning_unlearn.audit.processes import Task, available_processes, run_tasks
+from lightning_unlearn.audit.processes import Task, available_processes, one_thread, run_tasks
 from lightning_unlearn.audit.strata import strata_of
 from lightning_unlearn.bank import Bank, Recipe
 from lightning_unlearn.bank_many import train_missing
@@ -25,7 +25,7 @@ from lightning_unlearn.chain import TrainerFactory
 from lightning_unlearn.classifier import untrained_copy
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.forget import ForgetRule
-from lightning_unlearn.data.views import TWO_PARTS, View
+from lightning_unlearn.data.views import View
 from lightning_unlearn.exceptions import ConfigError
 from lightning_unlearn.files import write_text_atomic
 from lightning_unlearn.methods import Method
@@ -37,7 +37,6 @@ from lightning_unlearn.report.decode import decode, encode
 from lightning_unlearn.report.labels import seconds
 from lightning_unlearn.report.schema import Report
 from lightning_unlearn.report.writing import save_report
-from lightning_unlearn.stages.base import UnlearningStage
 from lightning_unlearn.training import quiet
 
 __all__ = ["FEWEST_MODELS", "AuditTier", "audit", "check_audit"]
@@ -138,7 +137,8 @@ class _Runner:
             return decode(Audit, json.loads(record.read_text()), "audit")
         failed = self._run_cells([cell for of_group in cells.values() for cell in of_group])
         begin = time.perf_counter()
-        result = self._judge(cells, methods, failed)
+        with one_thread():
+            result = self._judge(cells, methods, failed)
         log.info("%s: judged in %s", self.panel.request.name, seconds(time.perf_counter() - begin))
         if not failed:
             write_text_atomic(record, json.dumps(encode(result)))
@@ -170,7 +170,7 @@ class _Runner:
         self._train(missing)
         tasks = [self._task(cell) for cell in missing]
         runs = sum(len(cell.seeds) for cell in missing if cell.build is not None)
-        expected = sum(task.work for task in tasks) * self._seconds_per_pass() / self.processes
+        expected = sum(task.work for task in tasks) * seconds_per_pass(self.cells.recipe, self.cells.data) / self.processes
         log.info(
             "%s: %d models to unlearn, over %d process%s; about %s",
             self.panel.request.name, runs, self.processes, "es" * (self.processes > 1), seconds(expected),
@@ -195,20 +195,8 @@ class _Runner:
         if cell.group != "shadow":
             passes += 3.0 * self.cells.relearn_epochs * len(data.part("retain")[1])
         if cell.build is not None:
-            passes += sum(_expected_passes(stage, data) for stage in cell.build())
+            passes += sum(expected_passes(stage, data) for stage in cell.build())
         return Task(cell.name, passes * len(cell.seeds), partial(self.cells.run, cell), may_fail=cell.build is not None)
-
-    def _seconds_per_pass(self) -> float:
-        """A few training steps, by the clock."""
-        data = self.cells.data
-        model = self.cells.recipe.build(0)
-        batch = next(iter(data.evaluation_loader("retain", data.part("retain")[1][: data.batch_size])))
-        begin = time.perf_counter()
-        steps = 0
-        while steps < 3 or time.perf_counter() - begin < 0.1:
-            F.cross_entropy(model(batch.input), batch.target).backward()  # type: ignore[no-untyped-call]
-            steps += 1
-        return (time.perf_counter() - begin) / (3 * steps * len(batch.target))
 
     def _judge(
         self, cells: Mapping[tuple[Group, str], Sequence[Cell]], methods: Mapping[str, Method], failed: Mapping[str, str]
@@ -247,22 +235,6 @@ class _Runner:
             "time/unlearn_s": float(unlearned.costs["seconds"].mean()),
             "cost/share": float(unlearned.costs["work"].mean()) / retraining,
         }
-
-
-def _expected_passes(stage: UnlearningStage, data: UnlearningDataModule) -> float:
-    """About what a stage will cost, in image passes."""
-    forget, retain = (len(data.part(part)[1]) for part in ("forget", "retain"))
-    try:
-        epochs, steps = stage.length(data)
-    except (AttributeError, KeyError):
-        # Its length follows from what an earlier stage leaves.
-        epochs, steps = 3, -1
-    if steps > 0:
-        sizes = (stage.batch_size or data.batch_size), (stage.forget_batch_size or data.serving.forget_batch_size)
-        images = steps * (sum(sizes) if stage.view in TWO_PARTS else sizes[0])
-    else:
-        images = epochs * (forget if stage.view == "forget" else retain)
-    return max(3.0 * images, retain)
 
 
 def check_audit(fresh: TrainerFactory, models: int, processes: int | None, seeds: Sequence[int] | None = None) -> int:

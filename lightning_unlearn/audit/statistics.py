@@ -107,5 +107,5 @@ def pooled_roc(members: Tensor, others: Tensor) -> dict[str, list[float]]:
     """
     curve = roc(members.flatten(), others.flatten())
     wanted = torch.logspace(math.log10(1 / others.numel()), 0, _POINTS, dtype=torch.float64)
-    at = (torch.searchsorted(curve.fpr, wanted, right=True) - 1).unique()
+    at: Tensor = (torch.searchsorted(curve.fpr, wanted, right=True) - 1).unique()  # type: ignore[no-untyped-call]  # torch's
     return {"fpr": curve.fpr[at].tolist(), "tpr": curve.tpr[at].tolist()}

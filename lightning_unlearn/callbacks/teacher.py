@@ -48,13 +48,16 @@ class Teacher(Callback):
         artifacts: Where an earlier stage left the artifact `original`, the teacher has those weights; else those that the
             network has now.
         part: The part of the data that it is asked about.
+        once: Whether its logits of the whole part are computed once where they can be; False where a stage asks about few of
+            the samples.
     """
 
-    def __init__(self, classifier: nn.Module, artifacts: Artifacts, part: Part = "train") -> None:
+    def __init__(self, classifier: nn.Module, artifacts: Artifacts, part: Part = "train", once: bool = True) -> None:
         self.network = copy.deepcopy(classifier).eval().requires_grad_(False)
         if "original" in artifacts:
             self.network.load_state_dict(artifacts["original"])
         self.part = part
+        self.once = once
         self._table: Tensor | None = None
         self._position = torch.empty(0)
 
@@ -78,7 +81,7 @@ class Teacher(Callback):
         assert isinstance(data, UnlearningDataModule)
         self.network = trainer.precision_plugin.convert_module(self.network).to(pl_module.device)
         cast(_Worker, pl_module).work.watch(self.network)
-        if data.augmentation is not None:
+        if data.augmentation is not None or not self.once:
             return
         loader = data.evaluation_loader(self.part)
         self._table = collect(self._wide, loader, loader.index, trainer)

@@ -30,7 +30,6 @@ _NO_SUBCLASS = re.compile(
 )
 _ALTERNATIVES = re.compile(r".*Errors: - (.+?) Given value type: .*?Given value: (.+?)(?= - Expected a |$)")
 _EXPECTED = re.compile(r"Expected a (?:<class '(?:\w+\.)*(\w+)'>|typing\.Literal\[(.+)\])$")
-_ONE_STAGE = re.compile(r"--stages[.\[]")
 _LONGEST = 300
 _OF_THE_CALL = ("--config", "--name", "--output", "--run", "--resume", "--debug", "--help", "--help.all")
 _REMEDIES = {
@@ -91,11 +90,6 @@ def explain(message: str, parser: ArgumentParser, command: str, call: Call) -> s
         given = found[1].partition("=")[0]
         if not given.startswith("-"):
             return f"{given!r} belongs to no argument. Needed: --name value pairs after {command}."
-        if _ONE_STAGE.match(given):
-            return (
-                f"{given}: single stages have no argument on the command line. What works: print the method with "
-                "--print_config, or copy its file, change `stages` in it, and give it with -c."
-            )
         return f"{command} has no argument {given}.{_near_key(given, known)}"
     if found := _NO_SUBCLASS.search(text):
         given, base = found[1] or found[4] or (classes[-1] if classes else "the class"), found[2] or found[3]

@@ -1,7 +1,6 @@
 """Lightning's command line with the verbs of unlearning, layered configs and run folders."""
 
 import inspect
-import json
 import logging
 import sys
 from pathlib import Path
@@ -27,6 +26,7 @@ from lightning_unlearn.cli.known_classes import import_known_classes
 from lightning_unlearn.cli.names import hint
 from lightning_unlearn.cli.rule_watch import RuleWatch
 from lightning_unlearn.cli.run_folder import CONFIG, RunFolder
+from lightning_unlearn.cli.typed import as_list, list_arguments, refuse_single_stage
 from lightning_unlearn.cli.verbs import VERBS
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.exceptions import ConfigError, UnlearnError
@@ -75,10 +75,6 @@ def trainer_commands() -> dict[str, frozenset[str]]:
 _REFUSALS = (TypeError, ValueError, ImportError, FileNotFoundError, MisconfigurationException)
 # Lightning's own verbs get --checkpoint from here; those of unlearning have it in their signature.
 _LOADING = ("fit", "validate", "test", "predict")
-
-
-def _as_list(value: str) -> str:
-    return value if value.startswith(("[", "null")) else json.dumps([int(value) if value.isdecimal() else value])
 
 
 class UnlearningCLI(LightningCLI):
@@ -167,7 +163,7 @@ class UnlearningCLI(LightningCLI):
         tokens = ([] if earlier is None else ["--config", str(Path(earlier) / CONFIG)]) + self.call.arguments
         arguments: list[str] = []
         method: str | None = None
-        watch = RuleWatch()
+        watch, lists = RuleWatch(), list_arguments(self.command)
         for i, token in enumerate(tokens):
             before = tokens[i - 1] if i else ""
             if i and tokens[i - 1] == "--config":
@@ -179,9 +175,7 @@ class UnlearningCLI(LightningCLI):
                     near = hint(unknown[0], commands[self.command])
                     raise ConfigError(f"{self.command} has no argument {unknown[0]!r}, which {find_config(token)} gives.{near}")
                 watch.layer(token, layer)
-                for name in self._lists:
-                    if isinstance(layer.get(name[2:]), str | int):
-                        layer[name[2:]] = [layer[name[2:]]]
+                layer |= {name: [layer[name]] for name in lists if isinstance(layer.get(name), str | int)}
                 model = layer.get("model")
                 inner = model.get("init_args") if isinstance(model, dict) else None
                 self._given.update({n: inner[n] for n in _OF_THE_DATA if isinstance(inner, dict) and n in inner})
@@ -190,24 +184,19 @@ class UnlearningCLI(LightningCLI):
                     method = Path(token).stem
             else:
                 option, _, value = token.partition("=")
+                refuse_single_stage(option)
                 watch.typed(option)
                 linked = option.removeprefix("--model.").removeprefix("init_args.")
                 if option.startswith("--model.") and linked in _OF_THE_DATA:
                     self._given[linked] = value or "".join(tokens[i + 1 : i + 2])
-                if option in self._lists and value:
-                    token = f"{option}={_as_list(value)}"
-                elif before in self._lists:
-                    token = _as_list(token)
+                if value and option[2:] in lists:
+                    token = f"{option}={as_list(value)}"
+                elif before.startswith("--") and before[2:] in lists:
+                    token = as_list(token)
                 arguments.append(token)
         watch.end(self.command)
         # First, so that a `name` in a config counts more.
         return arguments if method is None or self.command != "unlearn" else ["--name", method, *arguments]
-
-    @property
-    def _lists(self) -> set[str]:
-        """Arguments of this command that take a list, for which one value does as well."""
-        parameters = inspect.signature(getattr(UnlearningTrainer, self.command)).parameters.values()
-        return {f"--{p.name}" for p in parameters if str(p.annotation).startswith(("list[str]", "list[int]"))}
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: a checkpoint's stored class and settings must not beat the command line, nor import what it names."""

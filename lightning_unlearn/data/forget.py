@@ -190,7 +190,7 @@ class ListedSamples(ForgetRule):
         if names.merged and not self._said:
             # Once, however often the data are split.
             self._said = True
-            log.info("note: %d entries of %s name a sample again; each is counted once.", names.merged, self.path)
+            log.info("note: %s lists samples twice: %d entries more than samples; each counts once.", self.path, names.merged)
         return _trained_on(samples, candidates, torch.tensor(wanted), f"{self.path} names")
 
     def describe(self) -> str:

@@ -98,7 +98,7 @@ def sharpening_exponent(members: Tensor, member_targets: Tensor, unseen: Tensor,
             low = middle
         else:
             high = middle
-    return middle
+    return float(middle)
 
 
 def _shares(probabilities: Tensor, targets: Tensor, exponent: float = 1.0) -> Tensor:

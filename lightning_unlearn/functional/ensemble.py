@@ -11,7 +11,7 @@ from torch.optim import SGD, Optimizer
 
 from lightning_unlearn.functional.ensemble_forms import FORMS, HOWS, Ensemble, How
 
-__all__ = ["HOWS", "Ensemble", "How", "seconds_per_step", "stack", "valid_ways"]
+__all__ = ["HOWS", "Ensemble", "How", "fastest", "seconds_per_step", "stack", "valid_ways"]
 
 
 def stack(networks: Sequence[nn.Module], example: Tensor | None = None, how: How | None = None) -> Ensemble:
@@ -41,9 +41,24 @@ def stack(networks: Sequence[nn.Module], example: Tensor | None = None, how: How
     if how is None:
         if example is None:
             raise ValueError("stack() needs an example to find the fastest form, or `how`.")
-        seconds = {way: seconds_per_step(networks, example, way) for way in valid_ways(networks, example)}
-        how = min(seconds, key=lambda way: seconds[way])
-    return FORMS[how](networks, how, 4 if example is None else example.dim())
+        form = fastest(networks, example)
+    else:
+        form = how
+    return FORMS[form](networks, form, 4 if example is None else example.dim())
+
+
+def fastest(networks: Sequence[nn.Module], example: Tensor) -> How:
+    """The form that `stack` chooses.
+
+    Args:
+        networks: K networks of one architecture.
+        example: See `stack`.
+
+    Returns:
+        One of `HOWS`.
+    """
+    seconds: dict[How, float] = {how: seconds_per_step(networks, example, how) for how in valid_ways(networks, example)}
+    return min(seconds, key=lambda how: seconds[how])
 
 
 def valid_ways(networks: Sequence[nn.Module], example: Tensor) -> list[How]:

@@ -88,7 +88,10 @@ def final_score(f: float, retain: tuple[float, float], test: tuple[float, float]
 
 
 class ForgettingScore(ModelStatistic):
-    """F of two groups of models; small where they are told apart (test with alternative "less")."""
+    """F of two groups of models; small where they are told apart (test with alternative "less").
+
+    On few samples it takes few values, and ties make its test reject less often than it says: 2.7 % for 5 % on 11 samples.
+    """
 
     def over(self, pooled: Tensor) -> Callable[[Tensor], Tensor]:
         """Sort the models of each sample.

@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal, TypeAlias, TypedDict
 
 from lightning_unlearn.exceptions import ConfigError
 from lightning_unlearn.report.audit_schema import Audit
@@ -209,8 +209,10 @@ class Report:
         Returns:
             CSV, one line per model, and per group and stratum of an audit, a column per metric, stages summed.
         """
-        lines = [(row.role, row.method, row.request, str(row.seed), "", row.settings, row.stages, row.metrics, row.notes)
-                 for row in self.rows]  # fmt: skip
+        lines: list[_Line] = []
+        for row in self.rows:
+            known = (row.role, row.method, row.request, str(row.seed), "", row.settings)
+            lines.append((*known, row.stages, row.metrics, row.notes))
         for audit in self.audits:
             for of in audit.lines:
                 words = [*([of.verdict] if of.verdict else []), *of.notes]
@@ -259,6 +261,10 @@ class Report:
             return decode(cls, plain, "report")
         except ConfigError as error:
             raise ConfigError(f"{file}: {error}") from error
+
+
+# Role, method, request, seed, stratum, settings, stages, metrics, notes.
+_Line: TypeAlias = tuple[str, str, str, str, str, str, list[StageRecord], dict[str, float], list[str]]
 
 
 def _as_dict(value: object) -> dict[str, object]:

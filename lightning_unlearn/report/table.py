@@ -28,6 +28,7 @@ ORDER = ("gap/avg", "forget/acc", "retain/acc", "test/acc", "mia/efficacy", "mia
          "js/forget", "relearn/gap", "cost/share", "time/unlearn_s", "memory/peak_mb")  # fmt: skip
 AUDIT_PRIORITY = ("rank_auc", "ulira", "rmia/auc", "rmia1/auc", "rank_auc/p_holm", "cost/share", "klom/median", "f",
                   "rmia/tpr@1fpr", "test/acc", "forget/acc", "ulira/references", "retain/acc")  # fmt: skip
+LEGEND = ("mia/efficacy", "mia/auc", "forget_unseen/auc", "streisand", "churn", "tow")
 COSTS = ("cost/share", "time/unlearn_s", "memory/peak_mb")
 EXTRA = (*COSTS, "forget_unseen/auc", "streisand", "churn", "tow")
 ASCII = str.maketrans({
@@ -208,7 +209,15 @@ def _after(report: Report) -> list[str]:
     verdicts = [
         f"{plain(line.method)}: {line.verdict}" for audit in report.audits for line in ranked(audit.of()) if line.verdict
     ]
-    return [" ".join(summary(report)), *verdicts, *notes]
+    return [" ".join(summary(report)), *verdicts, *notes, *_legend(report)]
+
+
+def _legend(report: Report) -> list[str]:
+    """Names in the tables of single models that do not speak for themselves, a line each."""
+    if report.kind in ("benchmark", "audit"):
+        return []
+    shown = {key for row in subjects(report) for key, value in row.metrics.items() if math.isfinite(value)}
+    return [f"{metric(key).short}: {metric(key).label}" for key in LEGEND if key in shown]
 
 
 def _lines(report: Report, width: int) -> list[str]:

@@ -57,18 +57,32 @@ class FisherNoise(UnlearningStage):
     ) -> None:
         super().__init__(max_epochs=0, parameters=parameters)
         if scale <= 0 or damping <= 0 or (samples is not None and samples < 1):
-            raise ChainError(f"FisherNoise: scale is {scale}, damping {damping}, samples {samples}; needed: all above 0.")
+            raise ChainError(
+                f"{type(self).__name__}: scale is {scale}, damping {damping}, samples {samples}; needed: all above 0."
+            )
         self.scale = scale
         self.damping = damping
         self.kind: Kind = kind
         self.samples = samples
+        self.per_sample = True
 
     def on_fit_start(self) -> None:
         """Compute the Fisher information on the retained samples, then add the noise."""
-        fisher = mean_fisher(self, "retain", self.samples, self.kind)
+        fisher = mean_fisher(self, "retain", self.samples, self.kind, per_sample=self.per_sample)
         self.artifacts["fisher"] = fisher
         source = generator("fisher noise")
         parameters = dict(self.classifier.named_parameters())
         with torch.no_grad():
             for name in self.selected:
-                fisher_noise(parameters[name], fisher[name], self.scale, self.damping, source)
+                self.perturb(name, parameters[name], fisher[name], source)
+
+    def perturb(self, name: str, weight: Tensor, fisher: Tensor, source: torch.Generator) -> None:
+        """Add noise to a parameter, in place.
+
+        Args:
+            name: Its name.
+            weight: The parameter.
+            fisher: Its Fisher information, the same shape.
+            source: A generator on the CPU, where the noise is drawn.
+        """
+        fisher_noise(weight, fisher, self.scale, self.damping, source)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lightning_unlearn.callbacks.stop_when_broken import StopWhenBroken
 from lightning_unlearn.data.batch import Batch
+from lightning_unlearn.data.views import View
 from lightning_unlearn.stages.base import UnlearningStage
 
 __all__ = ["GradientAscent"]
@@ -28,7 +29,7 @@ class GradientAscent(UnlearningStage):
     Artifacts: none.
     """
 
-    view = "forget"
+    view: View = "forget"
     train_mode = False
 
     def __init__(self, ceiling: float | None = None, max_retain_drop: float | None = 5.0, **kwargs: object) -> None:
@@ -46,9 +47,20 @@ class GradientAscent(UnlearningStage):
             A scalar.
         """
         assert isinstance(batch, Batch)
+        return -self.bounded(self.classifier(batch.input), batch).mean()
+
+    def bounded(self, logits: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy of samples, without a gradient where it is above the ceiling.
+
+        Args:
+            logits: (B, K).
+            batch: The forgotten samples that they belong to.
+
+        Returns:
+            (B,).
+        """
         ceiling = math.log(self.num_classes) if self.ceiling is None else self.ceiling
-        losses = F.cross_entropy(self.classifier(batch.input), batch.target, reduction="none")
-        return -losses.clamp(max=ceiling).mean()
+        return F.cross_entropy(logits, batch.target, reduction="none").clamp(max=ceiling)
 
     def configure_callbacks(self) -> list[Callback]:
         """The chain: the budget on retain accuracy, where there is one."""

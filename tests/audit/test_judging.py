@@ -1,3 +1,4 @@
+import functools
 import math
 import re
 
@@ -20,9 +21,12 @@ STRATA = [
 SHADOW = ("forget", "test", "unseen")
 
 
-def judged(method=None, zero=0.0, ceiling=3.0, models=12, benchmark=False, **kwargs):
-    """An audit of one method, whose group is given, beside a zero and a ceiling."""
-    unlearned = group(models, seed=3) if method is None else method
+@functools.cache
+def judged(shift=0.0, zero=0.0, ceiling=3.0, models=12, benchmark=False, half=False, **kwargs):
+    """An audit of one method that leaves a shift in all forgotten samples, or in half of them, beside zero and ceiling."""
+    unlearned = group(models, shift, seed=3, shifted=HALF if half else None)
+    if kwargs.pop("knows_retained", False):
+        unlearned.margins["retain"] += 3
     contenders = [
         Contender(ZERO, "zero", group(models, zero, seed=2)),
         Contender("mine", "method", unlearned, group(models, seed=5, parts=SHADOW), **kwargs),
@@ -49,7 +53,7 @@ def test_what_does_not_leak_is_not_distinguished_and_the_power_is_said():
 
 
 def test_a_leak_is_distinguished_and_found_by_every_attack():
-    mine = line(judged(group(12, 2.0, seed=3)), "mine")
+    mine = line(judged(2.0), "mine")
     assert mine.verdict.startswith("distinguishable from retraining (p = 0.002; rank AUC 0.9")
     for name, least in (("rank_auc", 0.85), ("ulira", 75), ("ulira/references", 75), ("rmia/auc", 0.75), ("rmia1/auc", 0.7)):
         assert mine.metrics[name] > least, name
@@ -58,7 +62,7 @@ def test_a_leak_is_distinguished_and_found_by_every_attack():
 
 
 def test_only_the_samples_that_leak_are_told_apart():
-    audit = judged(group(12, 2.0, seed=3, shifted=HALF))
+    audit = judged(2.0, half=True)
     assert line(audit, "mine", "first half").verdict.startswith("distinguishable")
     assert line(audit, "mine", "second half").verdict.startswith("not distinguished")
     exposed = audit.exposed["mine"]
@@ -102,11 +106,11 @@ def test_controls_that_were_not_run_are_named():
 
 
 def test_an_exact_method_is_called_so_even_where_it_is_told_apart():
-    assert line(judged(group(12, 2.0, seed=3), exact=True), "mine").verdict == "exact by construction"
+    assert line(judged(2.0, exact=True), "mine").verdict == "exact by construction"
 
 
 def test_the_benchmark_tier_adds_distances_beside_their_zero():
-    audit = judged(group(12, 2.0, seed=3), benchmark=True)
+    audit = judged(2.0, benchmark=True)
     mine, zero, ceiling = (line(audit, name).metrics for name in ("mine", ZERO, CEILING))
     assert zero["klom/median"] < mine["klom/median"] < ceiling["klom/median"]
     assert zero["f"] > mine["f"] > ceiling["f"]
@@ -118,9 +122,7 @@ def test_the_benchmark_tier_adds_distances_beside_their_zero():
 
 
 def test_retained_samples_are_attacked_as_members_against_unseen_ones():
-    known = group(12, seed=3)
-    known.margins["retain"] += 3
-    mine = line(judged(known), "mine", "retained").metrics
+    mine = line(judged(knows_retained=True), "mine", "retained").metrics
     assert mine["rmia/auc"] > 0.8
     assert "ulira" not in mine
 
@@ -144,4 +146,4 @@ def test_curves_and_histograms_count_every_sample():
 
 
 def test_the_same_answers_give_the_same_audit():
-    assert judged() == judged()
+    assert judged.__wrapped__() == judged()

@@ -24,8 +24,8 @@ BAD = {
     "section": ({"dota": {}}, "unlearn has no argument 'dota', which bad.yaml gives. Nearest: 'data'"),
     "data": ({"data": {"batchsize": 3}}, "no argument 'data.batchsize'. Nearest: 'data.batch_size'"),
     "module": (
-        {"data": {"forget": {"class_path": "no.such.Rule"}}},
-        r"there is no no.such.Rule: No module named 'no'. Searched: this folder \(/.*\) and the installed packages",
+        {"data": {"dataset": {"class_path": "no.such.Set"}}},
+        r"there is no no.such.Set: No module named 'no'. Searched: this folder \(/.*\) and the installed packages",
     ),
     "attribute": (
         {"model": {"class_path": "Classifier", "init_args": {"optimizer": {"class_path": "torch.optim.SGDD"}}}},
@@ -53,7 +53,7 @@ TYPED = [
     (["--trainer.accelerator", "tqu"], "accelerator='tqu'"),
     (["--trainer.strategy", "fsdp"], "fsdp"),
     (["--relearn_epochs"], "--relearn_epochs: expected one argument"),
-    (["--stages.0.max_epochs", "1"], "single stages have no argument on the command line. What works: print the method"),
+    (["--stages.0.max_epochs", "1"], "single stages have no argument on the command line. What works: print the whole config"),
     (["--stages[0].max_epochs", "1"], "single stages have no argument on the command line"),
     (["stray"], "'stray' belongs to no argument"),
     (["-c", "method/fine_tun"], "Nearest shipped name: 'method/fine_tune'"),

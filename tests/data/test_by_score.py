@@ -117,7 +117,7 @@ def test_bad_arrays(samples, tmp_path):
         with pytest.raises(DataError, match="needed"):
             select(ByScore(path, count=1), samples)
     np.save(path, np.zeros(N))
-    with pytest.raises(DataError, match="only .csv files have columns"):
+    with pytest.raises(DataError, match=r"only \.csv files have columns"):
         select(ByScore(path, "score", count=1), samples)
     with pytest.raises(DataError, match="scores for only 40"):
         select(ByScore(path, count=41), samples)

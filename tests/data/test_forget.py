@@ -178,4 +178,4 @@ def test_entries_that_name_a_sample_again_are_noted_once(tmp_path, caplog):
     with caplog.at_level("INFO"):
         for _ in range(2):
             assert rule.select(samples, torch.arange(3), 0, ["0"]).indices.tolist() == [1]
-    assert caplog.text.count("1 entries of") == 1
+    assert caplog.text.count("lists samples twice: 1 entries more") == 1

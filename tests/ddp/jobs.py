@@ -52,12 +52,21 @@ def chains(long):
     estimate = {"estimators": [Copies(2, (1,)), Neighbours(3)], "bank_samples": 101, "unseen_samples": 21}
     mask = {"penalty": 1e-4, "batch_size": 3, "optimizer": adam(2e-3), "max_epochs": 5 if long else 1}
     imitate = {"max_steps": 20 if long else 6, "batch_size": 33, "forget_batch_size": 9, "optimizer": sgd(0.05)}
+    turns = {"rounds": 4 if long else 1, "batch_size": 33, "forget_batch_size": 5, "optimizer": sgd(0.01)}
+    push = {"forget_optimizer": sgd(0.01), "forget_schedule": "cosine", "forget_floor": 1e-4}
+    slow = {"optimizer": sgd(0.02)}
+    beside = {"max_steps": 20 if long else 6, "batch_size": 33, "forget_batch_size": 5, **slow}
+    multipliers = [0.3, 1.0, 0.7] if long else [1.0]
     s = shipped
     return {
+        "BadTeacher": lambda: [s.BadTeacher(max_epochs=10 if long else 1, **beside)],
+        "ContrastiveRounds": lambda: [s.ContrastiveRounds(**turns, **push)],
+        "DistilOriginal": lambda: [s.KeepWeights(), s.ResetLayers(last_blocks=1), s.DistilOriginal(**length, **slow)],
         "EstimateUnseen": lambda: [s.EstimateUnseen(**estimate)],
         "FineTune": lambda: [s.FineTune(optimizer=sgd(0.05), schedule="one_cycle", **length)],
         "FineTune, cached": lambda: [s.FineTune(optimizer=sgd(0.05), parameters=end(), cache=True, **length)],
         "FineTune, head": lambda: [s.FineTune(optimizer=sgd(0.05), parameters=head(), cache=False, **length)],
+        "FisherForgetting": lambda: [s.FisherForgetting(samples=51, parameters=end())],
         "FisherNoise": lambda: [s.FisherNoise(samples=101)],
         "FisherNoise, of the model": lambda: [s.FisherNoise(samples=51, kind="model", parameters=end())],
         "FisherNoise, one sample": lambda: [s.FisherNoise(samples=1, parameters=end())],
@@ -65,11 +74,26 @@ def chains(long):
         "GradientAscent": lambda: [s.GradientAscent(max_retain_drop=100.0, **forget)],
         "ImitateUnseen": lambda: [s.EstimateUnseen(**estimate), s.ImitateUnseen(**imitate)],
         "ImitateUnseen, cached": lambda: [s.EstimateUnseen(**estimate), s.ImitateUnseen(parameters=end(), **imitate)],
+        "Influence": lambda: [s.Influence(samples=51, parameters=end())],
+        "KLToUniform": lambda: [s.KLToUniform(optimizer=sgd(0.01), **forget)],
+        "KeepWeights": lambda: [s.KeepWeights()],
+        "L1Sparse": lambda: [s.L1Sparse(optimizer=sgd(0.05), **length)],
+        "MagnitudePrune": lambda: [s.MagnitudePrune(0.8), s.FineTune(optimizer=sgd(0.05), **length)],
         "MaskLearning": lambda: [s.MaskLearning(cache=False, **mask)],
         "MaskLearning, exclusive": lambda: [s.MaskLearning(exclusive=True, forget_batch_size=3, **mask), s.NormDecay(0.4)],
+        "NegGradPlus": lambda: [s.NegGradPlus(max_retain_drop=100.0, **{**beside, "max_epochs": 50})],
         "NormDecay": lambda: [s.MaskLearning(**mask), s.NormDecay(0.3), s.FineTune(optimizer=sgd(0.05), **length)],
+        "RandomLabel": lambda: [s.RandomLabel(**turns)],
+        "Relabel": lambda: [s.EstimateUnseen(**estimate), s.Relabel(**imitate)],
+        "RepairReset": lambda: [s.ResetByGradient(), s.RepairReset(multipliers, **slow)],
+        "ResetByGradient": lambda: [s.ResetByGradient()],
         "ResetLayers": lambda: [s.ResetLayers(last_blocks=1)],
         "Retrain": lambda: [s.Retrain(optimizer=sgd(0.05), max_epochs=4 if long else 1)],
+        "SaliencyMask": lambda: [s.SaliencyMask()],
+        "SalientRandomLabel": lambda: [s.SaliencyMask(), s.SalientRandomLabel(rounds=2 if long else 1, optimizer=sgd(0.05))],
+        "Scrub": lambda: [s.Scrub(temperature=2.0, distil_weight=0.5, **turns)],
+        "SelectiveDampening": lambda: [s.SelectiveDampening(alpha=2.0)],
+        "SynFlowPrune": lambda: [s.SynFlowPrune(0.8, rounds=5)],
     }
 
 
@@ -77,13 +101,20 @@ def chains(long):
 IN_EVAL_MODE = (
     "EstimateUnseen",
     "FineTune, head",
+    "FisherForgetting",
     "FisherNoise",
     "FisherNoise, of the model",
     "GaussianNoise",
     "GradientAscent",
+    "Influence",
+    "KeepWeights",
     "MaskLearning",
     "MaskLearning, exclusive",
+    "ResetByGradient",
     "ResetLayers",
+    "SaliencyMask",
+    "SelectiveDampening",
+    "SynFlowPrune",
 )
 
 

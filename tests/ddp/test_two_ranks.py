@@ -15,9 +15,20 @@ from lightning_unlearn.classifier import Classifier
 
 pytestmark = pytest.mark.ddp
 
+# Stages that leave artifacts alone.
+UNCHANGED = ("EstimateUnseen", "KeepWeights", "MaskLearning", "SaliencyMask")
 BASES = {"AlternatingStage", "CachedStage", "UnlearningStage"}
 # Images that every rank runs through the network to see how it is built, before it takes per-sample gradients.
 PROBE = 14
+# By stage. What looks at no sample of its own rank is done by each: the system of Influence (51 samples forward and backward
+# for each of its two sides, and one that stands for many under `vmap`), and the rounds of SynFlow.
+EXTRA = {
+    "FisherForgetting": PROBE,
+    "FisherNoise": PROBE,
+    "Influence": 51 * 6 + 3,
+    "SelectiveDampening": 2 * PROBE,
+    "SynFlowPrune": 5 * 3,
+}
 OWN_STAGE = '''
 import math
 
@@ -115,11 +126,11 @@ def test_twenty_steps_in_float64(chains, name):
     one, first, second = (found["chains_in_float64"][name] for found in chains)
     assert difference(one["weights"], first["weights"]) <= 1e-8
     assert difference(first["weights"], second["weights"]) == 0
-    assert first["work"] == pytest.approx(one["work"], rel=1e-6, abs=PROBE * name.startswith("FisherNoise"))
+    assert first["work"] == pytest.approx(one["work"], rel=1e-6, abs=EXTRA.get(name.partition(",")[0], 0))
     same_summary(one, first, 1e-6)
     for group, tensors in one["artifacts"].items():
         # Artifacts of a pass over samples are float32.
-        assert difference(tensors, first["artifacts"][group]) <= (0 if group == "mask" else 1e-6)
+        assert difference(tensors, first["artifacts"][group]) <= (0 if group in ("mask", "reset") else 1e-6)
         assert difference(first["artifacts"][group], second["artifacts"][group]) == 0
 
 
@@ -141,7 +152,7 @@ def test_an_epoch_in_float32(chains, name):
     one, first, second = (found["chains_in_float32"][name] for found in chains)
     assert difference(one["weights"], first["weights"]) <= 1e-4
     assert difference(first["weights"], second["weights"]) == 0
-    assert first["work"] == pytest.approx(one["work"], rel=1e-6, abs=PROBE * name.startswith("FisherNoise"))
+    assert first["work"] == pytest.approx(one["work"], rel=1e-6, abs=EXTRA.get(name.partition(",")[0], 0))
 
 
 @pytest.mark.parametrize("name", jobs.IN_EVAL_MODE)
@@ -154,7 +165,7 @@ def test_batch_norm_in_eval_mode(chains, name):
 def test_every_chain_but_edits_of_artifacts_changes_weights(chains, folder):
     start = torch.load(folder / "group.pt", weights_only=True)
     for name, found in chains[1]["chains_in_float64"].items():
-        assert (difference(start, found["weights"]) > 1e-4) == (name not in ("EstimateUnseen", "MaskLearning")), name
+        assert (difference(start, found["weights"]) > 1e-4) == (name not in UNCHANGED), name
 
 
 def test_batch_norm_in_train_mode_warns_and_stays_close(whole):

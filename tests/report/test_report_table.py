@@ -1,12 +1,14 @@
 """The report in the terminal."""
 
 import io
+import math
 
 import pytest
 from report_samples import EVIL, benchmark, hostile, single
 from rich.cells import cell_len
 
 from lightning_unlearn.report.labels import plain
+from lightning_unlearn.report.schema import Report, Row
 from lightning_unlearn.report.table import grids, show
 
 
@@ -89,3 +91,11 @@ def test_stream_of_few_letters():
     show(benchmark(), stream)
     stream.flush()
     assert b"1.30 +/- 0.29" in raw.getvalue()
+
+
+def test_names_that_do_not_speak_for_themselves_are_explained():
+    row = Row("m", "method", "r", 0, {"forget/acc": 50.0, "streisand": -0.1, "churn": math.nan})
+    text = shown(Report("unlearn", "t", "", "", "", rows=[row]), 100)
+    assert "Streisand: Forgotten minus unseen confidence, below 0 where forgetting shows" in text
+    assert "Churn:" not in text
+    assert "Forget acc:" not in text

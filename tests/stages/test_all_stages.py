@@ -14,6 +14,7 @@ from lightning_unlearn.functional.structure import ParameterSelector
 
 END = ParameterSelector(parts=["last_stage", "head"])
 LAST = ("network.layer3.",)
+PRUNED = ("network.layer3.0.conv", "network.layer3.0.shortcut.0.")
 
 
 @dataclass
@@ -25,16 +26,35 @@ class Settings:
 
 
 ROWS = {
+    "BadTeacher": Settings({"max_epochs": 2, "optimizer": sgd(0.05), "parameters": END}, (*LAST, "network.linear.")),
+    "ContrastiveRounds": Settings({"optimizer": sgd(0.01), "parameters": END}, (*LAST, "network.linear.")),
+    "DistilOriginal": Settings({"optimizer": sgd(0.05), "parameters": END}, (*LAST, "network.linear.")),
     "EstimateUnseen": Settings({"estimators": [Copies(2, (1,)), Neighbours(3)], "unseen_samples": 20}),
     "FineTune": Settings({"optimizer": sgd(0.05), "parameters": END}, (*LAST, "network.linear.")),
+    "FisherForgetting": Settings({"samples": 20, "kind": "model_mc", "parameters": END}, (*LAST, "network.linear.")),
     "FisherNoise": Settings({"samples": 20, "parameters": END}, (*LAST, "network.linear.")),
     "GaussianNoise": Settings({"std": 0.1, "parameters": ParameterSelector(parts=["last_stage"])}, LAST),
     "GradientAscent": Settings({"max_retain_drop": 100.0, "parameters": END}, (*LAST, "network.linear.")),
     "ImitateUnseen": Settings({"max_steps": 3, "parameters": END}, (*LAST, "network.linear.")),
+    "Influence": Settings({"samples": 20, "parameters": END}, (*LAST, "network.linear.")),
+    "KLToUniform": Settings({"optimizer": sgd(0.01), "parameters": END}, (*LAST, "network.linear.")),
+    "KeepWeights": Settings(),
+    "L1Sparse": Settings({"max_epochs": 2, "optimizer": sgd(0.05), "parameters": END}, (*LAST, "network.linear.")),
+    "MagnitudePrune": Settings({"sparsity": 0.5, "parameters": END}, PRUNED),
     "MaskLearning": Settings({"max_epochs": 10, "penalty": 1e-4}),
+    "NegGradPlus": Settings({"max_retain_drop": 100.0, "optimizer": sgd(0.05), "parameters": END}, (*LAST, "network.linear.")),
     "NormDecay": Settings({"factor": 0.5}, LAST),
+    "RandomLabel": Settings({"optimizer": sgd(0.01), "parameters": END}, (*LAST, "network.linear.")),
+    "Relabel": Settings({"max_steps": 3, "parameters": END}, (*LAST, "network.linear.")),
+    "RepairReset": Settings({"multipliers": [0.5, 1.0], "optimizer": sgd(0.05), "parameters": END}, (*LAST, "network.linear.")),
+    "ResetByGradient": Settings({"parameters": END}, (f"{LAST[0]}0.conv", f"{LAST[0]}0.shortcut.0.")),
     "ResetLayers": Settings({"last_blocks": 1}, ("network.linear.",)),
     "Retrain": Settings({"max_epochs": 1, "optimizer": sgd(0.05)}, ("network.",)),
+    "SaliencyMask": Settings(),
+    "SalientRandomLabel": Settings({"rounds": 1, "optimizer": sgd(0.05)}, ("network.",)),
+    "Scrub": Settings({"optimizer": sgd(0.01), "parameters": END}, (*LAST, "network.linear.")),
+    "SelectiveDampening": Settings({"alpha": 0.5, "parameters": END}, (*LAST, "network.linear.")),
+    "SynFlowPrune": Settings({"sparsity": 0.5, "rounds": 5, "parameters": END}, PRUNED),
 }
 BASES = {"AlternatingStage", "CachedStage", "UnlearningStage"}
 

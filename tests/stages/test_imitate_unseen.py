@@ -52,12 +52,12 @@ def test_targets_are_distributed_as_unseen_samples(estimators, memorising, fresh
     samples, index = data.part("forget")
     assert torch.equal(targets["index"], index)
     torch.testing.assert_close(targets["probabilities"].sum(1), torch.ones(len(index)))
-    # A sample among some forty: believed in as unseen ones are, up to one deviation of a share.
+    # Believed in as unseen samples are, up to what the draw of so few samples moves: two to three standard errors.
     unseen, found = (
         float(p.gather(1, y[:, None]).mean())
         for p, y in (softmaxed(*logits(model, data, "unseen")), (targets["probabilities"], samples.targets[index]))
     )
-    assert abs(found - unseen) < 0.15
+    assert abs(found - unseen) < 0.25
     shares = [value for name, value in stage.summary()["estimate"].items() if name.startswith("weight/")]
     assert len(shares) == len(estimators)
     assert sum(shares) == pytest.approx(1)

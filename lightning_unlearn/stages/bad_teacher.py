@@ -1,0 +1,78 @@
+"""Learn from a teacher that knows nothing about what is forgotten."""
+
+import copy
+import math
+
+from lightning.pytorch import Callback
+from torch import Tensor, nn
+
+from lightning_unlearn.artifacts import Artifacts
+from lightning_unlearn.callbacks.teacher import Teacher
+from lightning_unlearn.data.batch import Batch
+from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.exceptions import ChainError
+from lightning_unlearn.functional.distillation import distillation_loss
+from lightning_unlearn.random import generator
+from lightning_unlearn.stages.base import UnlearningStage
+from lightning_unlearn.stages.reset_layers import reset_modules
+
+__all__ = ["BadTeacher"]
+
+
+class BadTeacher(UnlearningStage):
+    """Bad teaching (Chundawat et al. 2023, AAAI): match a random network on forgotten samples, the original on retained ones.
+
+    The loss is the mean over all samples of a step of KL(teacher || p), with the teacher of the sample's part. One forward
+    pass over both parts, in train mode, so that BatchNorm sees one distribution. The published loss is this one divided by
+    the number of classes, which Adam's steps do not depend on.
+
+    Args:
+        retain_share: Share of an epoch over the retained samples, in 0 ... 1; 0.3 as published. Forgotten samples are passed
+            over beside it, `forget_batch_size` a step.
+        **kwargs: See `UnlearningStage`; `max_epochs` counts these shares.
+    """
+
+    view = "both"
+
+    def __init__(self, retain_share: float = 0.3, **kwargs: object) -> None:
+        super().__init__(**kwargs)  # type: ignore[arg-type]  # typed in the base class
+        if not 0 < retain_share <= 1:
+            raise ChainError(f"BadTeacher: retain_share is {retain_share}; needed: above 0 and at most 1.")
+        self.retain_share = retain_share
+
+    def bind(self, classifier: nn.Module, artifacts: Artifacts) -> None:
+        """See `UnlearningStage.bind`; copies of the network become the teachers."""
+        ignorant = copy.deepcopy(classifier)
+        reset_modules(ignorant, {name for name, _ in ignorant.named_parameters()}, generator("bad teacher"))
+        self.bad = Teacher(ignorant, Artifacts(), "forget")
+        # Below one epoch fewer logits are asked for than a table of all would hold.
+        self.good = Teacher(classifier, artifacts, "retain", once=self.retain_share * self.max_epochs >= 1)
+        super().bind(classifier, artifacts)
+
+    def configure_callbacks(self) -> list[Callback]:
+        """The chain: both teachers."""
+        return [self.bad, self.good]
+
+    def length(self, data: UnlearningDataModule) -> tuple[int, int]:
+        """See `UnlearningStage.length`: the share of each epoch over the retained samples."""
+        size = self.batch_size or data.batch_size
+        epoch = -(-len(data.part("retain")[1]) // size)
+        steps = math.ceil(self.retain_share * self.max_epochs * epoch)
+        return -1, min(steps, self.max_steps or steps)
+
+    def objective(self, batch: Batch | dict[str, Batch]) -> Tensor:
+        """Mean divergence from the teacher of each sample.
+
+        Args:
+            batch: Forgotten and retained samples.
+
+        Returns:
+            A scalar.
+        """
+        assert isinstance(batch, dict)
+        forget, retain = batch["forget"], batch["retain"]
+        forget_logits, retain_logits = self.one_forward(batch)
+        bad = self.mean(distillation_loss(forget_logits, self.bad.logits(forget)), forget)
+        good = self.mean(distillation_loss(retain_logits, self.good.logits(retain)), retain)
+        b_f, b_r = forget.total or len(forget.index), retain.total or len(retain.index)
+        return (b_f * bad + b_r * good) / (b_f + b_r)

@@ -1,0 +1,77 @@
+"""What pruning stages share."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from lightning_unlearn.exceptions import ChainError
+from lightning_unlearn.functional.anatomy import head_name, weight_layers
+from lightning_unlearn.functional.masks import share_on
+from lightning_unlearn.functional.structure import ParameterSelector
+from lightning_unlearn.stages.base import UnlearningStage
+
+__all__ = ["PruningStage"]
+
+
+class PruningStage(UnlearningStage):
+    """Sets weights to zero, and leaves word of it: all later stages of the chain keep them there.
+
+    Prune-then-X (Jia et al. 2023, NeurIPS) is a pruning stage in front of the stages of X. Override `masks`.
+
+    Pruned are the weights of convolutions and linear layers but the head: of a ResNet its convolutions, as in the paper. The
+    zeros are in the weights themselves, so a saved or exported network needs no mask.
+
+    Artifacts: `pruned`, boolean by parameter name, True where a weight is zero for good.
+
+    Args:
+        sparsity: Part of these weights that is pruned, of all layers together; 0.95 in the paper.
+        parameters: Where weights may be pruned; None: everywhere.
+    """
+
+    view = "none"
+    provides = ("pruned",)
+    train_mode = False
+
+    def __init__(self, sparsity: float = 0.95, parameters: ParameterSelector | None = None) -> None:
+        if not 0 < sparsity < 1:
+            raise ChainError(f"{type(self).__name__}: sparsity is {sparsity}; needed: between 0 and 1, such as 0.95.")
+        super().__init__(max_epochs=0, parameters=parameters)
+        self.sparsity = sparsity
+        self._on: dict[str, float] = {}
+
+    def choose(self, classifier: nn.Module) -> list[str]:
+        """The selected weights of convolutions and linear layers but the head.
+
+        Args:
+            classifier: The network.
+
+        Returns:
+            Names of parameters, at least one.
+
+        Raises:
+            ValueError: There is none among the selected parameters.
+        """
+        selected, head = set(super().choose(classifier)), head_name(classifier)
+        weights = [name for layer in weight_layers(classifier) if layer != head and (name := f"{layer}.weight") in selected]
+        if not weights:
+            raise ValueError("the selection holds no weight of a convolution or hidden linear layer. Select some.")
+        return weights
+
+    @abstractmethod
+    def masks(self) -> dict[str, Tensor]:
+        """What stays.
+
+        Returns:
+            For each selected weight a boolean mask of its shape, True where it stays.
+        """
+
+    def on_fit_start(self) -> None:
+        """Find the masks; `KeepPruned`, a link of every stage, sets what is pruned to zero."""
+        masks = self.masks()
+        self.artifacts["pruned"] = {name: ~mask for name, mask in masks.items()}
+        self._on = {name: float(share_on(mask)) for name, mask in masks.items()}
+
+    def summary(self) -> Mapping[str, Mapping[str, float]]:
+        """Share of the weights that stay, by parameter."""
+        return {"weights_kept": self._on}

@@ -1,0 +1,35 @@
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from helpers import assert_same, sgd, steps
+
+from lightning_unlearn.chain import run_chain
+from lightning_unlearn.exceptions import ChainError
+from lightning_unlearn.stages import DistilOriginal, KeepWeights, ResetLayers
+
+
+def test_kl_and_reset_against_a_plain_loop(trained_resnet, make_data, fresh):
+    data, model, reset = make_data(), copy.deepcopy(trained_resnet), copy.deepcopy(trained_resnet)
+    stage = DistilOriginal(weight=0.7, max_epochs=2, optimizer=sgd(0.02, momentum=0.9))
+    run_chain(fresh, model, data, [KeepWeights(), ResetLayers(last_blocks=1), stage])
+    run_chain(fresh, reset, data, [ResetLayers(last_blocks=1)])
+    original, plain = trained_resnet.eval(), reset.train()
+    optimizer = sgd(0.02, momentum=0.9)(list(plain.parameters()))
+    for epoch in range(2):
+        for batch in steps(data, stage, epoch, 2):
+            x, y = batch["retain"].input, batch["retain"].target
+            with torch.no_grad():
+                p = original(x).softmax(1)
+            logits = plain(x)
+            divergence = (p * (p.log() - logits.log_softmax(1))).sum(1).mean()
+            optimizer.zero_grad()
+            (F.cross_entropy(logits, y) + 0.7 * divergence).backward()
+            optimizer.step()
+    assert_same(model, plain, rtol=1e-3, atol=1e-5)
+
+
+def test_the_weight_is_checked():
+    with pytest.raises(ChainError, match="weight is -1; needed: 0 or more"):
+        DistilOriginal(weight=-1)

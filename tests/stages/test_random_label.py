@@ -1,0 +1,40 @@
+import copy
+
+import torch
+import torch.nn.functional as F
+from helpers import assert_same, sgd, steps
+
+from lightning_unlearn.chain import run_chain
+from lightning_unlearn.stages import RandomLabel
+from lightning_unlearn.stages.random_label import wrong_labels
+
+
+def test_labels_are_wrong_and_uniform_over_the_others():
+    n, classes = 30_000, 5
+    targets, hashes = torch.arange(n) % classes, torch.arange(n) * 7919
+    labels = wrong_labels(targets, hashes, classes, 0)
+    shift = (labels - targets) % classes
+    share = torch.bincount(shift, minlength=classes) / n
+    assert share[0] == 0
+    assert (share[1:] - 1 / (classes - 1)).abs().max() < 4 * (0.25 * 0.75 / n) ** 0.5
+    # A sample keeps its label when others are gone, and gets another one with another seed.
+    assert torch.equal(wrong_labels(targets[::3], hashes[::3], classes, 0), labels[::3])
+    assert not torch.equal(wrong_labels(targets, hashes, classes, 1), labels)
+    two = torch.tensor([0, 1, 1, 0])
+    assert torch.equal(wrong_labels(two, two, 2, 0), 1 - two)
+
+
+def test_random_labels_against_a_plain_loop(trained_resnet, make_data, fresh):
+    data, model = make_data(forget_batch_size=8), copy.deepcopy(trained_resnet)
+    stage = RandomLabel(rounds=2, optimizer=sgd(0.02, momentum=0.9))
+    run_chain(fresh, model, data, [stage])
+    labels = wrong_labels(data.samples.targets, data.samples.hashes, 10, 0)
+    plain = trained_resnet.train()
+    optimizer = sgd(0.02, momentum=0.9)(list(plain.parameters()))
+    for epoch in range(2):
+        for batch in steps(data, stage, epoch):
+            (name, part), = batch.items()  # fmt: skip
+            optimizer.zero_grad()
+            F.cross_entropy(plain(part.input), labels[part.index] if name == "forget" else part.target).backward()
+            optimizer.step()
+    assert_same(model, plain, rtol=1e-3, atol=1e-5)
