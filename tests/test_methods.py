@@ -98,6 +98,6 @@ def test_slips_in_a_method_of_ones_own(tmp_path, stage, message):
 
 def test_only_methods_are_offered_for_a_file_that_is_not_there():
     with pytest.raises(ConfigError) as caught:
-        load_method("pul.yaml")
+        load_method("zzzzzz.yaml")
     assert "method/fine_tune" in str(caught.value)
     assert "data/" not in str(caught.value)

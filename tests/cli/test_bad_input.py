@@ -218,7 +218,8 @@ def test_bad_splits(work, capsys, change, message):
 )
 def test_bad_labels(work, capsys, labels, message):
     np.savez(work / "bad.npz", images=np.zeros((12, 8, 8), np.uint8), labels=labels)
-    dataset = {"class_path": "Arrays", "init_args": {"train": "bad.npz", "test": "bad.npz"}}
+    np.savez(work / "test.npz", images=np.ones((12, 8, 8), np.uint8), labels=labels)
+    dataset = {"class_path": "Arrays", "init_args": {"train": "bad.npz", "test": "test.npz"}}
     (work / "arrays.yaml").write_text(yaml.safe_dump({"data": {"dataset": dataset}}))
     refused(capsys, ["fit", "-c", "arrays.yaml", "--trainer.max_epochs", "1"], message, work)
 

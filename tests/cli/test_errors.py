@@ -113,7 +113,7 @@ def test_a_head_of_another_size(work, capsys):
     )
     # The class has no num_classes, so the link from the data finds nothing, silently.
     message = r"\(2, 3\) and the data have 10 classes"
-    call = ["unlearn", "-c", "base.yaml", "-c", "method.yaml", *UNLEARN[9:], "--model", "head.Three"]
+    call = ["unlearn", "-c", "base.yaml", "-c", "method.yaml", *UNLEARN[9:], "--model", "head.Three", "--checkpoint", "none"]
     refused(capsys, call, message, work)
 
 
