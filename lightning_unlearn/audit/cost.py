@@ -1,7 +1,7 @@
 """What unlearning many models will take, before it begins."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch.nn.functional as F
 
@@ -10,7 +10,10 @@ from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.views import TWO_PARTS
 from lightning_unlearn.stages.base import UnlearningStage
 
-__all__ = ["expected_passes", "seconds_per_pass"]
+__all__ = ["expected_seconds", "seconds_per_pass"]
+
+# What a Trainer takes to begin and to end a fit, however short it is.
+SECONDS_PER_FIT = 0.1
 
 
 def seconds_per_pass(recipe: Recipe, data: UnlearningDataModule) -> float:
@@ -38,16 +41,21 @@ def _processor_seconds(work: Callable[[], None]) -> float:
     return time.process_time() - begin
 
 
-def expected_passes(stage: UnlearningStage, data: UnlearningDataModule) -> float:
-    """About what a stage will cost.
+def expected_seconds(stages: Sequence[UnlearningStage], data: UnlearningDataModule, per_pass: float) -> float:
+    """About what a method takes for one model.
 
     Args:
-        stage: Of a method.
+        stages: The method.
         data: The data with its forget set.
+        per_pass: Seconds of forwarding one image.
 
     Returns:
-        Image passes: forward 1, backward 2.
+        Seconds of one core.
     """
+    return sum(SECONDS_PER_FIT + per_pass * _passes(stage, data) for stage in stages)
+
+
+def _passes(stage: UnlearningStage, data: UnlearningDataModule) -> float:
     forget, retain = (len(data.part(part)[1]) for part in ("forget", "retain"))
     try:
         epochs, steps = stage.length(data)

@@ -116,8 +116,9 @@ class Judge:
         metrics |= {"rank_auc/p": test.p, "rank_auc/null": test.null_mean, "rank_auc/null_sd": test.null_std}
         self._tests[contender.name, stratum.name] = test
         compare(metrics, "ulira/references", MeanUlira(), own, references, source)
-        if contender.role == "method" and contender.others is not None and stratum.part in contender.others.margins:
-            compare(metrics, "ulira", MeanUlira(), own, stratum.of(contender.others), source)
+        others = self._against(contender) if contender.role == "zero" else contender.others
+        if others is not None and stratum.part in others.margins and stratum.part != "retain":
+            compare(metrics, "ulira", MeanUlira(), own, stratum.of(others), source)
         self._membership(metrics, contender, stratum)
         for part in ("forget", "retain", "test"):
             if whole and part in contender.answers.correct:
@@ -232,8 +233,8 @@ class Judge:
 
     def _notes(self, audit: Audit) -> None:
         audit.notes.append(
-            "ulira: unlearned models against models that never saw the samples and went through the same unlearning of as many "
-            "others. ulira/references: against retrained references. Both leave one out; 50 % is no leak."
+            "U-LiRA: unlearned models against held-out references that went through the same unlearning of as many other samples; "
+            "U-LiRA, refs: against references that unlearned nothing. Both leave one out; 50 % is no leak."
         )
         if self.benchmark and len(self.references) < ENOUGH_MODELS:
             audit.notes.append(

@@ -14,7 +14,7 @@ from lightning.pytorch import LightningModule
 
 from lightning_unlearn.audit.answers import Answers
 from lightning_unlearn.audit.cells import CHUNK, Cell, Cells, Group, seeds_of
-from lightning_unlearn.audit.cost import expected_passes, seconds_per_pass
+from lightning_unlearn.audit.cost import expected_seconds, seconds_per_pass
 from lightning_unlearn.audit.judging import CEILING, ZERO, Contender, Judge
 from lightning_unlearn.audit.processes import Task, available_processes, one_thread, run_tasks
 from lightning_unlearn.audit.strata import strata_of
@@ -168,9 +168,10 @@ class _Runner:
         if not missing:
             return {}
         self._train(missing)
-        tasks = [self._task(cell) for cell in missing]
+        per_pass = seconds_per_pass(self.cells.recipe, self.cells.data)
+        tasks = [self._task(cell, per_pass) for cell in missing]
         runs = sum(len(cell.seeds) for cell in missing if cell.build is not None)
-        expected = sum(task.work for task in tasks) * seconds_per_pass(self.cells.recipe, self.cells.data) / self.processes
+        expected = sum(task.work for task in tasks) / self.processes
         log.info(
             "%s: %d models to unlearn, over %d process%s; about %s",
             self.panel.request.name, runs, self.processes, "es" * (self.processes > 1), seconds(expected),
@@ -189,14 +190,14 @@ class _Runner:
         for view, wanted in seeds.items():
             train_missing(of.bank, of.recipe, of.data, view, sorted(wanted), self.processes)
 
-    def _task(self, cell: Cell) -> Task:
+    def _task(self, cell: Cell, per_pass: float) -> Task:
+        """A cell as a task, its work in seconds of one core."""
         data = self.cells.data
         passes = float(sum(map(len, self.cells.samples.values())))
         if cell.group != "shadow":
             passes += 3.0 * self.cells.relearn_epochs * len(data.part("retain")[1])
-        if cell.build is not None:
-            passes += sum(expected_passes(stage, data) for stage in cell.build())
-        return Task(cell.name, passes * len(cell.seeds), partial(self.cells.run, cell), may_fail=cell.build is not None)
+        of_model = per_pass * passes + (expected_seconds(cell.build(), data, per_pass) if cell.build is not None else 0.0)
+        return Task(cell.name, of_model * len(cell.seeds), partial(self.cells.run, cell), may_fail=cell.build is not None)
 
     def _judge(
         self, cells: Mapping[tuple[Group, str], Sequence[Cell]], methods: Mapping[str, Method], failed: Mapping[str, str]

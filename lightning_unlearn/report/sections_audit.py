@@ -143,7 +143,8 @@ def _figures(audit: Audit, prefix: str) -> Html:
             )  # fmt: skip
             drawings.append(figure(drawing, "Forgotten samples, by how well their margin tells unlearned from references."))
         if method in audit.rocs:
-            curves = {m: audit.rocs[m] for m in (method, zero, ceiling) if m in audit.rocs}
+            groups = {"unlearned": method, "held-out references": zero, "original": ceiling}
+            curves = {label: audit.rocs[group] for label, group in groups.items() if group in audit.rocs}
             drawings.append(figure(log_roc(curves, f"{prefix}roc{position}"), "RMIA, all models and forgotten samples pooled."))
         if method in audit.kloms:
             drawing = against_null(
