@@ -153,7 +153,7 @@ class Cells:
         models = self._trained("held_out", cell.seeds)
         results = self._unlearn(cell, models, self._without_forgotten(cell.seeds[0]))
         others: dict[Part, Tensor] = {part: index for part, index in self.samples.items() if part != "retain"}
-        return answers_of(self.fresh, models, self.data, others).with_costs(_costs(results))
+        return asked(self.fresh, self.data, others, models, cell.seeds, 0, self.int8).with_costs(_costs(results))
 
     def _asked(self, cell: Cell, models: Sequence[LightningModule]) -> Answers:
         seeds = [1000 * seed + self.number for seed in cell.seeds]

@@ -26,8 +26,8 @@ def seconds_per_pass(recipe: Recipe, data: UnlearningDataModule) -> float:
     Returns:
         Seconds of forwarding one image; training on it takes three times as long.
     """
-    model = recipe.build(0)
     batch = next(iter(data.evaluation_loader("retain", data.part("retain")[1][: data.batch_size])))
+    model = recipe.build(0).to(batch.input.device)
 
     def step() -> None:
         F.cross_entropy(model(batch.input), batch.target).backward()  # type: ignore[no-untyped-call]  # torch's

@@ -13,7 +13,7 @@ from lightning_unlearn.audit.answers import Answers, audited_samples
 from lightning_unlearn.audit.cells import CHUNK, asked
 from lightning_unlearn.audit.judging import CEILING, ZERO, Contender, Judge
 from lightning_unlearn.audit.processes import one_thread
-from lightning_unlearn.audit.run import FEWEST_MODELS, AuditTier
+from lightning_unlearn.audit.run import FEWEST_MODELS, AuditTier, check_audit
 from lightning_unlearn.audit.strata import strata_of
 from lightning_unlearn.chain import TrainerFactory
 from lightning_unlearn.checkpoint import load_into, read_weights
@@ -120,6 +120,7 @@ def audit_given(
         ConfigError: A model stands in two groups.
         DataError: Nothing says what was forgotten.
     """
+    check_audit(fresh, FEWEST_MODELS, None)
     paths = {"unlearned": checkpoints("unlearned", unlearned), "references": checkpoints("references", references)}
     paths["originals"] = checkpoints("originals", originals, FEWEST_MODELS if originals else 0)
     paths["held_out"] = checkpoints("held_out", held_out, FEWEST_MODELS if held_out else 0)

@@ -216,7 +216,7 @@ class _Runner:
             unlearned = answers("unlearned", method)
             stages = build()
             notes = " ".join(dict.fromkeys(stage.note for stage in stages if stage.note))
-            exact = any(type(stage).__name__ == "Retrain" for stage in stages)
+            exact = stages[-1].exact
             shadows = answers("shadow", method)
             costs = self._costs(unlearned)
             contenders.append(Contender(method, "method", unlearned, shadows, note=notes, exact=exact, costs=costs))

@@ -38,6 +38,7 @@ class UnlearningStage(LightningModule, ABC):
         view: The part of the data that the stage trains on.
         requires: Artifacts of earlier stages; the chain is checked before any stage runs.
         provides: Artifacts that it leaves.
+        exact: Whether nothing of the forgotten samples is left after it, whatever ran before.
         note: What a reader of the report must know about figures that the stage aims at.
         train_mode: Whether the trained modules run in train mode (BatchNorm uses and updates batch statistics).
 
@@ -55,6 +56,7 @@ class UnlearningStage(LightningModule, ABC):
     requires: tuple[str, ...] = ()
     provides: tuple[str, ...] = ()
     train_mode: bool = True
+    exact: bool = False
     note: str = ""
 
     classifier: nn.Module

@@ -42,6 +42,7 @@ class Retrain(UnlearningStage):
     """
 
     view = "retain"
+    exact = True
 
     def __init__(
         self,
