@@ -19,6 +19,7 @@ from lightning_unlearn.chain import TrainerFactory
 from lightning_unlearn.checkpoint import load_into, read_weights
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.exceptions import ConfigError, DataError
+from lightning_unlearn.fingerprint import hash_of_weights
 from lightning_unlearn.loading import check_model, load_reference
 from lightning_unlearn.metrics.screen import Goal
 from lightning_unlearn.panel import Panel, new_report, request_of
@@ -136,6 +137,7 @@ def audit_given(
             "checkpoint. Give --data.forget."
         )
     check_model(model, data, paths["unlearned"][0])
+    _refuse_copies(model, data, paths)
     samples = audited_samples(data)
 
     def answers(group: str) -> Answers | None:
@@ -154,6 +156,17 @@ def audit_given(
     with one_thread():
         report.audits = [_judged(of, data, samples["forget"], report.requests[0].name, tier, relearn_epochs)]
     return report
+
+
+def _refuse_copies(model: LightningModule, data: UnlearningDataModule, paths: Mapping[str, Sequence[str]]) -> None:
+    """Load every file before any model answers; two with the same weights are one model, which is no evidence twice."""
+    seen: dict[str, str] = {}
+    for group, files in paths.items():
+        for path in files:
+            weights = hash_of_weights(_loaded(model, path, data, group))
+            if weights in seen:
+                raise ConfigError(f"{path} has the weights of {seen[weights]}; needed: models of trainings of their own.")
+            seen[weights] = path
 
 
 def _loaded(model: LightningModule, path: str, data: UnlearningDataModule, group: str) -> LightningModule:

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import threading
 import time
 import warnings
 from collections.abc import Callable, Generator, Sequence
@@ -86,7 +87,7 @@ def run_tasks(tasks: Sequence[Task], processes: int, quiet: bool = False) -> dic
             # Workers run with one thread, so no lock of another thread's can be held in them for ever.
             warnings.filterwarnings("ignore", ".*use of fork\\(\\) may lead to deadlocks.*")
             context = multiprocessing.get_context("fork")
-            pool = ProcessPoolExecutor(min(processes, len(tasks)), context, initializer=_one_thread)
+            pool = ProcessPoolExecutor(min(processes, len(tasks)), context, initializer=_begin_worker, initargs=(os.getpid(),))
             with pool:
                 running: dict[Future[str], Task] = {pool.submit(_run_numbered, i): task for i, task in enumerate(tasks)}
                 try:
@@ -120,13 +121,19 @@ def one_thread() -> Generator[None]:
         torch.set_num_threads(before)
 
 
-def _one_thread() -> None:
+def _begin_worker(parent: int) -> None:
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """End this worker when the run that forked it is killed: it would hold the run folder's lock for ever."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _run_numbered(i: int) -> str:
-    if os.getppid() == 1:
-        raise SystemExit(1)  # the run that wanted this was killed
     return _run(_tasks[i])
 
 

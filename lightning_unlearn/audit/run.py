@@ -47,6 +47,8 @@ AuditTier: TypeAlias = Literal["audit", "benchmark"]
 
 # U-LiRA leaves one out and fits a deviation to the rest.
 FEWEST_MODELS = 3
+# Seeds of two forget sets would meet beyond it.
+MOST_MODELS = 4000
 
 
 def audit(
@@ -255,8 +257,10 @@ def check_audit(fresh: TrainerFactory, models: int, processes: int | None, seeds
     """
     if seeds is not None:
         raise ConfigError(f"seeds is {list(seeds)}, and an audit numbers its models itself. Leave it out, and give --models.")
-    if models < FEWEST_MODELS:
-        raise ConfigError(f"models is {models}; needed: at least {FEWEST_MODELS}, and 16 for an audit that sees anything.")
+    if not FEWEST_MODELS <= models <= MOST_MODELS:
+        raise ConfigError(
+            f"models is {models}; needed: at least {FEWEST_MODELS}, 16 for an audit that sees anything, at most {MOST_MODELS}."
+        )
     if processes is not None and processes < 1:
         raise ConfigError(f"processes is {processes}; needed: at least 1.")
     with quiet():

@@ -1,5 +1,6 @@
 """Estimate what a model that never saw the forgotten samples would say about them."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -68,16 +69,17 @@ class EstimateUnseen(UnlearningStage):
         chosen = (Copies(), Neighbours()) if estimators is None else tuple(estimators)
         if weights is None and len(chosen) == 1:
             weights = (1.0,)
-        if not chosen or (weights is not None and (len(weights) != len(chosen) or min(weights) < 0 or sum(weights) <= 0)):
+        fits = weights is None or (len(weights) == len(chosen) and all(w >= 0 for w in weights) and sum(weights) > 0)
+        if not chosen or not fits:
             given = None if weights is None else list(weights)
             raise ChainError(
                 f"EstimateUnseen: {len(chosen)} estimators and weights {given}; needed: at least one estimator, and one weight "
                 "of 0 or more for each, not all 0, or none at all."
             )
-        if bank_samples < 1 or unseen_samples < 1 or rank_noise < 0:
+        if bank_samples < 1 or unseen_samples < 1 or not rank_noise >= 0 or not math.isfinite(aim_below):
             raise ChainError(
-                f"EstimateUnseen: bank_samples is {bank_samples}, unseen_samples {unseen_samples} and rank_noise {rank_noise}; "
-                "needed: at least one sample of each, and noise of 0 or more."
+                f"EstimateUnseen: bank_samples is {bank_samples}, unseen_samples {unseen_samples}, rank_noise {rank_noise} and "
+                f"aim_below {aim_below}; needed: at least one sample of each, noise of 0 or more, and a finite number."
             )
         self.estimators = chosen
         self.weights = None if weights is None else tuple(weights)

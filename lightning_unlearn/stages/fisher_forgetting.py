@@ -59,7 +59,7 @@ class FisherForgetting(FisherNoise):
         per_sample: bool = True,
         parameters: ParameterSelector | None = None,
     ) -> None:
-        if alpha <= 0:
+        if not alpha > 0:
             raise ChainError(f"FisherForgetting: alpha is {alpha}; needed: above 0.")
         super().__init__(kind=kind, samples=samples, parameters=parameters)
         self.alpha = alpha

@@ -40,7 +40,7 @@ class Influence(UnlearningStage):
         samples: int = 1000,
         parameters: ParameterSelector | None = None,
     ) -> None:
-        if min(alpha, damping, samples) <= 0:
+        if not (alpha > 0 and damping > 0 and samples > 0):
             raise ChainError(f"Influence: alpha is {alpha}, damping {damping}, samples {samples}; needed: all above 0.")
         super().__init__(max_epochs=0, parameters=parameters)
         self.alpha = alpha

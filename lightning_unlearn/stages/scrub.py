@@ -41,7 +41,7 @@ class Scrub(AlternatingStage):
         **kwargs: object,
     ) -> None:
         super().__init__(**kwargs)  # type: ignore[arg-type]  # typed in the base class
-        if not temperature > 0 or min(retain_weight, distil_weight) < 0:
+        if not (temperature > 0 and retain_weight >= 0 and distil_weight >= 0):
             raise ChainError(
                 f"Scrub: temperature is {temperature}, retain_weight {retain_weight} and distil_weight {distil_weight}; "
                 "needed: a temperature above 0, and weights of 0 or more."

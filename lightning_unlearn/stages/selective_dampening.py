@@ -62,7 +62,7 @@ class SelectiveDampening(UnlearningStage):
         batch_size: int = 64,
         parameters: ParameterSelector | None = None,
     ) -> None:
-        if min(alpha, dampening) <= 0 or (samples is not None and samples < 1):
+        if not (alpha > 0 and dampening > 0) or (samples is not None and samples < 1):
             raise ChainError(
                 f"SelectiveDampening: alpha is {alpha}, dampening {dampening}, samples {samples}; needed: all above 0."
             )

@@ -1,9 +1,11 @@
 """Audits from the command line: own checkpoints, and calls that are refused before anything runs."""
 
+import itertools
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from lightning_unlearn.cli import main
 from lightning_unlearn.report.schema import Report
@@ -12,12 +14,19 @@ FORGET = ["--data.forget", "RandomFraction", "--data.forget.fraction", "0.1"]
 TRAINED = "runs/fit/1/checkpoints/last.ckpt"
 
 
+_number = itertools.count()
+
+
 def copies(name, count=3):
-    """Checkpoints of which nothing says what they were trained on."""
+    """Nearly equal checkpoints of which nothing says what they were trained on."""
     for i in range(count):
         path = Path(name, str(i), "last.ckpt")
         path.parent.mkdir(parents=True)
-        shutil.copy(TRAINED, path)
+        checkpoint = torch.load(TRAINED, weights_only=True)
+        for value in checkpoint["state_dict"].values():
+            # So little that no answer changes, and yet another model: the same weights twice are refused.
+            value.mul_(1 + 1e-6 * (1 + next(_number)))
+        torch.save(checkpoint, path)
     return f"{name}/*/last.ckpt"
 
 
@@ -41,6 +50,13 @@ def test_lists_of_own_checkpoints_are_audited(work, capsys):
     # Copies of one model cannot be told apart, and so the audit says that it sees nothing.
     assert "The originals" in found.void[0]
     assert "void" in capsys.readouterr().out
+
+
+def test_one_model_twice_is_refused(work, capsys):
+    unlearned = copies("unlearned")
+    shutil.copy("unlearned/0/last.ckpt", "unlearned/1/last.ckpt")
+    assert evaluate(f"--unlearned=['{unlearned}']", f"--references=['{copies('references')}']") == 2
+    assert "has the weights of unlearned/0/last.ckpt" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
