@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from lightning.pytorch import LightningModule
 
-from lightning_unlearn.audit.processes import Task, available_processes, run_tasks
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.views import View
 from lightning_unlearn.exceptions import RunError
 from lightning_unlearn.files import lock_folder
+from lightning_unlearn.processes import Task, available_processes, run_tasks
 from lightning_unlearn.report.labels import seconds
 from lightning_unlearn.training_many import Way, find_way, fit_together
 

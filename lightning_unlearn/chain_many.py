@@ -264,7 +264,7 @@ def _check_trainer(trainer: Trainer) -> None:
         raise _CannotShareAFitError("there are several devices")
     if trainer.gradient_clip_val or getattr(trainer.precision_plugin, "scaler", None) is not None:
         raise _CannotShareAFitError("the Trainer clips or scales gradients, which couples them")
-    foreign = [c for c in trainer.callbacks if not isinstance(c, GuardFinite | ProgressBar)]  # type: ignore[attr-defined]
+    foreign = [c for c in trainer.callbacks if not isinstance(c, GuardFinite | ProgressBar)]  # type: ignore[attr-defined]  # set by Lightning
     if foreign:
         raise _CannotShareAFitError(f"the Trainer's {type(foreign[0]).__name__} looks at one model")
 

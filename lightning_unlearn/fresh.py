@@ -95,7 +95,7 @@ class FreshTrainer(Trainer):
         if not measuring:
             given = self._keywords.get("callbacks") or []
             # Copies: a ModelCheckpoint, for one, would keep the best score of the stage before.
-            own = copy.deepcopy(list(given) if isinstance(given, list) else [given])  # type: ignore[list-item]
+            own = copy.deepcopy(list(given) if isinstance(given, list) else [given])  # type: ignore[list-item]  # one callback
         # A bar for every one of many short fits would only flicker where nobody looks.
         bar = not measuring and self._keywords.get("enable_progress_bar") is not False and sys.stderr.isatty()
         if not bar:

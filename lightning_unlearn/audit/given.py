@@ -12,7 +12,6 @@ from torch import Tensor
 from lightning_unlearn.audit.answers import Answers, audited_samples
 from lightning_unlearn.audit.cells import CHUNK, asked
 from lightning_unlearn.audit.judging import CEILING, ZERO, Contender, Judge
-from lightning_unlearn.audit.processes import one_thread
 from lightning_unlearn.audit.run import FEWEST_MODELS, AuditTier, check_audit
 from lightning_unlearn.audit.strata import strata_of
 from lightning_unlearn.chain import TrainerFactory
@@ -23,6 +22,7 @@ from lightning_unlearn.fingerprint import hash_of_weights
 from lightning_unlearn.loading import check_model, load_reference
 from lightning_unlearn.metrics.screen import Goal
 from lightning_unlearn.panel import Panel, new_report, request_of
+from lightning_unlearn.processes import one_thread
 from lightning_unlearn.report.audit_schema import Audit
 from lightning_unlearn.report.schema import Report
 

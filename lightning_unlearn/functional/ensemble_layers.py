@@ -113,5 +113,5 @@ def _ends_format(node: fx.Node, root: nn.Module) -> bool:
 def _align_gradient(x: Tensor) -> Tensor:
     """Give the gradient of `x` its own memory format: element-wise kernels are several times slower where the two differ."""
     if x.dim() == 4 and x.requires_grad and x.is_contiguous(memory_format=torch.channels_last):
-        x.register_hook(lambda grad: grad.contiguous(memory_format=torch.channels_last))  # type: ignore[no-untyped-call]
+        x.register_hook(lambda grad: grad.contiguous(memory_format=torch.channels_last))  # type: ignore[no-untyped-call]  # torch's
     return x

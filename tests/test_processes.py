@@ -3,8 +3,8 @@ import os
 
 import pytest
 
-from lightning_unlearn.audit.processes import Task, available_processes, run_tasks
 from lightning_unlearn.exceptions import ChainError, RunError
+from lightning_unlearn.processes import Task, available_processes, run_tasks
 
 
 def tasks(folder, count=4, **failing):
