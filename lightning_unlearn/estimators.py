@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_unlearn.exceptions import ChainError
-from lightning_unlearn.functional.anatomy import head_name
+from lightning_unlearn.functional.anatomy import head_name, last_stage
 from lightning_unlearn.functional.calibration import neighbour_votes
+from lightning_unlearn.functional.kernel_regression import kernel_regression
 from lightning_unlearn.random import generator
 
-__all__ = ["Copies", "Estimator", "Neighbours"]
+__all__ = ["Copies", "Estimator", "KernelRegression", "Neighbours"]
 
 
 class Estimator(ABC):
@@ -107,7 +108,8 @@ class Neighbours(Estimator):
     Args:
         k: How many of them vote.
         layer: Where samples are compared: `head` (what enters the head), `pixels`, or the name of a module, whose output
-            counts.
+            counts; `last_stage` is what enters the last stage, see `functional.anatomy`. Maps are averaged to
+            2x2, tokens to one.
     """
 
     uses_bank = True
@@ -120,28 +122,66 @@ class Neighbours(Estimator):
 
     def rows(self, network: nn.Module, images: Tensor) -> Tensor:
         """See `Estimator.rows`: features."""
-        if self.layer == "pixels":
-            return images.flatten(1).float()
-        modules = dict(network.named_modules())
-        name = head_name(network) if self.layer == "head" else self.layer
-        if name not in modules:
-            raise ChainError(
-                f"Neighbours: there is no module {name!r}. Modules: {', '.join(list(modules)[1:30])}. Or take head or pixels."
-            )
-        caught: list[Tensor] = []
-        if self.layer == "head":
-            handle = modules[name].register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
-        else:
-            handle = modules[name].register_forward_hook(lambda _, inputs, output: caught.append(output))
-        try:
-            network(images)
-        finally:
-            handle.remove()
-        return caught[0].flatten(1).float()
+        return _features(network, images, self.layer)
 
     def estimate(self, rows: Tensor, bank: Tensor, labels: Tensor, num_classes: int, own: bool) -> Tensor:
         """See `Estimator.estimate`: votes."""
         return neighbour_votes(rows, bank, labels, self.k, num_classes, own)
+
+
+class KernelRegression(Estimator):
+    """A regression on the labels of retained samples, in the network's features: a wide layer trained on them, in closed form.
+
+    Samples of the bank are predicted without themselves. Costs bank^3 multiplications and bank^2 numbers of memory.
+
+    Args:
+        ridge: Regularisation, in units of the kernel's mean diagonal, above 0. Small: wrong labels near a sample count as much
+            as they do for a network that has learnt them.
+        layer: Whose features, as in `Neighbours`.
+    """
+
+    uses_bank = True
+
+    def __init__(self, ridge: float = 0.1, layer: str = "head") -> None:
+        if not ridge > 0:
+            raise ChainError(f"KernelRegression: ridge is {ridge}; needed: above 0.")
+        self.ridge = ridge
+        self.layer = layer
+
+    def rows(self, network: nn.Module, images: Tensor) -> Tensor:
+        """See `Estimator.rows`: features."""
+        return _features(network, images, self.layer)
+
+    def estimate(self, rows: Tensor, bank: Tensor, labels: Tensor, num_classes: int, own: bool) -> Tensor:
+        """See `Estimator.estimate`: the regression's probabilities."""
+        return kernel_regression(rows, bank, labels, num_classes, self.ridge, own)
+
+
+def _features(network: nn.Module, images: Tensor, layer: str) -> Tensor:
+    """What a layer makes of images, (B, D), float32."""
+    if layer == "pixels":
+        return images.flatten(1).float()
+    modules = dict(network.named_modules())
+    enters = {"head": head_name, "last_stage": lambda network: last_stage(network)[0]}
+    name = enters[layer](network) if layer in enters else layer
+    if name not in modules:
+        listed = ", ".join(list(modules)[1:30])
+        raise ChainError(f"There is no module {name!r}. Modules: {listed}. Or take head, last_stage or pixels.")
+    caught: list[Tensor] = []
+    if layer in enters:
+        handle = modules[name].register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
+    else:
+        handle = modules[name].register_forward_hook(lambda _, inputs, output: caught.append(output))
+    try:
+        network(images)
+    finally:
+        handle.remove()
+    found = caught[0].float()
+    if found.ndim == 4:
+        found = F.adaptive_avg_pool2d(found, 2)
+    elif found.ndim == 3:
+        found = found.mean(1)
+    return found.flatten(1)
 
 
 def _moved(images: Tensor, down: float, right: float, degrees: float) -> Tensor:

@@ -6,7 +6,7 @@ from torch import Tensor
 __all__ = ["log_odds", "match_quantiles", "neighbour_votes", "sharpening_exponent", "strike_classes", "with_log_odds"]
 
 
-def log_odds(probabilities: Tensor, targets: Tensor, floor: float = 1e-6) -> Tensor:
+def log_odds(probabilities: Tensor, targets: Tensor, floor: float = 1e-12) -> Tensor:
     """Log odds of the label, log p_y - log(1 - p_y).
 
     Args:

@@ -17,14 +17,11 @@ from lightning_unlearn.functional.calibration import (
     strike_classes,
     with_log_odds,
 )
-from lightning_unlearn.functional.divergences import jensen_shannon
+from lightning_unlearn.functional.mixture import LEAST, choose_mixture, mixed
 from lightning_unlearn.random import generator
 from lightning_unlearn.stages.base import UnlearningStage
 
 __all__ = ["EstimateUnseen"]
-
-# Rounds of the greedy choice of a mixture: weights come in tenths.
-_ROUNDS = 10
 
 
 class EstimateUnseen(UnlearningStage):
@@ -38,11 +35,12 @@ class EstimateUnseen(UnlearningStage):
     Where whole classes are forgotten, a model that never saw them gives them no probability: they are struck from the
     network's own answer, and nothing is calibrated.
 
-    Artifacts: `targets`, with `index` (F,), `probabilities` (F, K) and whether they are of `whole_classes`.
+    Artifacts: `targets`, with `index` (F,), `probabilities` (F, K), float64, and whether they are of `whole_classes`; on the
+    CPU.
 
     Args:
         estimators: What guesses; None: `Copies` and `Neighbours` with their defaults.
-        weights: Weight of each estimator; None: chosen on unseen samples (greedily: Caruana et al. 2004, ICML).
+        weights: Weight of each estimator; None: chosen on unseen samples; see `choose_mixture`.
         bank_samples: Retained samples among which neighbours are looked for and forgotten samples are ranked, a random part.
         unseen_samples: Unseen samples on which the mixture is chosen.
         calibrate: Whether guesses are calibrated.
@@ -94,7 +92,7 @@ class EstimateUnseen(UnlearningStage):
     def on_fit_start(self) -> None:
         """Estimate, calibrate, and leave the targets."""
         samples, index = self.data.part("forget")
-        targets = samples.targets[index].to(self.device)
+        targets = samples.targets[index]
         gone = self._classes_without_retained_samples()
         whole = len(gone) > 0 and bool(torch.isin(targets, gone).all())
         probabilities = strike_classes(self._answers("forget", index), gone) if whole else self._estimate(index, targets)
@@ -113,83 +111,65 @@ class EstimateUnseen(UnlearningStage):
 
     def _estimate(self, index: Tensor, targets: Tensor) -> Tensor:
         bank = self.data.random_part("retain", self.bank_samples, "estimate")
+        labels = self.data.part("retain")[0].targets[bank]
         unseen, everything = self.data.part("unseen")
         if len(everything) == 0 and (self.calibrate or self.weights is None):
             raise ChainError(
                 "EstimateUnseen: no unseen samples to calibrate and choose on. Set calibrate to false and give weights."
             )
-        used = [i for i in range(len(self.estimators)) if self.weights is None or self.weights[i] > 0]
-        guesses = {i: self._guess(i, "forget", index, bank) for i in used}
-        weights = self._choose(guesses, targets, bank) if self.weights is None else self.weights
+        weights = self._choose(bank) if self.weights is None else self.weights
         for estimator, weight in zip(self.estimators, weights, strict=True):
             self._summary[f"weight/{estimator!r}"] = weight / sum(weights)
-        probabilities = _mixed(guesses, weights)
+        probabilities = self._mixture(weights, "forget", index, bank)
         if not self.calibrate:
             return probabilities
-        samples, _ = self.data.part("retain")
-        labels = samples.targets[bank].to(self.device)
-        members = _mixed({i: self._guess(i, "retain", bank, bank) for i in used if weights[i] > 0}, weights)
-        truth, truth_labels = self._answers("unseen", everything), unseen.targets[everything].to(self.device)
-        values, ranked = log_odds(probabilities, targets), log_odds(members, labels)
-        source = generator("rank noise")
-        values = match_quantiles(values, ranked, log_odds(truth, truth_labels), self.rank_noise, source)
+        members = self._mixture(weights, "retain", bank, bank)
+        truth, truth_labels = self._answers("unseen", everything), unseen.targets[everything]
+        values = match_quantiles(
+            log_odds(probabilities, targets, LEAST),
+            log_odds(members, labels, LEAST),
+            log_odds(truth, truth_labels),
+            self.rank_noise,
+            generator("rank noise"),
+        )
         # Half of the way: on unseen samples of CIFAR-10 the whole exponent raised Jensen-Shannon by 5 %, its root by nothing.
         exponent = sharpening_exponent(members, labels, truth, truth_labels) ** 0.5
         return with_log_odds(probabilities, targets, values - self.aim_below, exponent)
 
-    def _choose(self, guesses: Mapping[int, Tensor], targets: Tensor, bank: Tensor) -> list[float]:
-        """The mixture that does least harm to unseen samples and leaves least memory in forgotten ones.
-
-        Harm: Jensen-Shannon between the estimate for an unseen sample and the network's own answer. Memory: how much more the
-        estimates believe in the labels of forgotten samples than the network does in those of unseen ones; for a model
-        that saw neither, they would be alike.
-
-        Returns:
-            A weight per estimator.
-        """
+    def _choose(self, bank: Tensor) -> list[float]:
         chosen = self.data.random_part("unseen", self.unseen_samples, "estimate")
-        samples, _ = self.data.part("unseen")
-        truth = self._answers("unseen", chosen)
-        belief = truth.gather(1, samples.targets[chosen].to(self.device)[:, None]).mean()
-        unseen = {i: self._guess(i, "unseen", chosen, bank) for i in guesses}
+        labels = self.data.part("unseen")[0].targets[chosen]
+        every = range(len(self.estimators))
+        members = [self._guess(i, "retain", bank, bank) for i in every]
+        unseen = [self._guess(i, "unseen", chosen, bank) for i in every]
+        truth = log_odds(self._answers("unseen", chosen), labels)
+        return choose_mixture(members, self.data.part("retain")[0].targets[bank], unseen, labels, truth)
 
-        def score(weights: Sequence[float]) -> float:
-            harm = float(jensen_shannon(_mixed(unseen, weights).log(), truth.clamp(min=1e-12).log()).mean())
-            return harm + float((_mixed(guesses, weights).gather(1, targets[:, None]).mean() - belief).abs())
-
-        best = [0.0] * len(guesses)
-        for _ in range(_ROUNDS):
-            best = min(([w + (i == k) for i, w in enumerate(best)] for k in range(len(best))), key=score)
-        self._summary["harm_and_memory"] = score(best)
-        return best
+    def _mixture(self, weights: Sequence[float], part: Part, index: Tensor, bank: Tensor) -> Tensor:
+        used = [i for i, weight in enumerate(weights) if weight > 0]
+        return mixed([self._guess(i, part, index, bank) for i in used], [weights[i] for i in used])
 
     def _guess(self, i: int, part: Part, index: Tensor, bank: Tensor) -> Tensor:
         """Probabilities (N, K) of samples by one estimator."""
         if i not in self._bank_rows and (part == "retain" or self.estimators[i].uses_bank):
             self._bank_rows[i] = self._rows(i, "retain", bank)
         rows = self._bank_rows[i] if part == "retain" else self._rows(i, part, index)
-        samples, _ = self.data.part("retain")
-        labels = samples.targets[bank].to(self.device)
+        labels = self.data.part("retain")[0].targets[bank]
         return self.estimators[i].estimate(rows, self._bank_rows.get(i, rows), labels, self.num_classes, part == "retain")
 
     def _rows(self, i: int, part: Part, index: Tensor) -> Tensor:
         loader = self.data.evaluation_loader(part, index)
-        return collect(lambda batch: self.estimators[i].rows(self.classifier, batch.input), loader, index, self.trainer)
+        return collect(lambda batch: self.estimators[i].rows(self.classifier, batch.input), loader, index, self.trainer).cpu()
 
     def _answers(self, part: Part, index: Tensor) -> Tensor:
-        """The network's own probabilities."""
+        """The network's own probabilities, float64: in float32 a sure answer would be no different from a certain one."""
         loader = self.data.evaluation_loader(part, index)
-        return collect(lambda batch: self.classifier(batch.input).float().softmax(1), loader, index, self.trainer)
+        logits = collect(lambda batch: self.classifier(batch.input).float(), loader, index, self.trainer)
+        return logits.cpu().double().softmax(1)
 
     def _classes_without_retained_samples(self) -> Tensor:
         samples, forget = self.data.part("forget")
         _, retain = self.data.part("retain")
         counts = torch.bincount(samples.targets[retain], minlength=self.num_classes)
         gone: Tensor = samples.targets[forget].unique()  # type: ignore[no-untyped-call]  # missing in torch's annotations
-        return gone[counts[gone] == 0].to(self.device)
-
-
-def _mixed(guesses: Mapping[int, Tensor], weights: Sequence[float]) -> Tensor:
-    """The weighted mean; a little of everything, so that logarithms exist."""
-    total = torch.stack([weights[i] * guess for i, guess in guesses.items()]).sum(0) / sum(weights)
-    return 0.98 * total + 0.02 / total.shape[1]
+        return gone[counts[gone] == 0]

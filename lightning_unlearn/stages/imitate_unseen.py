@@ -9,9 +9,14 @@ from torch import Tensor
 from lightning_unlearn.data.batch import Batch
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.exceptions import ChainError
+from lightning_unlearn.functional.calibration import log_odds
+from lightning_unlearn.functional.divergences import margin
 from lightning_unlearn.stages.cached import CachedStage
 
 __all__ = ["ImitateUnseen"]
+
+# Log-odds; so that the few samples far from their targets do not outweigh the others.
+_LINEAR_FROM = 4.0
 
 
 class ImitateUnseen(CachedStage):
@@ -21,7 +26,12 @@ class ImitateUnseen(CachedStage):
     mean over all samples of KL(target || p) for the forgotten and cross-entropy for the retained ones. The trained part runs
     in train mode, as the original was trained.
 
+    KL does not see how unlikely an unlikely label is, and an attacker does: `margin_weight` adds Huber's loss between the
+    log-odds of the label and those of its target, linear from 4 on.
+
     Args:
+        divergence_weight: Weight of KL, 0 or more.
+        margin_weight: Weight of the loss on log-odds, 0 or more; not for whole classes, whose labels have no odds.
         passes: Passes over the forgotten samples; the number of steps follows from it, so it grows with their number.
         class_passes: The same for whole classes, whose targets are learnt sooner.
         max_steps: Number of steps in place of `passes`.
@@ -29,20 +39,37 @@ class ImitateUnseen(CachedStage):
     """
 
     view = "both"
-    requires = ("targets",)
+    requires: tuple[str, ...] = ("targets",)
     note = (
         "The distribution of confidence on the forgotten samples is matched to that of unseen ones on purpose, so forget "
         "accuracy, MIA-efficacy, the average gap and forgotten-against-unseen say little here: judge by JS to the reference "
         "and by the relearn gap."
     )
 
-    def __init__(self, passes: int = 30, class_passes: int = 12, max_steps: int | None = None, **kwargs: object) -> None:
+    def __init__(
+        self,
+        passes: int = 30,
+        class_passes: int = 12,
+        max_steps: int | None = None,
+        divergence_weight: float = 1.0,
+        margin_weight: float = 0.0,
+        **kwargs: object,
+    ) -> None:
         if passes < 1 or class_passes < 1:
             raise ChainError(f"ImitateUnseen: passes is {passes} and class_passes {class_passes}; needed: at least 1.")
+        weights = (divergence_weight, margin_weight)
+        if not all(0 <= w < math.inf for w in weights) or sum(weights) == 0:
+            raise ChainError(
+                f"ImitateUnseen: divergence_weight is {divergence_weight} and margin_weight {margin_weight}; needed: 0 or "
+                "more, and one of them above 0."
+            )
         super().__init__(max_steps=max_steps, **kwargs)  # type: ignore[arg-type]  # typed in the base class
         self.passes = passes
         self.class_passes = class_passes
+        self.divergence_weight = divergence_weight
+        self.margin_weight = margin_weight
         self._targets = torch.empty(0)
+        self._log_odds = torch.empty(0)
         self._position = torch.empty(0)
 
     def length(self, data: UnlearningDataModule) -> tuple[int, int]:
@@ -55,7 +82,11 @@ class ImitateUnseen(CachedStage):
         """Put the targets on the device."""
         super().on_fit_start()
         targets = self.artifacts["targets"]
-        self._targets = targets["probabilities"].to(self.device)
+        probabilities, labels = targets["probabilities"].double(), self.data.samples.targets[targets["index"]]
+        # Float32 whatever the precision of the network: targets are not rounded.
+        self._targets = probabilities.float().to(self.device)
+        self._log_odds = log_odds(probabilities, labels).float().to(self.device)
+        self._whole_classes = bool(targets["whole_classes"])
         position = torch.zeros(len(self.data.samples), dtype=torch.int64)
         position[targets["index"]] = torch.arange(len(targets["index"]))
         self._position = position.to(self.device)
@@ -76,9 +107,16 @@ class ImitateUnseen(CachedStage):
         """See `UnlearningStage.loss_of`."""
         assert isinstance(batch, dict)
         forget, retain = batch["forget"], batch["retain"]
-        forget_logits, retain_logits = logits[: len(forget.index)], logits[len(forget.index) :]
-        targets = self._targets[self._position[forget.index]].to(forget_logits.dtype)
-        divergence = F.kl_div(forget_logits.log_softmax(1), targets, reduction="none").sum(1)
+        forget_logits, retain_logits = logits[: len(forget.index)].float(), logits[len(forget.index) :]
+        position = self._position[forget.index]
+        divergence = self.divergence_weight * F.kl_div(
+            forget_logits.log_softmax(1), self._targets[position], reduction="none"
+        ).sum(1)
+        if self.margin_weight > 0 and not self._whole_classes:
+            found = margin(forget_logits, forget.target).float()
+            divergence = divergence + self.margin_weight * F.huber_loss(
+                found, self._log_odds[position], reduction="none", delta=_LINEAR_FROM
+            )
         loss = F.cross_entropy(retain_logits, retain.target, reduction="none")
         b_f, b_r = forget.total or len(forget.index), retain.total or len(retain.index)
         return (b_f * self.mean(divergence, forget) + b_r * self.mean(loss, retain)) / (b_f + b_r)

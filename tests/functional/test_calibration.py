@@ -19,7 +19,7 @@ def distributions(n, k, seed=0):
 
 def test_log_odds_of_the_label():
     p = torch.tensor([[0.2, 0.8], [0.5, 0.5], [1.0, 0.0]], dtype=torch.float64)
-    expected = torch.log(torch.tensor([0.25, 1.0, (1e-6) / (1 - 1e-6)], dtype=torch.float64))
+    expected = torch.log(torch.tensor([0.25, 1.0, 1e-12 / (1 - 1e-12)], dtype=torch.float64))
     torch.testing.assert_close(log_odds(p, torch.tensor([0, 1, 1])), expected)
 
 
