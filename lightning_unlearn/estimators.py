@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_unlearn.exceptions import ChainError
-from lightning_unlearn.functional.anatomy import head_name, last_stage
+from lightning_unlearn.functional.anatomy import head_name, last_stage, weight_layers
 from lightning_unlearn.functional.calibration import neighbour_votes
 from lightning_unlearn.functional.kernel_regression import kernel_regression
 from lightning_unlearn.random import generator
 
-__all__ = ["Copies", "Estimator", "KernelRegression", "Neighbours"]
+__all__ = ["Copies", "Estimator", "KernelRegression", "Neighbours", "OwnAnswer"]
 
 
 class Estimator(ABC):
@@ -102,14 +102,30 @@ class Copies(Estimator):
         return rows
 
 
+class OwnAnswer(Estimator):
+    """The network's own answer: for originals that remember little, such as those trained with augmentation.
+
+    Calibration takes from it what is remembered on average.
+    """
+
+    def rows(self, network: nn.Module, images: Tensor) -> Tensor:
+        """See `Estimator.rows`: the estimates themselves."""
+        answer: Tensor = network(images).float().softmax(1)
+        return answer
+
+    def estimate(self, rows: Tensor, bank: Tensor, labels: Tensor, num_classes: int, own: bool) -> Tensor:
+        """See `Estimator.estimate`."""
+        return rows
+
+
 class Neighbours(Estimator):
     """The labels of the nearest retained samples.
 
     Args:
         k: How many of them vote.
-        layer: Where samples are compared: `head` (what enters the head), `pixels`, or the name of a module, whose output
-            counts; `last_stage` is what enters the last stage, see `functional.anatomy`. Maps are averaged to
-            2x2, tokens to one.
+        layer: Where samples are compared: `head` (what enters the head), `last_hidden` (what the last layer of weights before
+            the head gives, without its activation), `last_stage` (what enters the last stage, see `functional.anatomy`),
+            `pixels`, or the name of a module, whose output counts. Maps are averaged to 2x2, tokens to one.
     """
 
     uses_bank = True
@@ -162,15 +178,21 @@ def _features(network: nn.Module, images: Tensor, layer: str) -> Tensor:
     if layer == "pixels":
         return images.flatten(1).float()
     modules = dict(network.named_modules())
-    enters = {"head": head_name, "last_stage": lambda network: last_stage(network)[0]}
-    name = enters[layer](network) if layer in enters else layer
-    if name not in modules:
-        listed = ", ".join(list(modules)[1:30])
-        raise ChainError(f"There is no module {name!r}. Modules: {listed}. Or take head, last_stage or pixels.")
     caught: list[Tensor] = []
-    if layer in enters:
+    if layer in ("head", "last_stage"):
+        name = head_name(network) if layer == "head" else last_stage(network)[0]
         handle = modules[name].register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
     else:
+        if layer == "last_hidden":
+            head = head_name(network)
+            name = [head, *(other for other in weight_layers(network) if other != head)][-1]
+        else:
+            name = layer
+        if name not in modules:
+            listed = ", ".join(list(modules)[1:30])
+            raise ChainError(
+                f"There is no module {name!r}. Modules: {listed}. Or take head, last_hidden, last_stage or pixels."
+            )
         handle = modules[name].register_forward_hook(lambda _, inputs, output: caught.append(output))
     try:
         network(images)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from lightning_unlearn.data.augment import shift_and_flip
-from lightning_unlearn.estimators import Copies, Neighbours
+from lightning_unlearn.estimators import Copies, KernelRegression, Neighbours, OwnAnswer
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.networks import SmallCNN
 
@@ -66,6 +66,14 @@ def test_half_a_pixel_is_the_mean_of_two():
     assert sum(torch.allclose(seen, c, atol=1e-5) for c in candidates) == 1
 
 
+def test_its_own_answer_is_the_networks(images):
+    network = SmallCNN(in_chans=3, num_classes=4, image_size=8).eval()
+    rows = OwnAnswer().rows(network, images)
+    torch.testing.assert_close(
+        OwnAnswer().estimate(rows, rows, torch.zeros(5).long(), 4, own=False), network(images).softmax(1)
+    )
+
+
 @pytest.mark.parametrize("layer", ["head", "pixels", "stem"])
 def test_neighbours_see_what_they_are_asked_to(layer, images):
     network = SmallCNN(in_chans=3, num_classes=4, image_size=8).eval()
@@ -76,6 +84,23 @@ def test_neighbours_see_what_they_are_asked_to(layer, images):
     assert votes.argmax(1).tolist() == [0, 1, 2, 3, 0]
     if layer == "pixels":
         assert torch.equal(rows, images.flatten(1))
+
+
+def test_layers_have_names_that_every_network_knows(images):
+    network = SmallCNN(in_chans=3, num_classes=4, image_size=8).eval()
+    hidden = KernelRegression(layer="last_hidden").rows(network, images)
+    torch.testing.assert_close(network.fc(hidden.relu()), network(images))
+    maps = network.features[:2](images)  # the last third of the convolutions is the second of two
+    pooled = maps.reshape(5, 16, 2, 4, 2, 4).mean((3, 5)).flatten(1)
+    torch.testing.assert_close(KernelRegression(layer="last_stage").rows(network, images), pooled)
+
+
+def test_tokens_are_averaged_and_a_network_of_a_head_alone_has_a_hidden_layer(images):
+    network = nn.Sequential(nn.Flatten(2), nn.Linear(64, 6), nn.Identity(), nn.Flatten(1), nn.Linear(18, 4))
+    rows = KernelRegression(layer="1").rows(network, images)
+    torch.testing.assert_close(rows, network[:2](images).mean(1))
+    alone = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+    torch.testing.assert_close(KernelRegression(layer="last_hidden").rows(alone, images), alone(images))
 
 
 @pytest.mark.parametrize(
