@@ -1,7 +1,7 @@
 """A forget rule by a score of every sample: how memorised it is, how hard to forget, how suspect its label."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -16,9 +16,11 @@ from lightning_unlearn.data.tables import read_rows
 from lightning_unlearn.data.vision import Samples
 from lightning_unlearn.exceptions import DataError
 
-__all__ = ["ByScore", "read_scores"]
+__all__ = ["ByScore", "highest_first", "read_column", "read_scores", "scored"]
 
 _NEEDED = "a score for every sample, as .csv with a header"
+# What `detect` says of a sample beside its scores.
+_ABOUT = ("key", "index", "label", "suggested", "suspected")
 
 
 class ByScore(ForgetRule):
@@ -29,8 +31,8 @@ class ByScore(ForgetRule):
 
     Args:
         path: `.csv` with a header, a column `key` and one or more columns of scores (an empty cell: no score; rows of samples
-            that no longer exist are passed over), or `.npy` with one number per training sample in their order (NaN: no
-            score).
+            that no longer exist are passed over; the columns `index`, `label`, `suggested` and `suspected` of `detect` count
+            as no scores), or `.npy` with one number per training sample in their order (NaN: no score).
         column: Column of a `.csv` file with several scores.
         end: Which end of the scores is forgotten, `highest` or `lowest`.
         count: How many samples, at least 1.
@@ -66,20 +68,10 @@ class ByScore(ForgetRule):
 
     def select(self, samples: Samples, candidates: Tensor, seed: int, class_names: Sequence[str]) -> Selection:
         """Choose samples; see `ForgetRule.select`."""
-        scores = read_scores(self.path, samples.keys, self.column)[candidates]
-        pool, scores = candidates[~scores.isnan()], scores[~scores.isnan()]
-        if len(pool) == 0:
-            raise DataError(
-                f"{self.path} has no score for any of the {len(candidates)} training samples. Was it made from other data?"
-            )
-        count = max(1, round((self.fraction or 0) * len(pool))) if self.count is None else self.count
-        if count > len(pool):
-            raise DataError(
-                f"count is {count}, but {self.path} has scores for only {len(pool)} training samples; ask for fewer."
-            )
-        drawn = order(samples.hashes[pool], seed, "forget")
-        ranked = torch.argsort(scores[drawn], stable=True, descending=self.end == "highest")
-        return Selection(pool[drawn[ranked[:count]]].sort().values, [])
+        pool, scores = scored(read_scores(self.path, samples.keys, self.column), candidates, self.path)
+        count = self._count(len(pool))
+        ranked = highest_first(samples, pool, scores if self.end == "highest" else -scores, seed)
+        return Selection(ranked[:count].sort().values, [])
 
     def _count(self, n: int) -> int:
         """How many of n samples with a score are chosen."""
@@ -96,13 +88,51 @@ class ByScore(ForgetRule):
         return f"{size} {self.end} by {self.column or 'score'} in {self.path.name}"
 
 
-def read_scores(path: str | Path, keys: Sequence[str], column: str | None = None) -> Tensor:
+def scored(scores: Tensor, candidates: Tensor, path: Path) -> tuple[Tensor, Tensor]:
+    """The candidates that have a score.
+
+    Args:
+        scores: Of all training samples, (N,), NaN for those without.
+        candidates: Indices, (M,), int64.
+        path: Where the scores come from, for the message.
+
+    Returns:
+        Indices, (P,), and their scores, (P,).
+
+    Raises:
+        DataError: There is none.
+    """
+    own = scores[candidates]
+    pool = candidates[~own.isnan()]
+    if len(pool) == 0:
+        raise DataError(f"{path} has no score for any of the {len(candidates)} training samples. Was it made from other data?")
+    return pool, own[~own.isnan()]
+
+
+def highest_first(samples: Samples, pool: Tensor, scores: Tensor, seed: int) -> Tensor:
+    """Samples by their score; where scores are equal, the draw decides.
+
+    Args:
+        samples: The training set.
+        pool: Sample indices, (P,), int64.
+        scores: Their scores, (P,).
+        seed: Seed of the draw.
+
+    Returns:
+        The indices, the highest score first.
+    """
+    drawn = order(samples.hashes[pool], seed, "forget")
+    return pool[drawn[torch.argsort(scores[drawn], stable=True, descending=True)]]
+
+
+def read_scores(path: str | Path, keys: Sequence[str], column: str | None = None, first: bool = False) -> Tensor:
     """Scores of samples from a file.
 
     Args:
         path: See `ByScore`.
         keys: Keys of all training samples, all different.
         column: Column of a `.csv` file with several scores.
+        first: Whether without a name the first one will do.
 
     Returns:
         (N,), float64, one per key in their order; NaN where the file has none.
@@ -118,8 +148,8 @@ def read_scores(path: str | Path, keys: Sequence[str], column: str | None = None
     if ending == ".npy" and column is not None:
         raise DataError(f"{path}: column {column!r} was given, but only .csv files have columns. Leave it out.")
     if not path.is_file():
-        raise DataError(f"{path}: no such file; needed: {_NEEDED}. `lightning-unlearn scores` writes one.")
-    scores = _from_array(path, len(keys)) if ending == ".npy" else _from_table(path, keys, column)
+        raise DataError(f"{path}: no such file; needed: {_NEEDED}. `lightning-unlearn scores` and `detect` write one.")
+    scores = _from_array(path, len(keys)) if ending == ".npy" else _from_table(path, keys, column, first)
     if bool(scores.isinf().any()):
         raise DataError(f"{path} holds infinite scores; needed: finite numbers, or nothing for samples without one.")
     return scores
@@ -132,31 +162,50 @@ def _from_array(path: Path, n: int) -> Tensor:
     return torch.from_numpy(array.astype(np.float64))
 
 
-def _from_table(path: Path, keys: Sequence[str], column: str | None) -> Tensor:
-    rows = read_rows(path, _NEEDED)
-    header = rows[0] if rows else []
-    if "key" not in header:
-        raise DataError(f"{path} begins with {', '.join(header) or 'nothing'}; needed: a header with `key` and scores.")
-    others = [name for name in header if name != "key"]
-    if column is None and len(others) != 1:
-        listed = ", ".join(others) or "none besides `key`"
-        raise DataError(f"{path} has the columns {listed}; say with `column` which holds the scores.")
-    wanted = others[0] if column is None else column
-    if wanted not in others:
-        raise DataError(f"{path} has no column {wanted!r}; it has {', '.join(others)}.{nearest(wanted, others)}")
+def _from_table(path: Path, keys: Sequence[str], column: str | None, first: bool) -> Tensor:
     position = {key: i for i, key in enumerate(keys)}
     scores = torch.full((len(keys),), math.nan, dtype=torch.float64)
-    seen: set[str] = set()
-    for number, row in enumerate(rows[1:], 2):
-        if len(row) != len(header):
-            raise DataError(f"{path}: row {number} has {len(row)} cells and the header {len(header)}; needed: as many.")
-        key, cell = row[header.index("key")], row[header.index(wanted)]
-        if key in seen:
-            raise DataError(f"{path} has two rows for the sample {key!r}; keep one.")
-        seen.add(key)
+    for number, key, cell in read_column(path, column, first):
         if key in position and cell:
             try:
                 scores[position[key]] = float(cell)
             except ValueError:
                 raise DataError(f"{path}: row {number} has {cell[:40]!r} where a score belongs; needed: a number.") from None
     return scores
+
+
+def read_column(path: Path, column: str | None, first: bool = False) -> Iterator[tuple[int, str, str]]:
+    """The cells of one column of a table of samples.
+
+    Args:
+        path: A `.csv` file with a header and a column `key`.
+        column: Its name; None: the only one that holds scores.
+        first: Whether without a name the first one with scores will do.
+
+    Yields:
+        Number of the row in the file, key, and cell; each key once.
+
+    Raises:
+        DataError: The file is missing, unreadable or no such table, lacks the column, or names a sample twice.
+    """
+    rows = read_rows(path, _NEEDED)
+    header = rows[0] if rows else []
+    if "key" not in header:
+        raise DataError(f"{path} begins with {', '.join(header) or 'nothing'}; needed: a header with `key` and scores.")
+    others = [name for name in header if name not in _ABOUT]
+    if column is None and (not others or (len(others) > 1 and not first)):
+        listed = ", ".join(others) or "none besides `key`"
+        raise DataError(f"{path} has the columns {listed}; say with `column` which holds the scores.")
+    wanted = others[0] if column is None else column
+    if wanted == "key" or wanted not in header:
+        named = [name for name in header if name != "key"]
+        raise DataError(f"{path} has no column {wanted!r}; it has {', '.join(named)}.{nearest(wanted, named)}")
+    seen: set[str] = set()
+    for number, row in enumerate(rows[1:], 2):
+        if len(row) != len(header):
+            raise DataError(f"{path}: row {number} has {len(row)} cells and the header {len(header)}; needed: as many.")
+        key = row[header.index("key")]
+        if key in seen:
+            raise DataError(f"{path} has two rows for the sample {key!r}; keep one.")
+        seen.add(key)
+        yield number, key, row[header.index(wanted)]

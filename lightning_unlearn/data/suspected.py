@@ -1,0 +1,159 @@
+"""A forget rule for samples whose label is suspected to be wrong, and the labels that are suggested for them."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lightning_unlearn.data.by_score import highest_first, read_column, read_scores, scored
+from lightning_unlearn.data.forget import ForgetRule, Selection
+from lightning_unlearn.data.vision import Samples
+from lightning_unlearn.exceptions import DataError
+
+__all__ = ["SuspectedMislabels", "label_names", "read_suggested"]
+
+_MARKS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "": False}
+
+
+class SuspectedMislabels(ForgetRule):
+    """The samples whose label `lightning-unlearn detect` suspects.
+
+    By default those that its file marks as suspected, which a person may have looked through and changed by hand; else, by
+    one of its scores, another number of them. Samples that the file does not know are never chosen.
+
+    Args:
+        path: `scores.csv` of a run of `detect`: a column `key`, scores that are high for suspects, `suspected` with 1 or 0.
+        column: The score that counts; None: the first one of the file. For `threshold`, `count` and `quantile` only.
+        threshold: Those whose score is at least this.
+        count: So many of the highest scores.
+        quantile: Those above this quantile of the scores, in (0, 1): 0.9 chooses the highest tenth.
+
+    Raises:
+        DataError: More than one of the three is given, one is out of range, or a column without any.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        column: str | None = None,
+        threshold: float | None = None,
+        count: int | None = None,
+        quantile: float | None = None,
+    ) -> None:
+        limits = {"threshold": threshold, "count": count, "quantile": quantile}
+        given = [f"{name} {value}" for name, value in limits.items() if value is not None]
+        if len(given) > 1:
+            raise DataError(f"Both {' and '.join(given)} were given; needed: one of them, or none for the marked samples.")
+        if column is not None and not given:
+            raise DataError(
+                f"column is {column!r}, but nothing says how high a score is suspect; needed: threshold, count or quantile. "
+                "Leave column out for the samples that the file marks as suspected."
+            )
+        if threshold is not None and not math.isfinite(threshold):
+            raise DataError(f"threshold is {threshold}; needed: a finite number, in the units of the score.")
+        if count is not None and (isinstance(count, bool) or count < 1):
+            raise DataError(f"count is {count}; needed: at least one sample to forget.")
+        if quantile is not None and not 0 < quantile < 1:
+            raise DataError(f"quantile is {quantile}; needed: above 0 and below 1 (0.9 forgets the highest tenth).")
+        self.path = Path(path)
+        self.column = column
+        self.threshold = threshold
+        self.count = count
+        self.quantile = quantile
+
+    def select(self, samples: Samples, candidates: Tensor, seed: int, class_names: Sequence[str]) -> Selection:
+        """Choose samples; see `ForgetRule.select`."""
+        if self.threshold is None and self.count is None and self.quantile is None:
+            chosen = candidates[_marked(self.path, samples.keys)[candidates]]
+        else:
+            chosen = self._by_score(samples, candidates, seed)
+        if len(chosen) == 0:
+            raise DataError(
+                f"{self.describe()}: that is none of the {len(candidates)} training samples, so there is nothing to forget. "
+                "Give count, or a lower threshold; or was the file made from other data?"
+            )
+        return Selection(chosen.sort().values, [])
+
+    def _by_score(self, samples: Samples, candidates: Tensor, seed: int) -> Tensor:
+        scores = read_scores(self.path, samples.keys, self.column, first=True)
+        pool, scores = scored(scores, candidates, self.path)
+        if self.threshold is not None:
+            return pool[scores >= self.threshold]
+        count = self.count
+        if count is None:
+            assert self.quantile is not None  # one of the three is given
+            count = len(pool) - math.ceil(self.quantile * len(pool) - 1e-9)
+        if count > len(pool):
+            raise DataError(
+                f"count is {count}, but {self.path} has scores for only {len(pool)} training samples; ask for fewer."
+            )
+        return highest_first(samples, pool, scores, seed)[:count]
+
+    def describe(self) -> str:
+        """One plain line."""
+        by = f"by {self.column or 'the first score'} in {self.path.name}"
+        if self.threshold is not None:
+            return f"suspected labels: {self.threshold:g} or more {by}"
+        if self.count is not None:
+            return f"suspected labels: {self.count} highest {by}"
+        if self.quantile is not None:
+            return f"suspected labels: above the quantile {self.quantile:g} {by}"
+        return f"suspected labels: as marked in {self.path.name}"
+
+
+def label_names(class_names: Sequence[str]) -> list[str]:
+    """Names by which a table of samples calls the classes: all different, without spaces around them.
+
+    Args:
+        class_names: Names of the classes; two of ImageNet's are the same.
+
+    Returns:
+        The names; behind those that stand for several classes the number of the class.
+    """
+    plain = [" ".join(name.split()) for name in class_names]
+    return [name if plain.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(plain)]
+
+
+def read_suggested(path: str | Path, keys: Sequence[str], class_names: Sequence[str]) -> Tensor:
+    """Labels that a file of `detect` suggests; a person may have corrected them.
+
+    Args:
+        path: Its `scores.csv`, with the columns `key` and `suggested`.
+        keys: Keys of all training samples.
+        class_names: Names of the classes, in the order of the labels.
+
+    Returns:
+        (N,), int64, one per key in their order; -1 where the file has none.
+
+    Raises:
+        DataError: The file is missing or no such table, or names a class that is not there.
+    """
+    path = Path(path)
+    position = {key: i for i, key in enumerate(keys)}
+    names = {name: i for i, name in enumerate(label_names(class_names))}
+    labels = torch.full((len(keys),), -1, dtype=torch.int64)
+    for number, key, cell in read_column(path, "suggested"):
+        if key not in position or not cell:
+            continue
+        name = " ".join(cell.split())
+        if name not in names:
+            raise DataError(f"{path}: row {number} suggests {cell[:40]!r}, which is no class; needed: {_some(list(names))}.")
+        labels[position[key]] = names[name]
+    return labels
+
+
+def _marked(path: Path, keys: Sequence[str]) -> Tensor:
+    position = {key: i for i, key in enumerate(keys)}
+    marked = torch.zeros(len(keys), dtype=torch.bool)
+    for number, key, cell in read_column(path, "suspected"):
+        if cell.lower() not in _MARKS:
+            raise DataError(f"{path}: row {number} has {cell[:40]!r} in `suspected`; needed: 1 or 0.")
+        if key in position:
+            marked[position[key]] = _MARKS[cell.lower()]
+    return marked
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= 12 else f"{', '.join(names[:12])} ..."

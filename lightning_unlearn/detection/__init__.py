@@ -1,0 +1,1 @@
+"""Finding training samples whose label is likely wrong."""

@@ -1,0 +1,89 @@
+"""Where suspects begin."""
+
+import importlib
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lightning_unlearn.exceptions import ConfigError
+
+__all__ = ["Threshold"]
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Which scores are suspect: so many of the highest, those above a quantile, or the upper part of a mixture of two.
+
+    The mixture is of two normal distributions, fitted to the scores (after a logarithm, for scores that spread over orders of
+    magnitude), as Arazo et al. 2019 (ICML) do with losses and beta distributions: those that more likely come from the upper
+    one are suspect. Where there are few wrong labels, or none, it still finds two parts: look at the histogram.
+
+    Attributes:
+        count: How many, at least 1.
+        quantile: Those above this quantile of the scores, in (0, 1): 0.9 gives the highest tenth.
+
+    Raises:
+        ConfigError: Both are given, or one is out of range.
+    """
+
+    count: int | None = None
+    quantile: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.count is not None and self.quantile is not None:
+            raise ConfigError(f"Both count {self.count} and quantile {self.quantile} were given; needed: one of them, or none.")
+        if self.count is not None and (isinstance(self.count, bool) or self.count < 1):
+            raise ConfigError(f"count is {self.count}; needed: at least one suspect.")
+        if self.quantile is not None and not 0 < self.quantile < 1:
+            raise ConfigError(f"quantile is {self.quantile}; needed: above 0 and below 1 (0.9 suspects the highest tenth).")
+
+    def describe(self) -> str:
+        """One plain line."""
+        if self.count is not None:
+            return f"the {self.count} highest"
+        return "the upper part of a mixture of two" if self.quantile is None else f"above the quantile {self.quantile:g}"
+
+    def suspected(self, scores: Tensor, log: bool = False) -> Tensor:
+        """Apply it.
+
+        Args:
+            scores: (N,), NaN for samples without one, which are never suspect.
+            log: Whether the mixture is fitted to logarithms; scores are then 0 or more.
+
+        Returns:
+            (N,), bool.
+
+        Raises:
+            ConfigError: There are fewer scores than asked for.
+        """
+        known = ~scores.isnan()
+        values = scores[known].double()
+        chosen = torch.zeros(len(scores), dtype=torch.bool)
+        if self.count is not None:
+            if self.count > len(values):
+                raise ConfigError(f"count is {self.count}, but there are scores of {len(values)} samples only; ask for fewer.")
+            above = torch.zeros(len(values), dtype=torch.bool)
+            above[torch.argsort(values, stable=True, descending=True)[: self.count]] = True
+        elif self.quantile is not None:
+            above = torch.zeros(len(values), dtype=torch.bool)
+            highest = len(values) - math.ceil(self.quantile * len(values) - 1e-9)
+            above[torch.argsort(values, stable=True, descending=True)[:highest]] = True
+        else:
+            above = _upper_part(values, log)
+        chosen[known] = above
+        return chosen
+
+
+def _upper_part(values: Tensor, log: bool) -> Tensor:
+    if len(values) < 2 or bool(values.min() == values.max()):
+        return torch.zeros(len(values), dtype=torch.bool)
+    points = values.clamp(min=torch.finfo(values.dtype).tiny).log() if log else values
+    # Without this the unit of a score would decide what the library's regularisation of variances means.
+    points = (points - points.mean()) / points.std()
+    mixture = importlib.import_module("sklearn.mixture").GaussianMixture(2, random_state=0)
+    belongs = torch.from_numpy(mixture.fit(points[:, None].numpy()).predict_proba(points[:, None].numpy()))
+    upper, lower = int(mixture.means_[:, 0].argmax()), int(mixture.means_[:, 0].argmin())
+    # A wide upper part is also the likelier one far below the lower part's mean.
+    return (belongs[:, upper] > 0.5) & (points > float(mixture.means_[lower, 0]))

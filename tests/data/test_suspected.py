@@ -1,0 +1,100 @@
+import pytest
+import torch
+
+from lightning_unlearn.data.suspected import SuspectedMislabels, label_names, read_suggested
+from lightning_unlearn.data.vision import Samples
+from lightning_unlearn.exceptions import DataError
+
+N = 10
+KEYS = [f"class/{i}.png" for i in range(N)]
+NAMES = ["cat", "maillot", "maillot"]
+
+
+@pytest.fixture
+def samples():
+    return Samples(torch.zeros(N, 1, 2, 2, dtype=torch.uint8), torch.arange(N) % 3, KEYS)
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Two scores in opposite order; 2, 5 and 7 are marked, the last one by hand."""
+    lines = ["key,index,loss,aum,label,suggested,suspected"]
+    for i, key in enumerate(KEYS):
+        mark = "yes" if i == 7 else int(i in (2, 5))
+        lines.append(f"{key},{i},{i / 10},{-i},{label_names(NAMES)[i % 3]},{label_names(NAMES)[(i + 1) % 3]},{mark}")
+    file = tmp_path / "scores.csv"
+    file.write_text("\n".join([*lines, "class/gone.png,10,9,9,cat,cat,1"]) + "\n")
+    return file
+
+
+def select(rule, samples, candidates=None):
+    candidates = torch.arange(len(samples)) if candidates is None else candidates
+    return rule.select(samples, candidates, 0, NAMES).indices.tolist()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "chosen"),
+    [
+        ({}, [2, 5, 7]),
+        ({"count": 3}, [7, 8, 9]),
+        ({"count": 2, "column": "aum"}, [0, 1]),
+        ({"quantile": 0.8}, [8, 9]),
+        ({"quantile": 0.75}, [8, 9]),
+        ({"threshold": 0.7}, [7, 8, 9]),
+        ({"threshold": -1, "column": "aum"}, [0, 1]),
+    ],
+)
+def test_marked_counted_or_above(arguments, chosen, samples, path):
+    assert select(SuspectedMislabels(path, **arguments), samples) == chosen
+
+
+def test_only_what_the_model_was_trained_on(samples, path):
+    candidates = torch.tensor([0, 1, 2, 3])
+    assert select(SuspectedMislabels(path), samples, candidates) == [2]
+    assert select(SuspectedMislabels(path, quantile=0.5), samples, candidates) == [2, 3]
+    with pytest.raises(DataError, match=r"count is 5, but .* for only 4"):
+        select(SuspectedMislabels(path, count=5), samples, candidates)
+
+
+def test_descriptions_name_no_sample(path):
+    assert SuspectedMislabels(path).describe() == "suspected labels: as marked in scores.csv"
+    assert SuspectedMislabels(path, "aum", count=3).describe() == "suspected labels: 3 highest by aum in scores.csv"
+    assert "the quantile 0.9 by the first score" in SuspectedMislabels(path, quantile=0.9).describe()
+    assert "0.5 or more by the first score" in SuspectedMislabels(path, threshold=0.5).describe()
+
+
+def test_suggestions_are_read_by_name(path):
+    assert read_suggested(path, [*KEYS, "new.png"], NAMES).tolist() == [*((i + 1) % 3 for i in range(N)), -1]
+    assert label_names(NAMES) == ["cat", "maillot (1)", "maillot (2)"]
+    path.write_text(path.read_text().replace("maillot (2)", "dog"))
+    with pytest.raises(DataError, match=r"suggests 'dog', which is no class; needed: cat, maillot \(1\)"):
+        read_suggested(path, KEYS, NAMES)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"count": 3, "quantile": 0.5}, "Both count 3 and quantile 0.5"),
+        ({"column": "loss"}, "nothing says how high a score is suspect"),
+        ({"count": 0}, "count is 0"),
+        ({"count": True}, "count is True"),
+        ({"quantile": 1}, "quantile is 1"),
+        ({"threshold": float("inf")}, "threshold is inf"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(DataError, match=message):
+        SuspectedMislabels("scores.csv", **arguments)
+
+
+def test_bad_files(samples, path, tmp_path):
+    with pytest.raises(DataError, match=r"no column 'lose'.* Did you mean 'loss'"):
+        select(SuspectedMislabels(path, "lose", count=1), samples)
+    with pytest.raises(DataError, match="no such file"):
+        select(SuspectedMislabels(tmp_path / "gone.csv"), samples)
+    path.write_text(path.read_text().replace("maillot (1),0", "maillot (1),perhaps", 1))
+    with pytest.raises(DataError, match="row 2 has 'perhaps' in `suspected`"):
+        select(SuspectedMislabels(path), samples)
+    (tmp_path / "plain.csv").write_text(f"key,loss\n{KEYS[0]},1\n")
+    with pytest.raises(DataError, match="no column 'suspected'; it has loss"):
+        select(SuspectedMislabels(tmp_path / "plain.csv"), samples)
