@@ -1,0 +1,71 @@
+"""The command `purge`: list what still holds forgotten data or was trained on it, and delete it. Imports no torch."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from lightning_unlearn.cli.plain_parser import PlainParser
+from lightning_unlearn.files import write_text_atomic
+from lightning_unlearn.purge import Finding, delete, find
+
+__all__ = ["purge_command"]
+
+RECORD = "purge.txt"
+_NOT_FOUND = (
+    "Not looked for: exported models, copies, backups and trackers elsewhere, and your own logs. Keys of forgotten samples "
+    "stay in split.json, ledger.jsonl and lists of requests, so that the samples stay forgotten."
+)
+
+
+def purge_command(arguments: Sequence[str], wants_help: bool = False) -> int:
+    """Run the command.
+
+    Args:
+        arguments: Without the command's name.
+        wants_help: Whether only the help is printed.
+
+    Returns:
+        The exit code.
+    """
+    parser = PlainParser("purge")
+    parser.add_argument("run", metavar="RUN", help="folder of the last run of unlearn; its checkpoint stays")
+    parser.add_argument("--yes", action="store_true", help="delete; without it files are only listed")
+    parser.add_argument("--runs", metavar="DIR", default="runs", help="folder of all runs (runs)")
+    parser.add_argument("--bank", metavar="DIR", default="runs/bank", help="folder of originals and references (runs/bank)")
+    if wants_help:
+        parser.print_help()
+        return 0
+    given = parser.parse_args(arguments)
+    found = find(Path(given.run), Path(given.runs), Path(given.bank))
+    gone = delete(found) if given.yes else found.deletable
+    title = "deleted" if given.yes else "would be deleted (with --yes)"
+    lines = [
+        f"forgotten by {given.run} and the runs before it: {len(found.forgotten)} samples",
+        *_table(title, gone),
+        *_table("not deleted", found.left),
+        _NOT_FOUND,
+    ]
+    print("\n".join(lines))
+    if given.yes:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        write_text_atomic(Path(given.run) / RECORD, "\n".join([f"purge of {now}", *lines]) + "\n")
+    return 0
+
+
+def _table(title: str, findings: Sequence[Finding]) -> list[str]:
+    total = sum(finding.size for finding in findings)
+    files = f"{len(findings)} {'place' if len(findings) == 1 else 'places'}"
+    here = Path.cwd()
+    lines = [f"{title}: {files}, {_bytes(total)}"]
+    for finding in findings:
+        path = finding.path.relative_to(here) if finding.path.is_relative_to(here) else finding.path
+        lines.append(f"  {_bytes(finding.size):>9}  {path}: {finding.why}")
+    return lines
+
+
+def _bytes(size: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} GB"

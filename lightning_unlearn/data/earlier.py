@@ -1,0 +1,52 @@
+"""What earlier requests mean for a training that goes on, and for judging what they left."""
+
+from pathlib import Path
+
+import torch
+
+from lightning_unlearn.data.saved_split import SPLIT, SavedSplit
+from lightning_unlearn.data.split import positions
+from lightning_unlearn.data.split_data import SplitData
+from lightning_unlearn.exceptions import AlreadyForgottenError, DataError
+
+__all__ = ["judge_as_saved", "keep_forgotten"]
+
+
+def keep_forgotten(data: SplitData, checkpoint: str | Path) -> None:
+    """Keep out of a training what the checkpoint that it starts from was made to forget.
+
+    Without such samples, or on other data, nothing changes.
+
+    Args:
+        data: The data.
+        checkpoint: Where the training starts.
+    """
+    path = Path(checkpoint).parent / SPLIT
+    saved = SavedSplit.load(path) if path.is_file() else None
+    if saved is None or not (saved.forget or saved.removed) or not len(positions(saved.retain, data.samples)):
+        return
+    data.use_split_of(checkpoint)
+    try:
+        data.part("retain")
+    except AlreadyForgottenError:
+        # The rule asks for no more than what is removed anyway.
+        data.draw_as_saved()
+
+
+def judge_as_saved(data: SplitData) -> None:
+    """Judge a run by what its split calls forgotten, where its rule would choose otherwise by now.
+
+    A random draw depends on which samples are there, and the list of a request may be gone.
+
+    Args:
+        data: The data, after `use_split_of` without removing what is forgotten.
+    """
+    if data.saved is None or not data.saved.forget or data.forget_rule is None:
+        return
+    forgotten = positions(data.saved.forget, data.samples)
+    try:
+        same = torch.equal(data.part("forget")[1], forgotten)
+    except DataError:
+        same = False
+    if not same:
+        data.draw_as_saved()

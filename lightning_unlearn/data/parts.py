@@ -1,0 +1,118 @@
+"""From a forget rule to the parts of a training set."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_unlearn.data.forget import ForgetRule, Selection
+from lightning_unlearn.data.saved_split import SavedSplit
+from lightning_unlearn.data.split import ForgetSplit, positions
+from lightning_unlearn.data.vision import Samples
+from lightning_unlearn.exceptions import AlreadyForgottenError, DataError, NothingKnownError
+
+__all__ = ["Parts", "fresh_parts", "parts_of_saved"]
+
+
+class Parts(NamedTuple):
+    """Who is in which part of a training set.
+
+    Attributes:
+        forget: Sample indices, (F,), int64, sorted; empty without a rule.
+        retain: Sample indices, (R,), int64, sorted.
+        unseen: Indices of samples that the model never trained on, (U,), int64, sorted.
+        removed: Indices of samples that earlier requests removed, (N,), int64, sorted.
+        never_trained: Keys that the request names but the model never trained on.
+        forgotten_before: Keys that the request names although an earlier one removed them.
+    """
+
+    forget: Tensor
+    retain: Tensor
+    unseen: Tensor
+    removed: Tensor
+    never_trained: list[str]
+    forgotten_before: list[str]
+
+
+def fresh_parts(
+    samples: Samples, unseen: Tensor | None, rule: ForgetRule | None, seed: int, class_names: Sequence[str]
+) -> Parts:
+    """The parts of a training set that no checkpoint has split yet.
+
+    Args:
+        samples: The training set.
+        unseen: Indices of the unseen part, (U,), int64, sorted; None: empty.
+        rule: What to forget; None: nothing.
+        seed: Seed of the rule's draw.
+        class_names: Names of the classes, in the order of the labels.
+
+    Returns:
+        The parts.
+    """
+    none = torch.empty(0, dtype=torch.int64)
+    mask = torch.ones(len(samples), dtype=torch.bool)
+    unseen = none if unseen is None else unseen
+    mask[unseen] = False
+    candidates = mask.nonzero().flatten()
+    if rule is None:
+        return Parts(none, candidates, unseen, none, [], [])
+    chosen = rule.select(samples, candidates, seed, class_names)
+    return Parts(*_split(chosen, candidates), unseen, none, chosen.never_trained, [])
+
+
+def parts_of_saved(
+    samples: Samples, saved: SavedSplit, rule: ForgetRule | None, seed: int, class_names: Sequence[str], name: str
+) -> Parts:
+    """The parts of a training set that was split before: of what the checkpoint was trained on, and nothing else.
+
+    Args:
+        samples: The training set as it is now; samples may have gone or come.
+        saved: The split.
+        rule: What to forget; None: what the split says is forgotten.
+        seed: Seed of the rule's draw.
+        class_names: Names of the classes, in the order of the labels.
+        name: Name of the data set, for the message.
+
+    Returns:
+        The parts. What the split calls forgotten or removed is in none but `forget` and `removed`.
+
+    Raises:
+        DataError: No sample is one that the checkpoint was trained on.
+        AlreadyForgottenError: All that the rule names was removed by earlier requests, but for what was never trained on.
+        NothingKnownError: All of it was never trained on.
+    """
+    forgotten, unseen, removed = (positions(keys, samples) for keys in (saved.forget, saved.unseen, saved.removed))
+    candidates = positions([*saved.retain, *saved.forget], samples)
+    if not len(candidates):
+        raise DataError(
+            f"No sample of {name} is one that the checkpoint was trained on, by the split.json beside it. Give the data that "
+            "it was trained on, or restore its split.json."
+        )
+    if rule is None:
+        return Parts(forgotten, candidates[~torch.isin(candidates, forgotten)], unseen, removed, [], [])
+    try:
+        known = replace(samples, former=saved.former(samples.keys))
+        chosen = rule.select(known, candidates, seed, class_names)
+    except NothingKnownError as error:
+        before = set(saved.removed) & set(error.keys)
+        if not before:
+            raise
+        others = len(error.keys) - len(before)
+        raise AlreadyForgottenError(
+            f"Nothing is left to forget: earlier requests have removed the {len(before)} samples of this one"
+            + (f", and {others} more were never trained on." if others else ".")
+        ) from None
+    # What is forgotten already and not asked for now is not retained for that.
+    also = forgotten[~torch.isin(forgotten, chosen.indices)]
+    forget, retain = _split(chosen, candidates[~torch.isin(candidates, also)])
+    earlier = {*saved.removed, *saved.forget}
+    before_now = [key for key in chosen.never_trained if key in earlier]
+    never = [key for key in chosen.never_trained if key not in earlier]
+    return Parts(forget, retain, unseen, torch.cat([removed, also]).sort().values, never, before_now)
+
+
+def _split(chosen: Selection, candidates: Tensor) -> tuple[Tensor, Tensor]:
+    split = ForgetSplit(chosen.indices, candidates[~torch.isin(candidates, chosen.indices)], candidates)
+    return split.forget, split.retain

@@ -1,0 +1,139 @@
+"""The split of a trained model by keys, as it lies beside its checkpoint. Imports no torch."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from lightning_unlearn.exceptions import CheckpointError, DataError
+from lightning_unlearn.files import write_text_atomic
+
+__all__ = ["SPLIT", "Former", "SavedSplit"]
+
+SPLIT = "split.json"
+_PARTS = ("forget", "retain", "unseen", "removed")
+
+
+@dataclass(frozen=True)
+class Former:
+    """What is known of samples that lay in the data when a checkpoint was trained.
+
+    Attributes:
+        trained: Keys of samples that it was trained on and that are gone.
+        others: Keys of further samples that are gone: unseen, or forgotten by now.
+        renumbered: Whether samples went or came since, so that a position may mean another sample than it did.
+    """
+
+    trained: frozenset[str]
+    others: frozenset[str]
+    renumbered: bool
+
+
+@dataclass(frozen=True)
+class SavedSplit:
+    """The split of a trained model by keys, so that it holds after files were deleted.
+
+    Samples stay in it when their files are gone: what was forgotten must not come back with a restored backup, and what was
+    only deleted is still known to the model.
+
+    Attributes:
+        forget: Keys of what is forgotten.
+        retain: Keys of what is retained: what the model was trained on and still knows.
+        unseen: Keys of what the model never trained on.
+        removed: Keys of what earlier requests removed.
+        classes: Names of the classes in the order of the labels; empty where they were not recorded.
+        data: Name of the data set; empty where it was not recorded.
+    """
+
+    forget: list[str]
+    retain: list[str]
+    unseen: list[str]
+    removed: list[str]
+    classes: list[str] = field(default_factory=list)
+    data: str = ""
+
+    def save(self, path: str | Path) -> None:
+        """Write to a file; at any moment it holds either the old or the new split, whole.
+
+        Args:
+            path: A `.json` file.
+        """
+        write_text_atomic(path, json.dumps(asdict(self), indent=0))
+
+    def for_another_request(self) -> "SavedSplit":
+        """The same with everything that was forgotten removed for good.
+
+        Returns:
+            A split without a forgotten part.
+        """
+        return SavedSplit([], self.retain, self.unseen, [*self.removed, *self.forget], self.classes, self.data)
+
+    def former(self, keys: Iterable[str]) -> Former:
+        """What the split knows of samples that are gone.
+
+        Args:
+            keys: Keys of the samples that are there.
+
+        Returns:
+            Their keys, by what the model has of them.
+        """
+        there = set(keys)
+        known = {key for part in _PARTS for key in getattr(self, part)}
+        trained = frozenset(self.retain) - there
+        return Former(trained, frozenset(known - there) - trained, known != there)
+
+    def check_classes(self, classes: list[str]) -> None:
+        """See that labels mean what they meant.
+
+        Args:
+            classes: Names of the classes of the data as they are now.
+
+        Raises:
+            DataError: They are others, or stand in another order.
+        """
+        if self.classes and self.classes != classes:
+            gone = [name for name in self.classes if name not in classes]
+            why = f"{gone[0]!r} is gone" if gone else f"{len(classes)} in place of {len(self.classes)}, or in another order"
+            raise DataError(
+                f"The classes are not those that the checkpoint was trained with ({why}), so labels would mean others. Where "
+                "the last image of a class was deleted, leave its empty folder, or list all classes: --data.dataset.classes "
+                f"{json.dumps(self.classes, ensure_ascii=False)}"
+            )
+
+    @classmethod
+    def load(cls, path: str | Path) -> "SavedSplit":
+        """Read what `save` wrote.
+
+        Args:
+            path: The file.
+
+        Returns:
+            The split.
+
+        Raises:
+            CheckpointError: The file is missing or damaged, or names a sample twice.
+        """
+        remedy = "It lies beside the checkpoint that it belongs to; restore both together."
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise CheckpointError(f"{path}: no saved split can be read ({error.strerror or error}). {remedy}") from error
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(f"{path} is damaged ({error}); needed: the JSON of a saved split. {remedy}") from error
+        if not isinstance(content, dict) or any(name not in content for name in _PARTS):
+            missing = [n for n in _PARTS if not isinstance(content, dict) or n not in content]
+            raise CheckpointError(f"{path} is no saved split: {', '.join(missing)} missing. {remedy}")
+        seen: set[str] = set()
+        for name in _PARTS:
+            keys = content[name]
+            if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+                raise CheckpointError(f"{path}: {name!r} is not a list of keys. {remedy}")
+            for key in keys:
+                if key in seen:
+                    raise CheckpointError(f"{path} names the sample {key!r} twice; needed: each one once. {remedy}")
+                seen.add(key)
+        classes, data = content.get("classes", []), content.get("data", "")
+        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes) or not isinstance(data, str):
+            raise CheckpointError(f"{path}: 'classes' or 'data' is no list of names, or no name. {remedy}")
+        forget, retain, unseen, removed = (content[name] for name in _PARTS)
+        return cls(forget, retain, unseen, removed, classes, data)

@@ -1,0 +1,272 @@
+"""The history of the requests that a model went through: append-only, each line chained to the one before by its hash.
+
+What `verify` finds and what it cannot: an edited, deleted, inserted or moved line breaks the chain where it stands. Lines cut
+off the end leave a chain that is whole; they are found because `report.json` names the hash of every line, and the last line
+names the hash of `unlearned.ckpt`. Who can write to the folder can replace ledger, report and checkpoint together; against that
+helps only the hash of the last line, kept elsewhere. Imports no torch.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+from lightning_unlearn.data.saved_split import SPLIT, SavedSplit
+from lightning_unlearn.exceptions import CheckpointError, ConfigError, RunError
+from lightning_unlearn.files import write_text_atomic
+from lightning_unlearn.report.ledger_schema import PastRequest
+from lightning_unlearn.report.schema import Report
+
+__all__ = ["BEGUN", "LEDGER", "START", "UNLEARNED", "Entry", "append", "hash_of", "past_requests", "read_ledger", "verify"]
+
+LEDGER = "ledger.jsonl"
+# The line of a request that is not finished.
+BEGUN = "request.json"
+UNLEARNED = "unlearned.ckpt"
+# What the first line continues.
+START = "0" * 64
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One request: a line of the ledger.
+
+    Attributes:
+        number: From 1.
+        begun: When it began, UTC, ISO 8601.
+        time: When its result was safe, UTC, ISO 8601; empty before.
+        rule: The forget rule in words, which name no sample.
+        keys: Keys of the forgotten samples, sorted.
+        method: Name of the method.
+        settings: SHA-256 of the description of its stages.
+        before: SHA-256 of the checkpoint that it started from; None where the model came without a file.
+        after: SHA-256 of the unlearned checkpoint; empty before it is there.
+        previous: Hash of the line before; zeros on the first one.
+        hash: SHA-256 of all of the above.
+    """
+
+    number: int
+    begun: str
+    time: str
+    rule: str
+    keys: list[str]
+    method: str
+    settings: str
+    before: str | None
+    after: str
+    previous: str
+    hash: str = ""
+
+    def sealed(self) -> "Entry":
+        """The same with its hash.
+
+        Returns:
+            An entry.
+        """
+        content = {name: value for name, value in asdict(self).items() if name != "hash"}
+        return replace(self, hash=hashlib.sha256(_canonical(content).encode()).hexdigest())
+
+    def line(self) -> str:
+        """The one way in which the entry is written.
+
+        Returns:
+            A line without its end.
+        """
+        return _canonical(asdict(self))
+
+    @classmethod
+    def parse(cls, text: str) -> "Entry":
+        """Read a line.
+
+        Args:
+            text: What `line` wrote.
+
+        Returns:
+            The entry.
+
+        Raises:
+            ValueError: It is none.
+        """
+        content = json.loads(text)
+        names = [f.name for f in fields(cls)]
+        if not isinstance(content, dict) or list(content) != names:
+            raise ValueError("it has not the fields of an entry")
+        for name, value in content.items():
+            kinds: dict[str, tuple[type, ...]] = {"number": (int,), "keys": (list,), "before": (str, type(None))}
+            if not isinstance(value, kinds.get(name, (str,))) or isinstance(value, bool):
+                raise ValueError(f"{name!r} is a {type(value).__name__}")
+        if not all(isinstance(key, str) for key in content["keys"]):
+            raise ValueError("'keys' holds other than texts")
+        return cls(**content)
+
+
+def hash_of(path: Path) -> str:
+    """A hash of a file's content.
+
+    Args:
+        path: The file.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def append(folder: Path, earlier: Sequence[Entry], entry: Entry) -> None:
+    """Write the ledger of a run: the lines of the run that it started from, and one more. The caller holds the folder.
+
+    Args:
+        folder: The run's folder.
+        earlier: The lines before.
+        entry: The new line, sealed.
+    """
+    write_text_atomic(folder / LEDGER, "".join(e.line() + "\n" for e in (*earlier, entry)))
+
+
+def read_ledger(folder: Path) -> list[Entry]:
+    """The history of a run whose ledger, report, split and checkpoint agree.
+
+    Args:
+        folder: The folder of a finished run of unlearn.
+
+    Returns:
+        Its requests, the first one first; empty where the folder has neither ledger nor a report of one.
+
+    Raises:
+        RunError: They do not agree.
+    """
+    entries, problems = verify(folder)
+    if problems:
+        raise RunError(
+            f"The ledger of {folder} is not whole: {problems[0]} Restore the folder from a backup; `lightning-unlearn report "
+            f"--verify {folder}` names all that differs."
+        )
+    return entries
+
+
+def verify(folder: Path) -> tuple[list[Entry], list[str]]:
+    """Compare the ledger of a run with itself, its report, its split and its checkpoint.
+
+    Args:
+        folder: The folder of a run of unlearn.
+
+    Returns:
+        The entries that could be read, and a sentence about everything that is wrong.
+    """
+    path = folder / LEDGER
+    known, problems = _known(folder)
+    if (folder / BEGUN).is_file():
+        problems.append(f"A request was begun and not finished. Go on with: lightning-unlearn unlearn --resume {folder}")
+    if not path.is_file():
+        if known:
+            problems.append(f"{LEDGER} is missing, and the report knows {len(known)} requests.")
+        return [], problems
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        return [], [*problems, f"{LEDGER} cannot be read ({error})."]
+    entries, broken = _chain(text)
+    problems += broken
+    problems += _against_report(entries, known)
+    if not broken:
+        problems += _against_files(folder, entries)
+    return entries, problems
+
+
+def past_requests(entries: Sequence[Entry]) -> list[PastRequest]:
+    """The history for a report, which names no sample.
+
+    Args:
+        entries: The requests.
+
+    Returns:
+        One line each.
+    """
+    return [
+        PastRequest(e.number, e.time, e.rule, len(e.keys), e.method, e.settings, e.before or "", e.after, e.hash)
+        for e in entries
+    ]
+
+
+def _canonical(content: dict[str, object]) -> str:
+    return json.dumps(content, separators=(",", ":"))
+
+
+def _chain(text: str) -> tuple[list[Entry], list[str]]:
+    """The entries of a ledger, and what is wrong with each line by itself and with its place."""
+    problems = []
+    entries: list[Entry] = []
+    lines = text.split("\n")
+    if lines.pop():
+        problems.append(f"Line {len(lines) + 1} is cut short: it has no end.")
+    before: Entry | None = None
+    for number, line in enumerate(lines, 1):
+        try:
+            entry = Entry.parse(line)
+        except (ValueError, RecursionError) as error:
+            problems.append(f"Line {number} was changed: it is no entry of a ledger ({error}).")
+            before = None
+            continue
+        if entry.line() != line or entry.sealed().hash != entry.hash:
+            problems.append(f"Line {number} was changed: its content does not fit its hash.")
+        elif entry.number != number:
+            problems.append(f"Line {number} is request {entry.number}: lines are missing, were added, or were moved.")
+        elif number == 1 and entry.previous != START:
+            problems.append("Line 1 was changed, or lines before it are missing: it continues another one.")
+        elif before is not None and entry.previous != before.hash:
+            problems.append(f"Line {number} does not continue line {number - 1}: one of them was changed or replaced.")
+        elif before is not None and entry.before != before.after:
+            problems.append(f"Line {number} starts from another checkpoint than line {number - 1} ended with.")
+        entries.append(entry)
+        before = entry
+    return entries, problems
+
+
+def _known(folder: Path) -> tuple[list[PastRequest], list[str]]:
+    """What the report of the run says of its history."""
+    if not (folder / "report.json").is_file():
+        return [], []
+    try:
+        return Report.load(folder).history, []
+    except ConfigError as error:
+        return [], [f"The report cannot be compared: {error}"]
+
+
+def _against_report(entries: Sequence[Entry], known: Sequence[PastRequest]) -> list[str]:
+    problems = []
+    if len(entries) < len(known):
+        problems.append(
+            f"The end is missing: the report was written with {len(known)} requests, and the ledger has {len(entries)}."
+        )
+    if len(entries) > len(known):
+        problems.append(f"Lines {len(known) + 1} to {len(entries)} were added: the report was written with {len(known)}.")
+    for entry, past in zip(entries, known, strict=False):
+        if past not in past_requests([entry]):
+            problems.append(f"Line {entry.number} is not the one that the report was written with.")
+    return problems
+
+
+def _against_files(folder: Path, entries: Sequence[Entry]) -> list[str]:
+    if not entries:
+        return [f"{LEDGER} is empty."]
+    problems = []
+    checkpoint = folder / UNLEARNED
+    if not checkpoint.is_file():
+        problems.append(f"{UNLEARNED} is missing.")
+    elif hash_of(checkpoint) != entries[-1].after:
+        last = entries[-1].number
+        problems.append(f"{UNLEARNED} is not that of line {last}: it was changed, or the ledger's end is missing.")
+    try:
+        split = SavedSplit.load(folder / SPLIT)
+    except CheckpointError as error:
+        return [*problems, str(error)]
+    gone = {*split.forget, *split.removed}
+    for entry in entries:
+        lost = len(set(entry.keys) - gone)
+        if lost:
+            problems.append(f"{SPLIT} does not know {lost} samples of line {entry.number} as forgotten.")
+    if set(split.forget) != set(entries[-1].keys):
+        problems.append(f"What {SPLIT} calls forgotten is not what line {entries[-1].number} names.")
+    return problems

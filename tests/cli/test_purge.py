@@ -1,0 +1,177 @@
+"""What `purge` finds, deletes and names: every file of weights below the folder is loaded, and its record compared."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lightning_unlearn.bank import Bank, Recipe
+from lightning_unlearn.classifier import Classifier
+from lightning_unlearn.cli import main
+from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.data.datasets import Digits
+from lightning_unlearn.data.forget import ListedSamples
+from lightning_unlearn.data.saved_split import SavedSplit
+from lightning_unlearn.files import lock_folder
+from lightning_unlearn.trained_on import kept_keys
+from tests.cli.conftest import CHECKPOINT, UNLEARN
+
+QUIET = ("--relearn_epochs", "0")
+
+
+@pytest.fixture(scope="module")
+def history(trained, tmp_path_factory):
+    """Two requests on one original, a bank, predictions, and what else lies about after a while."""
+    folder = tmp_path_factory.mktemp("history")
+    shutil.copytree(trained, folder, dirs_exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        shutil.copy(CHECKPOINT, "mine.ckpt")
+        shutil.copy("runs/fit/1/checkpoints/split.json", "split.json")
+        call = [*UNLEARN[:5], "--checkpoint", "mine.ckpt", *UNLEARN[7:]]
+        assert main([*call, "--name", "x"]) == 0
+        second = SavedSplit.load("runs/x/1/split.json").retain[:5]
+        Path("second.txt").write_text("\n".join(second))
+        listed = ["--data.forget", "ListedSamples", "--data.forget.path", "second.txt"]
+        assert main(["unlearn", "--run", "runs/x/1", *QUIET, *listed]) == 0
+        assert main(["fit", "--run", "runs/x/2", "--trainer.max_epochs", "1", "--name", "reference"]) == 0
+        assert main(["predict", "-c", "base.yaml", "--checkpoint", "mine.ckpt"]) == 0
+        data = UnlearningDataModule(Digits(train_size=600), ListedSamples("second.txt"), unseen=100, batch_size=64)
+        recipe = Recipe(lambda: Classifier("SmallCNN", in_chans=1), 1, {"accelerator": "cpu"})
+        bank = Bank("runs/bank")
+        bank.trained(recipe, data, "train", 0)
+        # Trained without the second request, but on samples of the first.
+        bank.trained(recipe, data, "retain", 1)
+        data.use_split_of("runs/x/2/unlearned.ckpt", forgotten_is_removed=False)
+        bank.trained(recipe, data, "retain", 2)
+    return folder
+
+
+@pytest.fixture
+def work(history, tmp_path, monkeypatch):
+    shutil.copytree(history, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def forgotten():
+    split = SavedSplit.load("runs/x/2/split.json")
+    assert len(split.forget) == 5
+    assert len(split.removed) == 50
+    return {*split.forget, *split.removed}
+
+
+def weights(place="runs"):
+    return {str(path) for path in Path(place).rglob("*") if path.suffix in (".ckpt", ".npz", ".pt", ".part", ".tmp")}
+
+
+def knowing():
+    """Files of weights that know a forgotten sample, by the record beside each."""
+    found = set()
+    for path in weights():
+        kept = kept_keys(Path(path))
+        assert path.endswith(".npz") or kept is not None, path
+        if kept is not None and kept.keys & forgotten():
+            found.add(path)
+    return found
+
+
+def test_a_dry_run_lists_and_deletes_nothing(work, capsys):
+    before = {path: path.stat().st_mtime_ns for path in work.rglob("*") if path.is_file()}
+    assert main(["purge", "runs/x/2"]) == 0
+    out = capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in work.rglob("*") if path.is_file()}
+    assert "55 samples" in out
+    would, left = out.split("not deleted:")
+    assert "would be deleted (with --yes)" in would
+    for path in knowing():
+        assert path in would
+    assert f"{CHECKPOINT}: trained on 55 forgotten samples, with its optimiser state" in would
+    assert "runs/x/1/unlearned.ckpt: trained on 5 forgotten samples" in would
+    assert "runs/predict/1/outputs.npz: answers of models to single samples" in would
+    assert "mine.ckpt: the checkpoint that a request started from; it lies outside" in left
+    assert "exported models" in left
+
+
+def test_nothing_that_knows_a_forgotten_sample_remains(work, capsys):
+    named = knowing()
+    assert len(named) == 4  # the original, the first request's result, two entries of the bank
+    assert len(list(Path("runs/bank").glob("*/weights.ckpt"))) == 3
+    assert main(["purge", "runs/x/2", "--yes"]) == 0
+    assert knowing() == set()
+    kept = {"runs/x/2/unlearned.ckpt", "runs/reference/1/checkpoints/last.ckpt"}
+    assert {path for path in weights() if "bank" not in path} == kept
+    [entry] = Path("runs/bank").glob("*/weights.ckpt")
+    assert (entry.parent / "entry.json").is_file()
+    for path in (*kept, entry):
+        Classifier.load(path)
+    assert Path("mine.ckpt").is_file()
+    record = Path("runs/x/2/purge.txt").read_text()
+    assert "mine.ckpt" in record.split("not deleted:")[1]
+    # What stays is whole: the run can be verified, judged, and go on.
+    assert main(["report", "--verify", "runs/x/2"]) == 0
+    assert main(["evaluate", "--run", "runs/reference/1", *QUIET]) == 0
+    capsys.readouterr()
+    assert main(["purge", "runs/x/2", "--yes"]) == 0
+    assert "deleted: 0 places" in capsys.readouterr().out
+
+
+def test_what_cannot_be_deleted_is_named(work, capsys):
+    Path("runs/stray.ckpt").write_bytes(b"?")
+    Path("runs/link.ckpt").symlink_to(work / "mine.ckpt")
+    # An earlier state that a killed writer left, and one in the middle of unlearning.
+    shutil.copy(CHECKPOINT, "runs/fit/1/checkpoints/.last.ckpt.123-0123abcd.tmp")
+    shutil.copy(CHECKPOINT, "runs/x/1/stage0.ckpt")
+    Path("runs/x/1/stage0.json").write_text("{}")
+    shutil.copy("mine.ckpt", "runs/copy.ckpt")
+    # Samples of the same keys, not by content, of another set.
+    other = SavedSplit(["cat/1.png"], ["cat/2.png"], [], [], data="mine")
+    Path("runs/other").mkdir()
+    SavedSplit([], ["cat/1.png"], [], [], data="yours").save("runs/other/split.json")
+    shutil.copy("mine.ckpt", "runs/other/model.ckpt")
+    split = SavedSplit.load("runs/x/2/split.json")
+    SavedSplit(split.forget, split.retain, split.unseen, [*split.removed, *other.forget], data="mine").save(
+        "runs/x/2/split.json"
+    )
+    (work / "scores").mkdir()
+    Path("runs/scores.csv").write_text(f"key,memorisation\n{split.forget[0]},0.5\n")
+    with lock_folder("runs/fit/1"):
+        assert main(["purge", "runs/x/2", "--yes"]) == 0
+    deleted, left = capsys.readouterr().out.split("not deleted:")
+    assert "runs/stray.ckpt: nothing beside it says what it was trained on" in left
+    assert "runs/link.ckpt: a link" in left
+    assert "runs/scores.csv: scores of forgotten samples" in left
+    assert "in use by process" in left
+    assert Path(CHECKPOINT).is_file()
+    assert "but of the data set 'yours'" in left
+    assert Path("runs/other/model.ckpt").is_file()
+    assert not Path("runs/copy.ckpt").exists()
+    assert "runs/copy.ckpt: the checkpoint that a request started from" in deleted
+    assert not list(Path("runs/x/1").glob("stage*"))
+    assert main(["purge", "runs/x/2", "--yes"]) == 0
+    assert not list(Path("runs/fit/1/checkpoints").glob("*.ckpt*"))
+
+
+def test_pictures_and_the_users_own_data_are_looked_at(work, capsys):
+    keys = sorted(forgotten())
+    Path("photos").mkdir()
+    Path("photos", keys[0]).touch()
+    config = yaml.safe_load(Path("runs/x/2/config.yaml").read_text())
+    config["data"]["dataset"] = {"class_path": "ImageFolder", "init_args": {"train": "photos", "test": "photos"}}
+    for run in ("x/2", "predict/1"):
+        Path(f"runs/{run}/config.yaml").write_text(yaml.safe_dump(config))
+    Path("runs/predict/1/report.html").write_text('<img src="data:image/png;base64,AAAA">')
+    Path("runs/predict/1/plain.html").write_text("<p>nothing</p>")
+    assert main(["purge", "runs/x/2"]) == 0
+    would, left = capsys.readouterr().out.split("not deleted:")
+    assert "runs/predict/1/report.html: pictures of training samples may be in it" in would
+    assert "plain.html" not in would + left
+    assert "photos: your data: 1 of the 55 forgotten files are there" in left
+
+
+def test_the_bank_says_what_its_models_were_trained_on(work):
+    records = [json.loads(path.read_text()) for path in Path("runs/bank/trained").iterdir()]
+    assert sorted(len(record["keys"]) for record in records) == [445, 495, 500]
+    assert {record["data"] for record in records} == {"digits"}

@@ -1,0 +1,284 @@
+"""Requests, one after another: a folder of images from which files vanish between them."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from lightning_unlearn.checkpoint import read_weights
+from lightning_unlearn.cli import main
+from lightning_unlearn.data.loaders import BatchMaker
+from lightning_unlearn.ledger import read_ledger
+from tests.cli.conftest import start
+
+CLASSES = ("cat", "dog", "owl")
+CONFIG = {
+    "data": {
+        "dataset": {
+            "class_path": "ImageFolder",
+            "init_args": {"train": "photos/train", "test": "photos/test", "image_size": 8, "mean": 0.5, "std": 0.5},
+        },
+        "unseen": 6,
+        "batch_size": 16,
+        "num_workers": 0,
+    },
+    "model": {
+        "class_path": "Classifier",
+        "init_args": {"network": "SmallCNN", "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.05}}},
+    },
+    "trainer": {"accelerator": "cpu", "devices": 1, "max_epochs": 2},
+}
+METHOD = {"stages": [{"class_path": "FineTune", "init_args": {"max_epochs": 1, "cache": False}}]}
+QUIET = ("--relearn_epochs", "0")
+
+
+def write_images(folder: Path) -> None:
+    draw = np.random.default_rng(0)
+    for part, count in (("train", 16), ("test", 5)):
+        for label, name in enumerate(CLASSES):
+            (folder / part / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = draw.integers(0, 256, (8, 8, 3), dtype=np.uint8) // 2 + 60 * label
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / part / name / f"{part}{i:02d}_{name}.png")
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A trained original, and the first request done."""
+    folder = tmp_path_factory.mktemp("photos")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        write_images(folder / "photos")
+        (folder / "base.yaml").write_text(yaml.safe_dump(CONFIG))
+        (folder / "method.yaml").write_text(yaml.safe_dump(METHOD))
+        assert main(["fit", "-c", "base.yaml", "--name", "original"]) == 0
+        first = split_of("runs/original/1/checkpoints")["retain"][:4]
+        request("first", first)
+        assert main([*unlearn("first"), "--checkpoint", "runs/original/1/checkpoints/last.ckpt", "--name", "x"]) == 0
+    return folder
+
+
+@pytest.fixture
+def work(photos, tmp_path, monkeypatch):
+    """A copy of that folder as the current directory."""
+    shutil.copytree(photos, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    torch.set_num_threads(1)
+    return tmp_path
+
+
+def unlearn(name):
+    return ["unlearn", "-c", "base.yaml", "-c", "method.yaml", *QUIET, *listed(name)]
+
+
+def listed(name):
+    return ["--data.forget", "ListedSamples", "--data.forget.path", f"{name}.csv"]
+
+
+def next_request(name, run="runs/x/1"):
+    return ["unlearn", "--run", run, *QUIET, *listed(name)]
+
+
+def request(name, entries):
+    Path(f"{name}.csv").write_text("key\n" + "\n".join(entries) + "\n")
+
+
+def split_of(folder):
+    return json.loads((Path(folder) / "split.json").read_text())
+
+
+def spy(monkeypatch):
+    """Keys of all samples that any loader serves from now on, in training and in evaluation."""
+    served = set()
+    make = BatchMaker.make
+
+    def making(self, images, piece, augment):
+        served.update(self.samples.keys[i] for i in piece.index.tolist())
+        return make(self, images, piece, augment)
+
+    monkeypatch.setattr(BatchMaker, "make", making)
+    return served
+
+
+def same(first, second):
+    first, second = (read_weights(path)[0] for path in (first, second))
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_first_requests_files_are_gone_and_a_second_comes_by_file_names(work, monkeypatch, capsys):
+    before, first = split_of("runs/original/1/checkpoints"), split_of("runs/x/1")
+    for key in first["forget"]:
+        Path("photos/train", key).unlink()
+    second = before["retain"][10:13]
+    request("second", [Path(key).name for key in second])
+    served = spy(monkeypatch)
+    assert main(next_request("second")) == 0
+    assert "error" not in capsys.readouterr().err
+    split = split_of("runs/x/2")
+    # The right ones, although all positions behind the first request's have shifted.
+    assert split["forget"] == second
+    assert split["removed"] == first["forget"]
+    assert split["unseen"] == before["unseen"]
+    assert sorted(split["retain"]) == sorted(set(before["retain"]) - set(first["forget"]) - set(second))
+    assert split["classes"] == list(CLASSES)
+    assert served
+    assert not served & set(first["forget"])
+    assert [entry.keys for entry in read_ledger(Path("runs/x/2"))] == [sorted(first["forget"]), sorted(second)]
+    config = yaml.safe_load(Path("runs/x/2/config.yaml").read_text())
+    assert config["checkpoint"] == "runs/x/1/unlearned.ckpt"
+    assert config["name"] == "method"
+    # Judged by the same samples, and by no other.
+    assert main(["evaluate", "--run", "runs/x/2", *QUIET]) == 0
+    rows = [json.loads(Path(f"runs/{name}/report.json").read_text())["rows"][-1] for name in ("x/2", "evaluate/1")]
+    assert rows[0]["metrics"]["forget/acc"] == rows[1]["metrics"]["forget/acc"]
+
+
+def test_a_request_with_old_and_new_samples_does_the_new_ones(work, capsys):
+    old, new = split_of("runs/x/1")["forget"], split_of("runs/x/1")["retain"][5:7]
+    request("mixed", [*old, *new])
+    assert main([*next_request("mixed"), "--name", "y"]) == 0
+    assert split_of("runs/y/1")["forget"] == new
+    assert split_of("runs/y/1")["removed"] == old
+    report = json.loads(Path("runs/y/1/report.json").read_text())
+    assert report["requests"][0]["never_trained"] == 0
+    assert "4 samples of the request were forgotten before and are not counted." in report["warnings"]
+
+
+def test_repeating_a_request_changes_nothing_and_says_so(work, capsys):
+    files = sorted(path for path in work.rglob("*") if path.is_file())
+    content = Path("runs/x/1/ledger.jsonl").read_bytes()
+    for key in split_of("runs/x/1")["forget"][:2]:
+        Path("photos/train", key).unlink()
+        files.remove(work / "photos/train" / key)
+    assert main(next_request("first")) == 0
+    assert "nothing to do: Nothing is left to forget: earlier requests have removed the 4 samples" in capsys.readouterr().out
+    assert sorted(path for path in work.rglob("*") if path.is_file()) == files
+    assert Path("runs/x/1/ledger.jsonl").read_bytes() == content
+
+
+def test_a_reference_of_the_second_request_misses_both(work, capsys, monkeypatch):
+    request("second", split_of("runs/x/1")["retain"][5:7])
+    assert main(next_request("second")) == 0
+    served = spy(monkeypatch)
+    assert main(["fit", "--run", "runs/x/2", "--trainer.max_epochs", "1", "--name", "reference"]) == 0
+    split, reference = split_of("runs/x/2"), split_of("runs/reference/1/checkpoints")
+    assert reference["retain"] == split["retain"]
+    assert set(split["retain"]) <= served
+    assert not served & {*split["forget"], *split["removed"]}
+    assert main(["fit", "--resume", "runs/reference/1"]) == 0
+    checkpoint = "runs/reference/1/checkpoints/last.ckpt"
+    assert main(["evaluate", "--run", "runs/x/2", *QUIET, "--references", checkpoint]) == 0
+    # The reference of the first request alone knows the second's samples, and the original those of both.
+    assert main(["fit", "--run", "runs/x/1", "--trainer.max_epochs", "1", "--name", "early"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "--run", "runs/x/2", *QUIET, "--references", "runs/early/1/checkpoints/last.ckpt"]) == 2
+    assert "was trained on 2 of the forgotten samples" in capsys.readouterr().err
+    assert main(["fit", "--run", "runs/x/2", "--trainer.max_epochs", "1", "--data.view", "train"]) == 2
+    assert "trains a reference of runs/x/2" in capsys.readouterr().err
+
+
+def test_a_training_that_goes_on_from_an_unlearned_model_leaves_out_what_it_forgot(work):
+    assert main(["fit", "-c", "base.yaml", "--checkpoint", "runs/x/1/unlearned.ckpt", "--name", "on"]) == 0
+    first, further = split_of("runs/x/1"), split_of("runs/on/1/checkpoints")
+    assert further["retain"] == first["retain"]
+    assert further["removed"] == first["forget"]
+    assert further["unseen"] == first["unseen"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["unlearn", "--run", "runs/x/1"], "needs the next request. Give --data.forget"),
+        (["unlearn", "--run", "runs/none/1", *listed("first")], "is no run"),
+        (["benchmark", "--run", "runs/x/1"], "--run belongs to evaluate, unlearn, fit, not to benchmark"),
+        (["unlearn", "--run", "runs/x/1", "--resume", "runs/x/1"], "--run was given together with --resume"),
+        (["fit", "--run", "runs/original/1", "--trainer.max_epochs", "1"], "is a run of fit; needed: one of unlearn"),
+        (["purge"], "required: RUN"),
+        (["purge", "runs/original/1"], "is no finished run of unlearn"),
+        (["report", "--verify", "runs/original/1"], "has no ledger.jsonl"),
+    ],
+)
+def test_bad_calls(work, capsys, arguments, message):
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_requests_that_would_hit_the_wrong_samples_are_refused(work, capsys):
+    gone = split_of("runs/x/1")["retain"][3]
+    Path("photos/train", gone).unlink()
+    request("numbers", ["1", "2"])
+    assert main(next_request("numbers")) == 2
+    assert "an index may mean another sample by now" in capsys.readouterr().err
+    request("late", [gone])
+    assert main(next_request("late")) == 2
+    assert "whose images are gone although the model still knows them" in capsys.readouterr().err
+    for part in ("train", "test"):
+        for path in Path("photos", part, "cat").iterdir():
+            path.unlink()
+        Path("photos", part, "cat").rmdir()
+    request("owl", ["owl/train03_owl.png"])
+    assert main(next_request("owl")) == 2
+    assert '--data.dataset.classes ["cat", "dog", "owl"]' in capsys.readouterr().err
+
+
+def test_a_damaged_ledger_stops_the_next_request(work, capsys):
+    path = Path("runs/x/1/ledger.jsonl")
+    path.write_text(path.read_text().replace("first.csv", "other.csv"))
+    request("second", split_of("runs/x/1")["retain"][5:7])
+    assert main(next_request("second")) == 2
+    assert "Line 1 was changed" in capsys.readouterr().err
+    assert not Path("runs/x/2").exists()
+    assert main(["report", "--verify", "runs/x/1"]) == 2
+    assert "Line 1 was changed: its content does not fit its hash." in capsys.readouterr().err
+
+
+def test_report_shows_the_history(work, capsys):
+    request("second", split_of("runs/x/1")["retain"][5:7])
+    assert main(next_request("second")) == 0
+    capsys.readouterr()
+    assert main(["report", "runs/x/2"]) == 0
+    out = capsys.readouterr().out
+    assert "request 1:" in out
+    assert "2 samples, listed in second.csv" in out
+    last = read_ledger(Path("runs/x/2"))[-1].hash
+    assert last in out
+    page = Path("runs/x/2/report.html").read_text()
+    assert "Requests, one after another" in page
+    assert not [key for key in split_of("runs/x/2")["forget"] if key in page]
+    assert main(["report", "--verify", "runs/x/2", "runs/x/1"]) == 0
+    assert f"2 requests; ledger, report, split and checkpoint agree. Last hash: {last}" in capsys.readouterr().out
+
+
+@pytest.mark.faults
+def test_killed_in_the_middle_of_a_request_it_goes_on(work, capsys):
+    request("second", split_of("runs/x/1")["retain"][5:7])
+    stage = {"class_path": "FineTune", "init_args": {"max_epochs": 1, "cache": False}}
+    long = {"class_path": "FineTune", "init_args": {"max_epochs": 100, "cache": False}}
+    Path("long.yaml").write_text(yaml.safe_dump({"stages": [stage, long]}))
+    call = [*next_request("second"), "-c", "long.yaml"]
+    process = start(*call, "--output", "killed", folder=work)
+    end = time.monotonic() + 300
+    while not Path("killed/stage0.ckpt").is_file():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    assert not Path("killed/unlearned.ckpt").exists()
+    assert not Path("killed/ledger.jsonl").exists()
+    begun = json.loads(Path("killed/request.json").read_text())
+    assert main(["report", "--verify", "killed"]) == 2
+    assert "A request was begun and not finished" in capsys.readouterr().err
+    assert main(["unlearn", "--resume", "killed"]) == 0
+    assert main([*call, "--output", "whole"]) == 0
+    assert same("killed/unlearned.ckpt", "whole/unlearned.ckpt")
+    killed, whole = (read_ledger(Path(name)) for name in ("killed", "whole"))
+    assert [(e.keys, e.settings, e.before) for e in killed] == [(e.keys, e.settings, e.before) for e in whole]
+    assert killed[-1].begun == begun["begun"]
+    assert not Path("killed/request.json").exists()

@@ -1,0 +1,220 @@
+"""What was forgotten earlier stays out of every part, view and loader, whatever files come and go."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lightning_unlearn.chain import run_chain
+from lightning_unlearn.data.earlier import judge_as_saved, keep_forgotten
+from lightning_unlearn.data.forget import ListedSamples, RandomFraction, WholeClasses
+from lightning_unlearn.data.reading import pick
+from lightning_unlearn.data.saved_split import SavedSplit
+from lightning_unlearn.data.views import VIEWS
+from lightning_unlearn.data.vision import VisionData
+from lightning_unlearn.estimators import Neighbours
+from lightning_unlearn.evaluation import collect_outputs
+from lightning_unlearn.exceptions import AlreadyForgottenError, DataError
+from lightning_unlearn.stages import EstimateUnseen
+
+
+class Spy:
+    """Images that may be read but for those of some samples."""
+
+    def __init__(self, images, forbidden):
+        self.images, self.forbidden, self.read = images, set(forbidden), set()
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        assert index not in self.forbidden, f"the image of sample {index}, which was forgotten before, was read"
+        self.read.add(index)
+        return self.images[index]
+
+
+def with_images(digits, images):
+    return VisionData("digits", replace(digits.train, images=images), digits.test, digits.classes, digits.mean, digits.std)
+
+
+def without(digits, gone):
+    kept = torch.tensor([i for i, key in enumerate(digits.train.keys) if key not in gone])
+    return VisionData("digits", pick(digits.train, kept), digits.test, digits.classes, digits.mean, digits.std)
+
+
+@pytest.fixture
+def first(make_data, tmp_path):
+    """The data of a first request, whose split lies beside its checkpoint."""
+    data = make_data()
+    data.saved_split().save(tmp_path / "split.json")
+    return data
+
+
+def keys(data, part):
+    samples, index = data.part(part)
+    return {samples.keys[i] for i in index.tolist()}
+
+
+def listed(tmp_path, names):
+    (tmp_path / "request.txt").write_text("\n".join(names))
+    return ListedSamples(tmp_path / "request.txt")
+
+
+def test_no_image_of_an_earlier_request_is_read(digits, make_data, first, tmp_path, fresh, trained):
+    spy = Spy(digits.train.images, first.part("forget")[1].tolist())
+    data = make_data(with_images(digits, spy), forget=RandomFraction(0.1), resident=False)
+    data.use_split_of(tmp_path / "unlearned.ckpt")
+    for view in VIEWS:
+        if view != "none":
+            data.serve(view)
+            for _ in data.train_dataloader():
+                pass
+    for loader in [*data.val_dataloader(), *data.predict_dataloader()]:
+        for _ in loader:
+            pass
+    collect_outputs(fresh, trained, data)
+    # Its targets come from neighbours among retained and unseen samples.
+    run_chain(fresh, trained, data, [EstimateUnseen([Neighbours(k=5)], unseen_samples=20)])
+    assert len(spy.read) == 300 - len(spy.forbidden)
+    # The spy would see it.
+    with pytest.raises(AssertionError, match="which was forgotten before"):
+        next(iter(data.evaluation_loader("retain", first.part("forget")[1])))
+
+
+def test_a_long_history_keeps_all_of_it_out_although_files_vanish(digits, make_data, tmp_path):
+    make_data().saved_split(everything_trained=True).save(tmp_path / "split.json")
+    unseen = keys(make_data(), "unseen")
+    gone: set[str] = set()
+    forgotten: set[str] = set()
+    for number in range(4):
+        data = make_data(without(digits, gone), forget=RandomFraction(0.1), forget_seed=number)
+        data.use_split_of(tmp_path / "model.ckpt")
+        assert keys(data, "unseen") == unseen
+        assert not forgotten & set().union(*(keys(data, part) for part in ("forget", "retain", "train", "unseen")))
+        forgotten |= keys(data, "forget")
+        split = data.saved_split()
+        split.save(tmp_path / "split.json")
+        assert {*split.forget, *split.removed} == forgotten
+        if number % 2:
+            gone = set(forgotten)
+    # Restored from a backup, they stay out.
+    data = make_data(digits, forget=None)
+    data.use_split_of(tmp_path / "model.ckpt")
+    assert not forgotten & keys(data, "retain")
+    assert set(data.saved_split().removed) == forgotten
+
+
+def test_samples_that_came_since_are_in_no_part(digits, make_data, tmp_path):
+    some = make_data(without(digits, set(digits.train.keys[:50])))
+    some.saved_split(everything_trained=True).save(tmp_path / "split.json")
+    data = make_data()
+    data.use_split_of(tmp_path / "model.ckpt")
+    assert not set(digits.train.keys[:50]) & set().union(*(keys(data, part) for part in ("forget", "retain", "unseen")))
+
+
+def test_repeated_mixed_and_late_requests(digits, make_data, first, tmp_path):
+    before, retained, unseen = (sorted(keys(first, part)) for part in ("forget", "retain", "unseen"))
+    # The files of some of the first request are gone, and one of a sample that nobody asked to forget.
+    less = without(digits, {*before[:3], retained[0]})
+
+    def asked(names):
+        data = make_data(less, forget=listed(tmp_path, names))
+        data.use_split_of(tmp_path / "unlearned.ckpt")
+        data.part("forget")
+        return data
+
+    with pytest.raises(AlreadyForgottenError, match=f"have removed the {len(before)} samples of this one.$"):
+        asked(before)
+    with pytest.raises(AlreadyForgottenError, match="and 2 more were never trained on"):
+        asked([*before[:4], *unseen[:2]])
+    with pytest.raises(DataError, match="never trained on any of them"):
+        asked(unseen[:2])
+    with pytest.raises(DataError, match=f"1 samples whose images are gone .* '{retained[0]}' among them"):
+        asked([retained[0], retained[1]])
+    with pytest.raises(DataError, match="an index may mean another sample by now"):
+        asked(["4", "5"])
+    with pytest.raises(DataError, match="No training sample has the key or file name"):
+        asked([retained[1], "0123456789abcdeg"])
+    data = asked([*before[:5], *retained[5:8], unseen[0]])
+    assert keys(data, "forget") == set(retained[5:8])
+    assert sorted(data.forgotten_before) == before[:5]
+    assert data.never_trained == [unseen[0]]
+    split = data.saved_split()
+    # The model still knows the sample whose file is gone.
+    assert retained[0] in split.retain
+    assert set(split.removed) == set(before)
+
+
+def test_a_whole_class_twice(make_data, tmp_path):
+    first = make_data(forget=WholeClasses([3]))
+    first.saved_split().save(tmp_path / "split.json")
+    again = make_data(forget=WholeClasses(["3"]))
+    again.use_split_of(tmp_path / "unlearned.ckpt")
+    with pytest.raises(AlreadyForgottenError):
+        again.part("forget")
+
+
+def test_the_meaning_of_labels_is_kept(digits, make_data, first, tmp_path):
+    names = [*digits.classes[1:], digits.classes[0]]
+    data = make_data(VisionData("digits", digits.train, digits.test, names, digits.mean, digits.std))
+    with pytest.raises(DataError, match=r"labels would mean others.*--data.dataset.classes \[\"0\", "):
+        data.use_split_of(tmp_path / "unlearned.ckpt")
+    assert SavedSplit.load(tmp_path / "split.json").data == "digits"
+
+
+def test_another_rule_does_not_bring_forgotten_samples_back(make_data, first, tmp_path):
+    judge = make_data(forget=RandomFraction(0.1), forget_seed=5)
+    judge.use_split_of(tmp_path / "unlearned.ckpt", forgotten_is_removed=False)
+    before = keys(first, "forget")
+    assert not before <= keys(judge, "forget")
+    assert not before & keys(judge, "retain")
+    judge_as_saved(judge)
+    assert keys(judge, "forget") == before
+    same = make_data()
+    same.use_split_of(tmp_path / "unlearned.ckpt", forgotten_is_removed=False)
+    judge_as_saved(same)
+    assert same.forget_rule is not None
+
+
+def test_a_model_that_saw_everything_keeps_its_halves_of_the_test_set(make_data, tmp_path):
+    first = make_data()
+    first.use_split_of(tmp_path / "foreign.ckpt")
+    first.saved_split().save(tmp_path / "split.json")
+    second = make_data(forget_seed=1)
+    second.use_split_of(tmp_path / "unlearned.ckpt")
+    assert second.saw_everything
+    for part in ("unseen", "test"):
+        assert keys(second, part) == keys(first, part)
+
+
+def test_an_unseen_set_of_its_own_stays_the_unseen_set(digits, make_data, tmp_path):
+    other = VisionData("other", digits.test, digits.train, digits.classes, digits.mean, digits.std)
+    first = make_data(unseen=other)
+    first.saved_split().save(tmp_path / "split.json")
+    second = make_data(unseen=other, forget_seed=1)
+    second.use_split_of(tmp_path / "unlearned.ckpt")
+    assert second.part("unseen")[0] is digits.test
+
+
+def test_training_goes_on_without_what_was_forgotten(digits, make_data, first, tmp_path):
+    for rule in (None, listed(tmp_path, sorted(keys(first, "forget")))):
+        data = make_data(forget=rule)
+        keep_forgotten(data, tmp_path / "unlearned.ckpt")
+        assert keys(data, "train") == keys(first, "retain")
+    other = VisionData("test", digits.test, digits.train, digits.classes, digits.mean, digits.std)
+    data = make_data(other, forget=None, unseen=0)
+    keep_forgotten(data, tmp_path / "unlearned.ckpt")
+    assert len(keys(data, "train")) == 100
+    data = make_data(forget=None, unseen=0)
+    keep_forgotten(data, tmp_path / "elsewhere" / "original.ckpt")
+    assert len(keys(data, "train")) == 300
+
+
+def test_a_reference_that_saw_an_earlier_request_is_none(make_data, first, tmp_path):
+    second = make_data(forget_seed=1)
+    second.use_split_of(tmp_path / "unlearned.ckpt")
+    assert second.trained_on(tmp_path / "unlearned.ckpt") == len(keys(second, "forget"))
+    (tmp_path / "reference").mkdir()
+    split = second.saved_split()
+    SavedSplit([], [*split.retain, split.removed[0]], split.unseen, []).save(tmp_path / "reference" / "split.json")
+    assert second.trained_on(tmp_path / "reference" / "model.ckpt") == 1
