@@ -1,0 +1,62 @@
+"""The user's path: fit, unlearn, a second request, evaluate; what is refused."""
+
+import csv
+import json
+
+import pytest
+
+from lightning_unlearn.cli import main
+
+DATA = ("-c", "data/digits", "--data.dataset.train_size", "300", "--data.unseen", "100", "--trainer.accelerator", "cpu")
+MODEL = ("-c", "model/sisa", "--model.network", "MLP", "--model.shards", "2", "--model.slices", "2")
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def request(path, keys):
+    path.write_text("\n".join(["key", *keys]) + "\n")
+    return ("--data.forget", "ListedSamples", "--data.forget.path", str(path), "--relearn_epochs", "0")
+
+
+def test_fit_unlearn_again_evaluate(tmp_path, capsys, caplog):
+    assert main(["fit", *DATA, *MODEL, "--trainer.max_epochs", "6", "--name", "digits"]) == 0
+    assert "unseen/acc" in capsys.readouterr().out
+    with (tmp_path / "runs/digits/1/metrics.csv").open() as file:
+        assert any(row["unseen/acc"] for row in csv.DictReader(file))
+    keys = json.loads((tmp_path / "runs/digits/1/checkpoints/split.json").read_text())["retain"]
+    assert len(list((tmp_path / "runs/digits/1/checkpoints/slices").glob("*.ckpt"))) == 4
+
+    call = ["unlearn", *DATA, *MODEL, "-c", "method/sisa"]
+    first = [*call, "--checkpoint", "runs/digits/1", *request(tmp_path / "one.csv", keys[:2])]
+    assert main([*first, "--output", "first"]) == 0
+    out = capsys.readouterr().out
+    assert "SISA plan:" in out
+    report = json.loads((tmp_path / "first/report.json").read_text())
+    assert 0 < report["rows"][-1]["stages"][0]["requests"]["1"] < 1
+    # What knew the samples is gone, and whoever asks for it is told where to go on.
+    assert not list((tmp_path / "runs/digits/1").rglob("*.ckpt"))
+    assert main([*first, "--output", "again"]) == 2
+    assert "runs/digits/1 went with samples that it knew" in capsys.readouterr().err
+
+    assert main([*call, "--checkpoint", "first", *request(tmp_path / "two.csv", keys[2:4]), "--output", "second"]) == 0
+    split = json.loads((tmp_path / "second/split.json").read_text())
+    assert sorted(split["removed"]) == sorted(keys[:2])
+    assert not (tmp_path / "first/unlearned.ckpt").exists()
+    capsys.readouterr()
+    assert main([*call, "--checkpoint", "second", *request(tmp_path / "three.csv", ["nobody"]), "--output", "third"]) == 2
+    assert "nobody" in capsys.readouterr().err
+    assert not (tmp_path / "third").exists()
+
+    assert main(["evaluate", "--run", "second", "--relearn_epochs", "0"]) == 0
+    judged = json.loads((tmp_path / "runs/evaluate/1/report.json").read_text())
+    assert [row["role"] for row in judged["rows"]] == ["method"]
+    capsys.readouterr()
+    assert main(["export", "second", "--output", "exported"]) == 2
+    assert "several networks and their vote" in capsys.readouterr().err
+    assert main(["fit", *DATA, *MODEL, "--trainer.max_epochs", "6", "--checkpoint", "second/unlearned.ckpt"]) == 2
+    assert "takes no --checkpoint" in capsys.readouterr().err
+    assert main([*call, "--checkpoint", "second", "--model.shards", "0", "--output", "fourth"]) == 2
+    assert "shards is 0" in capsys.readouterr().err
