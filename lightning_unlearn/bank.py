@@ -1,23 +1,30 @@
 """Trained originals and references, kept by content, so that every method, seed and attack shares them."""
 
+import copy
 import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-from lightning.pytorch import LightningModule, seed_everything
+import torch
+from lightning.pytorch import Callback, LightningModule, seed_everything
 from torch import Tensor
 
-from lightning_unlearn.checkpoint import read_weights, save_weights
+from lightning_unlearn.callbacks.recipe import RecipeCallback
+from lightning_unlearn.callbacks.record_margins import RecordMargins
+from lightning_unlearn.checkpoint import read_saved, read_weights, save_weights
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.views import View
 from lightning_unlearn.exceptions import CheckpointError
-from lightning_unlearn.files import write_text_atomic
+from lightning_unlearn.files import write_atomic, write_text_atomic
 from lightning_unlearn.fingerprint import hash_of_weights
+from lightning_unlearn.mnemonic import codes_of, give_codes
 from lightning_unlearn.ranks import barrier, first_says, is_first, lock_on_first
+from lightning_unlearn.trained_on import record_in_bank
 from lightning_unlearn.training import describe, fit_quietly, stable_repr
 
 __all__ = ["Bank", "Recipe", "hash_of_file"]
@@ -36,11 +43,13 @@ class Recipe:
         model: Builds an untrained model; called after the seed was set.
         max_epochs: Epochs of training.
         trainer: Further arguments of the Trainer, plain values (precision, accelerator, ...).
+        callbacks: What takes part in the training; copies of them do.
     """
 
     model: Callable[[], LightningModule]
     max_epochs: int
     trainer: Mapping[str, str | int | float | bool | list[int] | None]
+    callbacks: Sequence[RecipeCallback] = ()
 
     def build(self, seed: int) -> LightningModule:
         """An untrained model.
@@ -65,7 +74,9 @@ class Bank:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
 
-    def trained(self, recipe: Recipe, data: UnlearningDataModule, view: View, seed: int) -> LightningModule:
+    def trained(
+        self, recipe: Recipe, data: UnlearningDataModule, view: View, seed: int, recorder: RecordMargins | None = None
+    ) -> LightningModule:
         """A model trained by a recipe on a view of the data: from the bank, or trained now and kept.
 
         Args:
@@ -73,6 +84,7 @@ class Bank:
             data: The data, with its forget rule.
             view: `train` for an original, `retain` for a reference.
             seed: Seed of weights, order and augmentation.
+            recorder: Gets the course of the training, which is kept too; a model that was trained without one is trained again.
 
         Returns:
             The trained model on the CPU, in eval mode.
@@ -82,16 +94,26 @@ class Bank:
         entry = self.entry(content)
         with lock_on_first(entry, wait=True):
             state = self.verified(entry, content)
-            if first_says(state is None):
+            course = entry / "course.ckpt"
+            if first_says(state is None or (recorder is not None and not course.is_file())):
                 log.info("training %s (seed %d) for the bank", "an original" if view == "train" else "a reference", seed)
-                fit_quietly(model, data, view, recipe.max_epochs, recipe.trainer)
+                callbacks: list[Callback] = [*copy.deepcopy(list(recipe.callbacks)), *([] if recorder is None else [recorder])]
+                fit_quietly(model, data, view, recipe.max_epochs, recipe.trainer, callbacks)
                 model.cpu()
                 if is_first():
+                    self.record(data, view)
+                    if recorder is not None:
+                        entry.mkdir(parents=True, exist_ok=True)
+                        write_atomic(course, partial(torch.save, recorder.state_dict()))
                     self.keep(entry, content, model)
                 barrier()
             else:
+                if recorder is not None:
+                    recorder.load_state_dict(torch.load(course, weights_only=True))
                 # Another rank may have looked before another run had finished the entry.
                 model.load_state_dict(state or read_weights(entry / "weights.ckpt")[0])
+                if recipe.callbacks:
+                    give_codes(model, read_saved(entry / "weights.ckpt")[2])
         return model.eval()
 
     def trained_many(
@@ -130,6 +152,16 @@ class Bank:
         """
         return self.folder / hashlib.sha256(content.encode()).hexdigest()[:24]
 
+    def record(self, data: UnlearningDataModule, view: View) -> None:
+        """Write down which samples models of a view are trained on, for `purge`; before the first of them is kept.
+
+        Args:
+            data: The data.
+            view: Part of them.
+        """
+        samples, index = data.part(view)  # type: ignore[arg-type]  # models of the bank are trained on one part
+        record_in_bank(self.folder, data.fingerprint(view), [samples.keys[i] for i in index.tolist()], data.dataset.name)
+
     @staticmethod
     def keep(entry: Path, content: str, model: LightningModule) -> None:
         """Write a trained model; the caller holds the lock of the folder.
@@ -139,7 +171,7 @@ class Bank:
             content: See `content`.
             model: The trained model.
         """
-        save_weights(entry / "weights.ckpt", model.state_dict(), dict(model.hparams))
+        save_weights(entry / "weights.ckpt", model.state_dict(), dict(model.hparams), codes_of(model))
         # Written last: an entry without it is unfinished and is trained again.
         record = {"content": json.loads(content), "sha256": hash_of_file(entry / "weights.ckpt")}
         write_text_atomic(entry / "entry.json", json.dumps(record, indent=1))
@@ -175,6 +207,9 @@ class Bank:
             "order_seed": data.seed,
             "versions": {name: version(name) for name in ("torch", "lightning")},
         }
+        if recipe.callbacks:
+            # Only then, so that entries of trainings without any keep their names.
+            content["callbacks"] = [repr(callback) for callback in recipe.callbacks]
         return json.dumps(content, sort_keys=True, default=stable_repr)
 
     @staticmethod

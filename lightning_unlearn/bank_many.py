@@ -63,6 +63,7 @@ class _Job:
             models = [model for model, _, _ in mine.values()]
             arguments = (self.data, self.view, list(mine), self.recipe.max_epochs, self.recipe.trainer, self.way.how)
             fit_together(models, *arguments)
+            self.bank.record(self.data, self.view)
             for model, content, entry in mine.values():
                 self.bank.keep(entry, content, model)
 
@@ -97,7 +98,8 @@ def train_missing(
         return
     on_cpu = recipe.trainer.get("accelerator") == "cpu"
     workers = processes or (available_processes() if on_cpu else 1)
-    way = find_way(models, data, recipe.trainer)
+    apart = Way("loop", 1, 0.0, f"{recipe.callbacks[0]!r} takes part in each training") if recipe.callbacks else None
+    way = apart or find_way(models, data, recipe.trainer)
     job = _Job(bank, recipe, data, view, way)
     # Groups of one size, as many as the processes can share out evenly.
     rounds = -(-len(missing) // (way.size * workers))

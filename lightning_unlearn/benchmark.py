@@ -6,27 +6,34 @@ import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lightning.pytorch import LightningModule, seed_everything
 
 from lightning_unlearn import __version__
 from lightning_unlearn.bank import Bank, Recipe
+from lightning_unlearn.callbacks.recipe import RecipeCallback
+from lightning_unlearn.callbacks.record_margins import RecordMargins
 from lightning_unlearn.chain import TrainerFactory, check_chain, run_chain
 from lightning_unlearn.classifier import untrained_copy
 from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.data.detected import DetectedMislabels
 from lightning_unlearn.data.forget import ForgetRule
+from lightning_unlearn.detection.curves import check_rule, detect_on_original
 from lightning_unlearn.exceptions import ConfigError, DataError, UnlearnError
 from lightning_unlearn.files import write_text_atomic
 from lightning_unlearn.methods import Method, load_method
 from lightning_unlearn.metrics.screen import Goal
 from lightning_unlearn.panel import Panel, new_report, request_of
 from lightning_unlearn.ranks import barrier, is_first, lock_on_first
+from lightning_unlearn.repair import baselines
 from lightning_unlearn.report.decode import decode, encode
 from lightning_unlearn.report.schema import Report, Row
 from lightning_unlearn.report.writing import save_report
+from lightning_unlearn.settings import check_settings, training_settings
 from lightning_unlearn.training import stable_repr
+from lightning_unlearn.tuning import check_tuning, development_draw, tune_method
 
 __all__ = ["benchmark", "plan"]
 
@@ -38,12 +45,13 @@ _SEEDS_PER_SET = 10
 
 @dataclass(frozen=True)
 class _ForgetSet:
-    """One forget set: a rule and the seed of its draw."""
+    """One forget set: a rule and the seed of its draw; of a single original, where the rule looks at it."""
 
     rule: ForgetRule
     draw: int
     number: int
     name: str
+    original: int | None = None
 
 
 def plan(
@@ -54,6 +62,7 @@ def plan(
     rules: Sequence[ForgetRule],
     references: int,
     strategy: str = "auto",
+    tune: int = 0,
 ) -> tuple[dict[str, Method], list[_ForgetSet]]:
     """Read the methods and number the forget sets, before anything is written or computed.
 
@@ -65,6 +74,7 @@ def plan(
         rules: See `benchmark`.
         references: See `benchmark`.
         strategy: Name of the Trainer's strategy.
+        tune: See `benchmark`.
 
     Returns:
         Methods by name, and forget sets.
@@ -86,13 +96,15 @@ def plan(
         )
     for build in chosen.values():
         check_chain(build(), strategy)
-    sets = _forget_sets(rules, draws)
+    sets = _forget_sets(rules, draws, seeds)
     taken = {seed for s in sets for seed in _reference_seeds(s, references)} & set(seeds)
     if taken:
         raise ConfigError(
             f"benchmark: the seeds {sorted(taken)} of originals are those of references too, whose first weights would then be "
             "the same. References of forget set i have the seeds 10 i + 1, 10 i + 2 ...; give multiples of 10."
         )
+    if tune:
+        check_tuning(data, list(chosen.values()), [(s.draw, s.rule) for s in sets], tune)
     return chosen, sets
 
 
@@ -112,6 +124,10 @@ def benchmark(
     relearn_epochs: int = 3,
     recipe_arguments: Mapping[str, str | int | float | bool | list[int] | None] | None = None,
     configuration: str = "",
+    callbacks: Sequence[RecipeCallback] = (),
+    tune: int = 0,
+    noise_fractions: Sequence[float] = (),
+    epochs: Sequence[int] = (),
 ) -> Report:
     """Run every method on every original and forget set, and compare the results with retrained references.
 
@@ -133,27 +149,45 @@ def benchmark(
         relearn_epochs: Epochs of retain-only fine-tuning that show whether memories come back; 0: left out.
         recipe_arguments: Further plain arguments of the Trainer that trains originals and references.
         configuration: The exact configuration, YAML, for the report.
+        callbacks: What takes part in the training of originals and references.
+        tune: Settings of each method that are tried on a development forget set and original of other seeds than those
+            reported; the best by unseen samples, `tuned/NAME_tuned.yaml` in the folder, is a row beside the published ones.
+            0: published settings alone.
+        noise_fractions: Shares of wrong labels in place of that of the data's label noise: every one is a benchmark of its own.
+        epochs: Epochs of originals and references in place of `max_epochs`, likewise.
 
     Returns:
         The report.
     """
     strategy = str((recipe_arguments or {}).get("strategy", "auto"))
-    chosen, sets = plan(data, methods, seeds, draws, rules, references, strategy)
-    recipe = Recipe(lambda: untrained_copy(model), max_epochs, dict(recipe_arguments or {}))
-    runner = _Runner(fresh, data, recipe, Bank(bank), Path(folder), goal, relearn_epochs, references)
+    chosen, sets = plan(data, methods, seeds, draws, rules, references, strategy, tune)
+    check_settings(data, noise_fractions, epochs)
+    recorded = any(isinstance(of.rule, DetectedMislabels) for of in sets)
+    recipe = Recipe(lambda: untrained_copy(model), max_epochs, dict(recipe_arguments or {}), callbacks)
     report: Report | None = None
     with lock_on_first(folder, again=True):
-        for forget_set in sets:
-            data.draw(forget_set.draw, forget_set.rule)
-            panel = Panel(fresh, data, goal, request_of(data, forget_set.name), relearn_epochs, retrain_epochs=max_epochs)
-            part = runner.run(forget_set, panel, seeds, chosen)
+        notes: dict[str, str] = {}
+        if tune:
+            data.draw(*development_draw([(s.draw, s.rule) for s in sets]))
+            original = Bank(bank).trained(recipe, data, "train", 10 * (max(seeds) // 10 + 1))
+            for name in methods:
+                path, note = tune_method(fresh, data, original, name, tune, Path(folder))
+                chosen[path.stem] = load_method(str(path))
+                notes[path.stem] = note
+        for setting, forget_set in ((s, of) for s in training_settings(data, recipe, noise_fractions, epochs) for of in sets):
+            kept = (Bank(bank), Path(folder), goal, relearn_epochs, references, recorded)
+            runner = _Runner(fresh, setting.data, setting.recipe, *kept)
+            part = runner.run_named(setting.name, forget_set, seeds, chosen)
             if report is None:
                 report = part
             else:
                 report.requests += part.requests
                 report.rows += part.rows
                 report.levels.update(part.levels)
+                report.curves += part.curves
         assert report is not None
+        for row in report.rows:
+            row.notes += [notes[row.method]] if row.method in notes else []
         counts = (("method", len(chosen)), ("forget set", len(sets)), ("seed", len(seeds)))
         report.title = f"{data.dataset.name}: " + ", ".join(f"{n} {what}{'s' * (n != 1)}" for what, n in counts)
         report.config = configuration
@@ -174,6 +208,26 @@ class _Runner:
     goal: Goal
     relearn_epochs: int
     references: int
+    recorded: bool = False
+
+    def run_named(self, setting: str, of: _ForgetSet, seeds: Sequence[int], methods: Mapping[str, Method]) -> Report:
+        """The cells of a forget set of one training; a detection comes first where the rule asks for one."""
+        rule, curves = of.rule, []
+        if isinstance(rule, DetectedMislabels):
+            assert of.original is not None
+            where = (self.fresh, self.bank, self.recipe, self.data)
+            rule, found = detect_on_original(*where, rule, of.original, setting, self.folder)
+            curves, seeds = [found], [of.original]
+        self.data.draw(of.draw, rule)
+        name = f"{setting}: {of.name}" if setting else of.name
+        request = request_of(self.data, name)
+        panel = Panel(self.fresh, self.data, self.goal, request, self.relearn_epochs, retrain_epochs=self.recipe.max_epochs)
+        report = self.run(replace(of, name=name), panel, seeds, methods)
+        report.curves = curves
+        for row in report.rows:
+            if curves and row.role == "method":
+                row.metrics["time/detect_s"] = curves[0].detect_s
+        return report
 
     def run(self, forget_set: _ForgetSet, panel: Panel, seeds: Sequence[int], methods: Mapping[str, Method]) -> Report:
         report = new_report("benchmark", panel)
@@ -189,8 +243,13 @@ class _Runner:
         if missing or not self._path(head).is_file():
             models = [self.bank.trained(self.recipe, self.data, "retain", seed) for seed in reference_seeds]
             judges = panel.add_references(models, reference_seeds)
+            if self.goal == "repair":
+                trained = baselines(self.bank, self.recipe, self.data, seeds)
+                judges += [panel.add_baseline(*known) for known in trained]
             for seed in seeds:
-                original = self.bank.trained(self.recipe, self.data, "train", seed)
+                # Recorded at once where a detection will look at it, or it would be trained twice.
+                recorder = RecordMargins() if self.recorded else None
+                original = self.bank.trained(self.recipe, self.data, "train", seed, recorder)
                 row = panel.add_original(original)
                 row.seed = seed
                 judges.append(row)
@@ -260,9 +319,13 @@ def _reference_seeds(forget_set: _ForgetSet, count: int) -> list[int]:
     return [_SEEDS_PER_SET * forget_set.number + i + 1 for i in range(count)]
 
 
-def _forget_sets(rules: Sequence[ForgetRule], draws: Sequence[int]) -> list[_ForgetSet]:
+def _forget_sets(rules: Sequence[ForgetRule], draws: Sequence[int], seeds: Sequence[int]) -> list[_ForgetSet]:
     sets: list[_ForgetSet] = []
     for rule in rules:
+        if isinstance(rule, DetectedMislabels):
+            check_rule(rule)
+            sets += [_ForgetSet(rule, 0, len(sets) + i, f"{rule.describe()}, draw {s}", s) for i, s in enumerate(seeds)]
+            continue
         for draw in draws:
             name = rule.describe() if len(draws) == 1 else f"{rule.describe()}, draw {draw}"
             sets.append(_ForgetSet(rule, draw, len(sets), name))

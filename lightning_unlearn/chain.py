@@ -3,10 +3,11 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -29,7 +30,7 @@ from lightning_unlearn.ranks import is_first
 from lightning_unlearn.stages.base import UnlearningStage
 from lightning_unlearn.training import describe_optimizer, quiet, stable_repr
 
-__all__ = ["StageResult", "check_chain", "detach", "remove_stage_files", "run_chain", "run_stage"]
+__all__ = ["StageResult", "check_chain", "detach", "remove_stage_files", "run_chain", "run_stage", "settings_of", "summary_of"]
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,15 @@ _UNFIT = {
 }
 
 TrainerFactory = Callable[..., Trainer]
+
+
+@runtime_checkable
+class Summarised(Protocol):
+    """What tells figures of itself to the report: a stage, or one of its callbacks."""
+
+    def summary(self) -> Mapping[str, Mapping[str, float]]:
+        """Named groups of figures."""
+        ...
 
 
 @dataclass
@@ -126,6 +136,8 @@ def run_chain(
     Raises:
         ConfigError: The folder holds finished stages of another run.
     """
+    for stage in stages:
+        stage.check(model, data)
     artifacts = Artifacts()
     results: list[StageResult] = []
     done = _finished(folder, len(stages))
@@ -187,8 +199,9 @@ def run_stage(
     try:
         stage.bind(model, artifacts)
         try:
+            stage.before_fit(fresh, data)
             epochs, steps = stage.length(data)
-            links = [SeedEachStep(), GuardFinite(), RankStatistics(), KeepPruned()]
+            links = [SeedEachStep(), GuardFinite(), RankStatistics(), KeepPruned(), *stage.callbacks]
             with quiet():
                 trainer = fresh(max_epochs=epochs, max_steps=steps, callbacks=links)
                 stage.attach(trainer)
@@ -201,11 +214,24 @@ def run_stage(
         data.serving = before
         detach(model)
     seconds = time.perf_counter() - begin
-    summary = {key: dict(values) for key, values in stage.summary().items()}
+    summary = summary_of(stage)
     peak = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0
     if trainer.interrupted:
         raise KeyboardInterrupt
     return StageResult(name, seconds, _work_of_all_ranks(stage, trainer), summary, stage.note, peak)
+
+
+def summary_of(stage: UnlearningStage) -> dict[str, dict[str, float]]:
+    """What a stage found, and what the callbacks that it was given did.
+
+    Args:
+        stage: After its fit.
+
+    Returns:
+        Named groups of figures.
+    """
+    told = [stage, *(callback for callback in stage.callbacks if isinstance(callback, Summarised))]
+    return {name: dict(values) for of in told for name, values in of.summary().items()}
 
 
 def remove_stage_files(folder: Path) -> None:
@@ -216,6 +242,21 @@ def remove_stage_files(folder: Path) -> None:
     """
     for path in [*folder.glob("stage*.ckpt"), *folder.glob("stage*.json")]:
         path.unlink()
+
+
+def settings_of(stages: Sequence[UnlearningStage]) -> str:
+    """A chain in words that are the same whenever it is built from the same settings.
+
+    Args:
+        stages: The chain, before it ran.
+
+    Returns:
+        Classes, optimisers, selected parameters and plain settings.
+    """
+    described = [
+        (type(stage).__qualname__, _optimizers(stage), stable_repr(stage.selector), _plain_settings(stage)) for stage in stages
+    ]
+    return repr(described)
 
 
 def detach(model: nn.Module) -> None:
@@ -238,14 +279,11 @@ def _finished(folder: Path | None, stages: int) -> int:
 
 def _identity(model: nn.Module, data: UnlearningDataModule, stages: Sequence[UnlearningStage]) -> dict[str, str]:
     """What a run must have in common with the one that it goes on with."""
-    described = [
-        (type(stage).__qualname__, _optimizers(stage), stable_repr(stage.selector), _plain_settings(stage)) for stage in stages
-    ]
     return {
         "weights": hash_of_weights(model),
         "samples": f"{data.fingerprint('retain')} {data.fingerprint('forget')}",
         "batches": f"{data.serving} {stable_repr(data.augmentation)} {data.seed}",
-        "stages": repr(described),
+        "stages": settings_of(stages),
         "seeds": str(run_seed()),
     }
 
@@ -253,7 +291,8 @@ def _identity(model: nn.Module, data: UnlearningDataModule, stages: Sequence[Unl
 def _plain_settings(stage: UnlearningStage) -> list[tuple[str, str]]:
     """The arguments that a stage kept. Lists and private attributes are left out: they may hold what a fit recorded."""
     given = {key: value for key, value in vars(stage).items() if not key.startswith("_") and key != "training"}
-    return sorted((key, repr(value)) for key, value in given.items() if isinstance(value, str | int | float | tuple | None))
+    plain = str | int | float | tuple | None  # type: ignore[type-arg]  # for isinstance
+    return sorted((key, stable_repr(value)) for key, value in given.items() if isinstance(value, plain))
 
 
 def _optimizers(stage: UnlearningStage) -> list[str]:

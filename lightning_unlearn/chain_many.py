@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lightning_unlearn.artifacts import Artifacts
 from lightning_unlearn.callbacks.guard_finite import GuardFinite
-from lightning_unlearn.chain import StageResult, TrainerFactory, detach, run_stage
+from lightning_unlearn.chain import StageResult, TrainerFactory, detach, run_stage, summary_of
 from lightning_unlearn.classifier import Classifier
 from lightning_unlearn.data.batch import Batch
 from lightning_unlearn.data.datamodule import UnlearningDataModule
@@ -137,10 +137,7 @@ def _run_together(
             raise KeyboardInterrupt
         together.hand_back()
     seconds = (time.perf_counter() - begin) / len(stages)
-    return [
-        StageResult(name, seconds, stage.work.total, {key: dict(values) for key, values in stage.summary().items()}, stage.note)
-        for stage in stages
-    ]
+    return [StageResult(name, seconds, stage.work.total, summary_of(stage), stage.note) for stage in stages]
 
 
 class _Together(LightningModule):
@@ -252,7 +249,7 @@ def _check_stages(stages: Stages) -> None:
         own.append("run")
     if own:
         raise _CannotShareAFitError(f"{kind.__name__} has its own {own[0]}")
-    if stages[0].configure_callbacks():
+    if stages[0].callbacks or stages[0].configure_callbacks():
         raise _CannotShareAFitError(f"{kind.__name__} has callbacks, which look at one model")
     optimizer = type(build_optimizer(stages[0].optimizer, [nn.Parameter(torch.zeros(1))]))
     if optimizer not in ELEMENTWISE:

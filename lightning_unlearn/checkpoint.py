@@ -18,9 +18,10 @@ from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from lightning_unlearn.exceptions import CheckpointError
 from lightning_unlearn.files import write_atomic
+from lightning_unlearn.mnemonic import CODES_KEY, Codes
 from lightning_unlearn.plain import plain_values, without_notes
 
-__all__ = ["AtomicCheckpointIO", "load_into", "read_weights", "save_weights"]
+__all__ = ["AtomicCheckpointIO", "load_into", "read_saved", "read_weights", "save_weights"]
 
 # What wrappers put before the names of weights: DataParallel, Classifier, LightningModules, torch.compile.
 PREFIXES = ("module.", "network.", "model.", "classifier.", "_orig_mod.")
@@ -76,21 +77,26 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return content
 
 
-def save_weights(path: str | Path, model_state: Mapping[str, Tensor], hyper_parameters: Mapping[str, object]) -> None:
+def save_weights(
+    path: str | Path, model_state: Mapping[str, Tensor], hyper_parameters: Mapping[str, object], codes: Codes | None = None
+) -> None:
     """Save weights as a checkpoint for `read_weights` and for Lightning's `load_from_checkpoint`.
 
     Args:
         path: The file; its folder is made.
         model_state: State dict of the LightningModule, tensors on any device.
         hyper_parameters: Plain values by name; what is not plain is left out with a warning.
+        codes: Mnemonic codes of the model; they are kept where a training keeps them.
     """
-    content = {
+    content: dict[str, Any] = {
         "epoch": 0,
         "global_step": 0,
         "pytorch-lightning_version": lightning.__version__,
         "state_dict": {name: _compact(tensor) for name, tensor in model_state.items()},
         "hyper_parameters": without_notes(plain_values(hyper_parameters)),
     }
+    if codes is not None:
+        content["callbacks"] = {CODES_KEY: codes.state_dict()}
     _write(_local(path), content)
 
 
@@ -105,7 +111,20 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         path: A local file.
 
     Returns:
-        The tensors by name, and the hyper-parameters that are plain values (empty where the file has none).
+        The tensors by name, and the hyper-parameters that are plain values (empty where the file has none). A file that is
+        missing, empty or damaged, or holds code or objects, or no weights, is a `CheckpointError`.
+    """
+    return read_saved(path)[:2]
+
+
+def read_saved(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], Codes | None]:
+    """Read weights as `read_weights` does, and the mnemonic codes that the model was trained with.
+
+    Args:
+        path: A local file.
+
+    Returns:
+        The tensors by name, the hyper-parameters, and the codes (None where the file has none).
 
     Raises:
         CheckpointError: The file is missing, empty, damaged, holds code or objects, or holds no weights.
@@ -123,7 +142,9 @@ def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         )
     hyper = content.get("hyper_parameters") if state is not content else None
     plain = plain_values(hyper, warn=False) if isinstance(hyper, Mapping) else {}
-    return {name: value.detach() for name, value in state.items()}, without_notes(plain)
+    callbacks = content.get("callbacks") if state is not content else None
+    codes = Codes.from_state(callbacks.get(CODES_KEY)) if isinstance(callbacks, Mapping) else None
+    return {name: value.detach() for name, value in state.items()}, without_notes(plain), codes
 
 
 def load_into(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:

@@ -18,15 +18,17 @@ from torch.optim import SGD, Optimizer
 from torchmetrics.aggregation import MeanMetric
 
 from lightning_unlearn import networks
-from lightning_unlearn.checkpoint import load_into, read_weights
+from lightning_unlearn.checkpoint import load_into, read_saved
 from lightning_unlearn.data.batch import Batch
 from lightning_unlearn.exceptions import CheckpointError, ConfigError
+from lightning_unlearn.mnemonic import give_codes
 from lightning_unlearn.schedule import Schedule, build_optimizer, logs_at, with_schedule
 
 __all__ = ["Classifier", "build_network", "default_optimizer", "untrained_copy"]
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
-Plain: TypeAlias = str | int | float | bool | list[int] | list[str] | None
+# Numbers before texts: the command line takes the first that fits.
+Plain: TypeAlias = int | float | bool | list[int] | list[str] | str | None
 
 
 def default_optimizer(params: Iterable[nn.Parameter]) -> Optimizer:
@@ -154,14 +156,21 @@ class Classifier(LightningModule):
         Raises:
             CheckpointError: The file does not say which network it holds.
         """
-        state, hyper = read_weights(path)
+        state, hyper, codes = read_saved(path)
         if "network" not in hyper:
             raise CheckpointError(
                 f"{path} holds weights but does not name their network; needed: a checkpoint of `fit` or `unlearn` whose "
                 "network was given by name. Build the model yourself and pass it with checkpoint=..."
             )
+        others = sorted(set(hyper) - set(inspect.signature(cls).parameters))
+        if others:
+            raise CheckpointError(
+                f"{path} was not written by a {cls.__name__}, which has no {others[0]}. Load it with its own class: "
+                "Sisa.load where it names shards."
+            )
         model = cls(**hyper)
         load_into(model, state, str(path))
+        give_codes(model, codes)
         return model.eval()
 
 

@@ -1,6 +1,17 @@
 """The errors that users catch; the command line prints each as one line and ends with exit code 2."""
 
-__all__ = ["ChainError", "CheckpointError", "ConfigError", "DataError", "RunError", "UnlearnError"]
+from collections.abc import Sequence
+
+__all__ = [
+    "AlreadyForgottenError",
+    "ChainError",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "NothingKnownError",
+    "RunError",
+    "UnlearnError",
+]
 
 
 class UnlearnError(Exception):
@@ -9,6 +20,23 @@ class UnlearnError(Exception):
 
 class DataError(UnlearnError, ValueError):
     """A data set, a forget request or a split that cannot be used."""
+
+
+class NothingKnownError(DataError):
+    """A request that names no sample that the model was trained on.
+
+    Args:
+        text: What is wrong.
+        keys: Keys of the samples that it names.
+    """
+
+    def __init__(self, text: str, keys: Sequence[str]) -> None:
+        super().__init__(text)
+        self.keys = list(keys)
+
+
+class AlreadyForgottenError(DataError):
+    """A request that is repeated: earlier ones have removed what it names. Nothing is left to do."""
 
 
 class CheckpointError(UnlearnError, ValueError):

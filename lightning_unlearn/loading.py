@@ -2,32 +2,41 @@
 
 import copy
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
+from lightning.pytorch import LightningModule
 from torch import nn
 
 from lightning_unlearn.cautions import of_reference
-from lightning_unlearn.checkpoint import load_into, read_weights
+from lightning_unlearn.checkpoint import load_into, read_saved, read_weights, save_weights
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.exceptions import CheckpointError, DataError
+from lightning_unlearn.mnemonic import codes_of, give_codes
+from lightning_unlearn.stages.base import UnlearningStage
 
-__all__ = ["check_model", "load_reference", "load_references"]
+__all__ = ["check_model", "load_reference", "load_references", "save_unlearned"]
 
 
-def check_model(model: nn.Module, data: UnlearningDataModule, checkpoint: str | None = None) -> None:
-    """Load the weights, and see that the model takes these images and knows these classes.
+def check_model(
+    model: nn.Module, data: UnlearningDataModule, checkpoint: str | None = None, stages: Sequence[UnlearningStage] = ()
+) -> None:
+    """Load the weights, and see that the model takes these images, knows these classes and suits the stages.
 
     Args:
         model: Gives logits of images; is in eval mode on the CPU afterwards.
         data: The data.
-        checkpoint: Weights to load; None: those that the model has.
+        checkpoint: Weights to load, with the codes that the model was trained with; None: those that the model has.
+        stages: What is to be done with the model.
 
     Raises:
         CheckpointError: The checkpoint or the head does not fit.
         DataError: The model cannot read the images.
     """
     if checkpoint is not None:
-        load_into(model, read_weights(checkpoint)[0], checkpoint)
+        state, _, codes = read_saved(checkpoint)
+        load_into(model, state, checkpoint)
+        give_codes(model, codes)
     batch = data.example()
     model.cpu().eval()
     dtype = next((p.dtype for p in model.parameters()), torch.float32)
@@ -46,6 +55,8 @@ def check_model(model: nn.Module, data: UnlearningDataModule, checkpoint: str | 
             f"The model gives outputs of shape {tuple(logits.shape)} and the data have {data.num_classes} classes; "
             "needed: logits (batch, classes). Give the model num_classes of the data."
         )
+    for stage in stages:
+        stage.check(model, data)
 
 
 def load_reference(model: nn.Module, path: str, data: UnlearningDataModule) -> nn.Module:
@@ -106,6 +117,19 @@ def load_references(
         references.append(reference)
         cautions += of_reference(path, data)
     return references, cautions
+
+
+def save_unlearned(path: str | Path, model: nn.Module, data: UnlearningDataModule) -> None:
+    """Save an unlearned model; the codes of classes that it forgot are left out.
+
+    Args:
+        path: The file.
+        model: The model.
+        data: What was forgotten.
+    """
+    hyper = dict(model.hparams) if isinstance(model, LightningModule) else {}
+    codes = codes_of(model)
+    save_weights(path, model.state_dict(), hyper, None if codes is None else codes.without(data.forgotten_classes))
 
 
 def _same_weights(a: nn.Module, b: nn.Module) -> bool:

@@ -1,5 +1,6 @@
 """Shipped configurations by short name, and methods as lists of fresh stages."""
 
+import copy
 import difflib
 import inspect
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
+import lightning_unlearn.callbacks.select_by_unseen  # ruff: ignore[unused-import]  # as below
 import lightning_unlearn.stages  # short class names are found among imported classes
 from lightning_unlearn.exceptions import ConfigError, UnlearnError
 from lightning_unlearn.shipped import find_config
@@ -17,32 +19,63 @@ from lightning_unlearn.stages.base import UnlearningStage
 
 __all__ = ["Method", "load_method"]
 
+_HALF_DECADES = [0.1, 0.3, 1.0, 3.0, 10.0]
+
 
 @dataclass(frozen=True)
 class Method:
     """A method: a file that lists stages.
 
     Attributes:
-        path: The YAML file; `stages` in it is the list.
+        path: The YAML file; `stages` in it is the list, and `tune`, where it is given, says what `benchmark --tune` varies:
+            lists of factors by the place of a number, such as `stages.0.init_args.alpha: [0.1, 1, 10]`.
     """
 
     path: Path
 
     @cached_property
-    def settings(self) -> Namespace:
-        """The parsed stages, with all defaults filled in."""
-        parser = ArgumentParser(exit_on_error=False)
-        parser.add_argument("--stages", type=list[UnlearningStage], required=True)
+    def content(self) -> dict[str, object]:
+        """The file as it is.
+
+        Raises:
+            ConfigError: It is no plain YAML, or lists no stages.
+        """
         try:
             content = yaml.safe_load(self.path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(f"{self.path} is no plain YAML: {' '.join(str(error).split())[:300]}") from None
         if not isinstance(content, dict) or "stages" not in content:
             raise ConfigError(f"{self.path} lists no stages; needed: `stages:` with one class_path per stage.")
+        return content
+
+    @cached_property
+    def grid(self) -> dict[str, list[float]]:
+        """Factors by place: those of `tune`, or else of every learning rate in the file, half decades from 0.1 to 10.
+
+        Raises:
+            ConfigError: `tune` is no mapping of places to lists of factors above 0, or there is nothing to vary.
+        """
+        given = self.content.get("tune")
+        rates = dict.fromkeys(_learning_rates(self.content["stages"], "stages"), _HALF_DECADES)
+        found = rates if given is None else given if isinstance(given, dict) else {}
+        listed = [f for factors in found.values() for f in (factors if isinstance(factors, list) and factors else [None])]
+        if not listed or not all(isinstance(f, int | float) and f > 0 for f in listed):
+            raise ConfigError(
+                f"{self.path} has nothing to tune; needed: a learning rate in its stages, or `tune:` with lists of factors "
+                "above 0, such as `stages.0.init_args.alpha: [0.1, 1, 10]`."
+            )
+        return {str(place): [float(factor) for factor in factors] for place, factors in found.items()}
+
+    @cached_property
+    def settings(self) -> Namespace:
+        """The parsed stages, with all defaults filled in."""
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_argument("--stages", type=list[UnlearningStage], required=True)
+        stages = self.content["stages"]
         try:
-            settings: Namespace = parser.parse_object({"stages": content["stages"]})
+            settings: Namespace = parser.parse_object({"stages": copy.deepcopy(stages)})
         except ArgumentError as error:
-            raise ConfigError(f"{self.path}: {_first_line(str(error), content['stages'])}") from None
+            raise ConfigError(f"{self.path}: {_first_line(str(error), stages)}") from None
         return settings
 
     def __call__(self) -> list[UnlearningStage]:
@@ -78,6 +111,16 @@ def load_method(name: str) -> Method:
     method = Method(find_config(name if "/" in name or name.endswith(".yaml") else f"method/{name}", "method"))
     _ = method.settings
     return method
+
+
+def _learning_rates(node: object, place: str) -> list[str]:
+    """Places of all numbers that are called `lr`."""
+    if isinstance(node, list):
+        return [found for i, inner in enumerate(node) for found in _learning_rates(inner, f"{place}.{i}")]
+    if not isinstance(node, dict):
+        return []
+    own = [f"{place}.{name}" for name, value in node.items() if name == "lr" and isinstance(value, int | float)]
+    return own + [found for name, inner in node.items() for found in _learning_rates(inner, f"{place}.{name}")]
 
 
 def _first_line(message: str, stages: object) -> str:

@@ -170,7 +170,7 @@ def _remainders(requests: list[Request]) -> list[str]:
 def _evidence(report: Report) -> list[str]:
     """A table: metrics downwards; the unlearned, the original and the reference models across."""
     groups: dict[tuple[str, str], list[Row]] = {}
-    for role in ("method", "original", "reference"):
+    for role in ("method", "original", "reference", "baseline"):
         for row in report.rows:
             if row.role == role:
                 groups.setdefault((role, row.method), []).append(row)
@@ -204,7 +204,7 @@ def _evidence(report: Report) -> list[str]:
     return text
 
 
-_ROLES = {"method": "unlearned", "original": "before", "reference": "retrained"}
+_ROLES = {"method": "unlearned", "original": "before", "reference": "retrained", "baseline": "to compare with"}
 
 
 def _cell(name: str, rows: list[Row]) -> str:

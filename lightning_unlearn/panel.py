@@ -16,23 +16,24 @@ from lightning_unlearn.cautions import loss_of_retained, of_relearning, of_split
 from lightning_unlearn.chain import StageResult, TrainerFactory
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.split_data import Part
-from lightning_unlearn.evaluation import outputs_of, relearn
+from lightning_unlearn.evaluation import collect_outputs, outputs_of, relearn
 from lightning_unlearn.metrics.change import weight_distance
 from lightning_unlearn.metrics.relearn import relearn_time
 from lightning_unlearn.metrics.screen import Goal, Screen, levels, screen
-from lightning_unlearn.outputs import Outputs
+from lightning_unlearn.outputs import Outputs, PartOutputs
 from lightning_unlearn.relearn_curve import relearn_curve
 from lightning_unlearn.report.schema import Kind, Report, Request, Role, Row, StageRecord
 
-__all__ = ["Panel", "machine", "new_report", "request_of"]
+__all__ = ["Panel", "machine", "new_report", "record_of", "request_of"]
 
 
 @dataclass
 class _Judged:
-    """A model's outputs, before and after retain-only fine-tuning."""
+    """A model's outputs, before and after retain-only fine-tuning, and on test images with a backdoor's trigger."""
 
     outputs: Outputs
     relearned: Outputs | None
+    triggered: tuple[PartOutputs, int] | None = None
 
 
 @dataclass
@@ -104,6 +105,19 @@ class Panel:
             rows.append(self._row("reference", "reference", seed, self._screen(judged, others, original=False), model))
         return rows
 
+    def add_baseline(self, name: str, seed: int, model: nn.Module) -> Row:
+        """Judge a model that was trained otherwise, to stand beside the original and the references.
+
+        Args:
+            name: How it was trained.
+            seed: Its seed.
+            model: Gives logits of images.
+
+        Returns:
+            Its row.
+        """
+        return self._row(name, "baseline", seed, self._screen(self._judge(model), original=False), model)
+
     def score(self, method: str, seed: int, model: nn.Module, results: Sequence[StageResult] = (), settings: str = "") -> Row:
         """Judge an unlearned model.
 
@@ -127,7 +141,7 @@ class Panel:
         row.notes += [result.note for result in results if result.note]
         for result in results:
             share = result.work / retraining if retraining else 0.0
-            row.stages.append(StageRecord(result.name, result.seconds, result.work, share, result.summary.get("mask_on", {})))
+            row.stages.append(record_of(result, share))
         if results:
             if torch.cuda.is_available():
                 # On the CPU only the whole process's peak is known, which says nothing about one method.
@@ -161,10 +175,14 @@ class Panel:
     def _judge(self, model: nn.Module, parts: Sequence[Part] = ("forget",)) -> _Judged:
         """Of the original, what becomes of retained samples too says whether the fine-tuning suits the model."""
         outputs = outputs_of(self.fresh, model, self.data)
+        trigger, triggered = self.data.trigger, None
+        if trigger is not None and len(self.data.part("triggered")[1]):
+            triggered = (collect_outputs(self.fresh, model, self.data, ["triggered"])["triggered"], trigger.target)
         if self.relearn_epochs == 0:
-            return _Judged(outputs, None)
+            return _Judged(outputs, None, triggered)
         again = relearn(self.fresh, model, self.data, self.relearn_epochs, parts)
-        return _Judged(outputs, Outputs(again["forget"], again.get("retain", outputs.retain), outputs.test, outputs.unseen))
+        after = Outputs(again["forget"], again.get("retain", outputs.retain), outputs.test, outputs.unseen)
+        return _Judged(outputs, after, triggered)
 
     def _screen(self, judged: _Judged, references: Sequence[_Judged] | None = None, original: bool = True) -> Screen:
         references = self.references if references is None else references
@@ -176,6 +194,7 @@ class Panel:
             relearned=judged.relearned,
             references_relearned=[r.relearned for r in references if r.relearned is not None],
             svc=self.svc,
+            triggered=judged.triggered,
         )
 
     def _add_relearn_time(self, row: Row, model: nn.Module) -> None:
@@ -224,6 +243,21 @@ def _layer_changes(now: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> d
     return changes
 
 
+def record_of(result: StageResult, share: float = 0.0) -> StageRecord:
+    """What one stage took and found, as a report holds it.
+
+    Args:
+        result: What the chain gave.
+        share: Its work as a share of retraining's.
+
+    Returns:
+        The record; the course of a mask over the steps is left out.
+    """
+    found = {name: dict(group) for name, group in result.summary.items() if group and name != "mask_course"}
+    mask_on, requests = found.pop("mask_on", {}), found.pop("requests", {})
+    return StageRecord(result.name, result.seconds, result.work, share, mask_on, requests, found)
+
+
 def request_of(data: UnlearningDataModule, name: str | None = None) -> Request:
     """What is forgotten, in the words of a report: no key of a sample.
 
@@ -268,6 +302,8 @@ def new_report(kind: Kind, panel: Panel, title: str | None = None) -> Report:
         )
     if data.never_trained:
         warnings.append(f"{len(data.never_trained)} samples of the request were never trained on and are not counted.")
+    if data.forgotten_before:
+        warnings.append(f"{len(data.forgotten_before)} samples of the request were forgotten before and are not counted.")
     if panel.request.copies_left:
         warnings.append(
             f"{panel.request.copies_left} exact copies of forgotten samples stay among the retained ones; "

@@ -10,26 +10,24 @@ from torch import nn
 
 from lightning_unlearn.audit.given import audit_given, check_lists
 from lightning_unlearn.audit.run import audit, check_audit
-from lightning_unlearn.bank import Bank, Recipe
 from lightning_unlearn.benchmark import benchmark
 from lightning_unlearn.cautions import of_original, of_split
-from lightning_unlearn.chain import check_chain, remove_stage_files, run_chain
-from lightning_unlearn.checkpoint import load_into, read_weights, save_weights
-from lightning_unlearn.classifier import untrained_copy
+from lightning_unlearn.chain import check_chain, run_chain
+from lightning_unlearn.checkpoint import load_into, read_weights
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.forget import ForgetRule
 from lightning_unlearn.evaluation import collect_outputs
 from lightning_unlearn.exceptions import ConfigError, DataError
-from lightning_unlearn.fresh import FreshTrainer
-from lightning_unlearn.loading import check_model, load_references
-from lightning_unlearn.methods import load_method
+from lightning_unlearn.loading import check_model, load_references, save_unlearned
 from lightning_unlearn.metrics.screen import Goal
 from lightning_unlearn.panel import Panel, new_report, request_of
 from lightning_unlearn.ranks import lock_on_first
 from lightning_unlearn.report.schema import Report
 from lightning_unlearn.report.writing import save_report
-from lightning_unlearn.scores import SampleScores, sample_scores
+from lightning_unlearn.request_record import RequestRecord, settle
+from lightning_unlearn.scoring import ScoringTrainer
 from lightning_unlearn.stages.base import UnlearningStage
+from lightning_unlearn.without_data import unlearn_without_data
 
 __all__ = ["Tier", "UnlearningTrainer"]
 
@@ -38,8 +36,8 @@ log = logging.getLogger(__name__)
 Tier: TypeAlias = Literal["screen", "audit", "benchmark"]
 
 
-class UnlearningTrainer(FreshTrainer):
-    """Lightning's Trainer with further verbs: `unlearn`, `evaluate`, `benchmark` and `scores`.
+class UnlearningTrainer(ScoringTrainer):
+    """Lightning's Trainer with further verbs: `unlearn`, `evaluate`, `benchmark`, `scores` and `detect`.
 
     Args:
         *args: See Lightning's Trainer.
@@ -48,9 +46,6 @@ class UnlearningTrainer(FreshTrainer):
     Raises:
         ConfigError: The precision is a pure half.
     """
-
-    # The exact configuration, YAML, shown in reports; the command line sets it.
-    configuration: str = ""
 
     def unlearn(
         self,
@@ -85,7 +80,7 @@ class UnlearningTrainer(FreshTrainer):
             The report.
 
         Raises:
-            DataError: There is nothing to forget.
+            DataError: There is nothing to forget; an `AlreadyForgottenError` where earlier requests have removed it.
             ConfigError: The folder holds a finished or another run.
         """
         check_chain(stages, self.strategy_name)
@@ -95,7 +90,12 @@ class UnlearningTrainer(FreshTrainer):
                 "--data.forget.fraction 0.04, or ListedSamples with a file."
             )
         datamodule.use_split_of(checkpoint)
-        check_model(model, datamodule, checkpoint)
+        for stage in stages:
+            stage.place(self.fresh, checkpoint, output)
+        check_model(model, datamodule, checkpoint, stages)
+        if not datamodule.dataset.has_images:
+            given = (goal, checkpoint, output, name, self.configuration)
+            return unlearn_without_data(self.fresh, model, datamodule, stages, *given)
         panel = self._panel(datamodule, goal, relearn_epochs, retrain_epochs)
         others, cautions = load_references(model, references or [], datamodule)
         panel.cautions = self._said(cautions)
@@ -104,21 +104,17 @@ class UnlearningTrainer(FreshTrainer):
         if folder is None:
             return self._unlearn(model, datamodule, stages, panel, others, None, name)
         if (folder / "unlearned.ckpt").exists():
-            if self.is_global_zero and not keep_artifacts:
-                # Those of a run that was killed after its last file and before it tidied up.
-                remove_stage_files(folder)
+            if self.is_global_zero:
+                settle(folder, keep_artifacts)
             raise ConfigError(f"{folder} holds a finished run, and nothing is written over. Choose another output folder.")
         if not self.is_global_zero:
             return self._unlearn(model, datamodule, stages, panel, others, folder, name)
         with lock_on_first(folder, again=True):
-            report = self._unlearn(model, datamodule, stages, panel, others, folder, name)
-            datamodule.saved_split().save(folder / "split.json")
-            save_report(report, folder)
-            hyper = dict(model.hparams) if isinstance(model, LightningModule) else {}
-            # Last: a folder with this file is a finished run.
-            save_weights(folder / "unlearned.ckpt", model.state_dict(), hyper)
-            if not keep_artifacts:
-                remove_stage_files(folder)
+            named = name or " + ".join(type(stage).__name__ for stage in stages)
+            record = RequestRecord.begin(folder, datamodule, checkpoint, named, stages)
+            report = self._unlearn(model, datamodule, stages, panel, others, folder, named)
+            record.finish(report, lambda path: save_unlearned(path, model, datamodule))
+            settle(folder, keep_artifacts)
         return report
 
     def _unlearn(
@@ -253,6 +249,9 @@ class UnlearningTrainer(FreshTrainer):
         int8: bool = True,
         processes: int | None = None,
         keep_outputs: bool = False,
+        tune: int = 0,
+        noise_fractions: list[float] | None = None,
+        epochs: list[int] | None = None,
     ) -> Report:
         """Compare methods on originals and forget sets, beside retrained references; finished cells are not run again.
 
@@ -277,9 +276,16 @@ class UnlearningTrainer(FreshTrainer):
             int8: Whether an audit looks at the models again with weights rounded to 8 bits.
             processes: Cells of an audit that run at once; None: one per core on a CPU.
             keep_outputs: Whether the answers to single samples that an audit rests on stay in the folder.
+            tune: Settings of each method that are tried on a development forget set and original, of other seeds than those
+                reported, and chosen by unseen samples: further rows, and files in `tuned/` of the folder. Not for audits.
+            noise_fractions: Shares of wrong labels to compare, in place of that of the data's label noise. Not for audits.
+            epochs: Epochs of originals and references to compare, in place of the Trainer's `max_epochs`. Not for audits.
 
         Returns:
             The report.
+
+        Raises:
+            ConfigError: An audit was asked to compare shares of wrong labels or epochs.
         """
         max_epochs, recipe = self._training()
         if tier == "screen":
@@ -299,8 +305,14 @@ class UnlearningTrainer(FreshTrainer):
                 relearn_epochs,
                 recipe,
                 self.configuration,
+                self.recipe_callbacks,
+                tune,
+                noise_fractions or [],
+                epochs or [],
             )
-        check_audit(self.fresh, models, processes, seeds)
+        if noise_fractions or epochs:
+            raise ConfigError("noise_fractions and epochs compare single models. Leave them out of an audit (--tier screen).")
+        check_audit(self.fresh, models, processes, seeds, tune)
         return audit(
             self.fresh,
             model,
@@ -320,52 +332,8 @@ class UnlearningTrainer(FreshTrainer):
             keep_outputs,
             recipe,
             self.configuration,
+            self.recipe_callbacks,
         )
-
-    def scores(
-        self,
-        model: LightningModule,
-        datamodule: UnlearningDataModule,
-        folds: int = 2,
-        repeats: int = 4,
-        method: str | None = None,
-        output: str | None = None,
-        bank: str = "runs/bank",
-    ) -> SampleScores:
-        """Score every training sample, for the forget rule `ByScore`: how memorised it is, and what a method leaves of it.
-
-        Models are trained for the Trainer's `max_epochs`, once, and kept in the bank.
-
-        Args:
-            model: The untrained classifier, with its optimiser and schedule.
-            datamodule: The data; no forget rule is needed.
-            folds: Parts of the training set; each model is trained on all but one. 2 gives most models without a sample for
-                the money, 10 keeps the set at its usual size.
-            repeats: Random partitions: models that were trained without a sample.
-            method: Name of a shipped method, or a YAML file with `stages`: each fold is unlearned by it too, and the leak of
-                every sample written. None: memorisation alone.
-            output: Folder of `scores.csv`; None: nothing is written.
-            bank: Folder of trained models.
-
-        Returns:
-            The scores.
-        """
-        max_epochs, arguments = self._training()
-        recipe = Recipe(lambda: untrained_copy(model), max_epochs, arguments)
-        build = None if method is None else load_method(method)
-        found = sample_scores(self.fresh, recipe, datamodule, Bank(bank), folds, repeats, build)
-        if output is not None and self.is_global_zero:
-            found.save(Path(output) / "scores.csv")
-        return found
-
-    def _training(self) -> tuple[int, dict[str, str | int | float | bool | list[int] | None]]:
-        """Epochs and further arguments that models of the bank are trained with."""
-        if not self.max_epochs or self.max_epochs < 1:
-            raise ConfigError(
-                f"max_epochs is {self.max_epochs}; needed: the epochs that originals and references are trained for. "
-                "Give --trainer.max_epochs."
-            )
-        return self.max_epochs, self.recipe_arguments
 
     def _panel(
         self,

@@ -10,15 +10,20 @@ import yaml
 from PIL import Image
 
 from lightning_unlearn.cli import main
+from lightning_unlearn.data.datasets import Digits
+from lightning_unlearn.methods import load_method
 from lightning_unlearn.shipped import config_names, find_config
 
 SHORT = ("--trainer.max_steps", "1", "--trainer.accelerator", "cpu", "--trainer.devices", "1")
 SMALL = ("--data.dataset.train_size", "400", "--data.unseen", "100", "--data.batch_size", "64")
+# They work together, as tests/sisa/test_commands.py runs them.
+ENSEMBLE = ("model/sisa", "method/sisa")
 # Where the files of each data set lie below the folder of real data.
 FILES = {
     "MNIST": ("MNIST/raw/train-images-idx3-ubyte",),
     "FashionMNIST": ("FashionMNIST/raw/train-images-idx3-ubyte",),
     "CIFAR10": ("cifar10/train.npz", "cifar-10-batches-py/data_batch_1"),
+    "CIFAR10N": ("cifar10/human_labels.npz",),
     "CIFAR100": ("cifar-100-python/train",),
     "SVHN": ("train_32x32.mat",),
 }
@@ -48,12 +53,13 @@ def random_images(folder, size, train, test, classes):
 
 @pytest.fixture(scope="session")
 def original(tmp_path_factory):
-    """A checkpoint of a small ResNet that has seen 300 digits."""
+    """A checkpoint of a small ResNet that has seen 300 digits and their mnemonic codes."""
     folder = tmp_path_factory.mktemp("original")
     before = Path.cwd()
     os.chdir(folder)
     try:
-        assert main(["fit", *DIGITS, "-c", "model/resnet8", "--trainer.max_epochs", "3", "--trainer.accelerator", "cpu"]) == 0
+        call = ["fit", *DIGITS, "-c", "model/resnet8", "-c", "trainer/cpu", "-c", "trainer/mnemonic_codes"]
+        assert main([*call, "--trainer.max_epochs", "3"]) == 0
     finally:
         os.chdir(before)
     return folder / "runs/fit/1/checkpoints/last.ckpt"
@@ -116,7 +122,7 @@ def test_absent_data_are_answered_with_where_they_must_lie(capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", config_names("model"))
+@pytest.mark.parametrize("name", [name for name in config_names("model") if name != ENSEMBLE[0]])
 def test_model(name):
     random_images(Path("pictures"), 224 if name in ("model/vit_small", "model/resnet18") else 32, 24, 24, 3)
     call = ["fit", "-c", name, "--data.dataset", "Arrays", "--data.dataset.train", "pictures/train.npz"]
@@ -125,9 +131,15 @@ def test_model(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", config_names("method"))
+@pytest.mark.parametrize("name", [name for name in config_names("method") if name != ENSEMBLE[1]])
 def test_method(name, original):
     call = ["unlearn", *DIGITS, "-c", "model/resnet8", "-c", name, "--checkpoint", str(original), "--relearn_epochs", "0"]
+    if "suggestions: rule" in find_config(name).read_text(encoding="utf-8"):
+        rows = [f"{key},{i % 10},{int(i < 40)}" for i, key in enumerate(Digits(train_size=400).train.keys)]
+        Path("scores.csv").write_text("\n".join(["key,suggested,suspected", *rows]))
+        call += ["--data.forget", "SuspectedMislabels", "--data.forget.path", "scores.csv"]
+    if any(stage.whole_classes for stage in load_method(name)()):
+        call += ["--data.forget", "WholeClasses", "--data.forget.classes", "[3]"]
     assert main([*call, "--trainer.accelerator", "cpu", "--output", "run"]) == 0
     assert Path("run/unlearned.ckpt").is_file()
 
@@ -141,7 +153,7 @@ def test_trainer_parse(name):
 @pytest.mark.parametrize("name", config_names("trainer"))
 def test_trainer(name, capsys):
     call = ["fit", *DIGITS, "-c", "model/mlp", "-c", name, "--trainer.max_epochs", "1"]
-    if content(name)["trainer"]["accelerator"] == "gpu" and not torch.cuda.is_available():
+    if content(name)["trainer"].get("accelerator") == "gpu" and not torch.cuda.is_available():
         assert main(call) == 2
         assert "gpu" in capsys.readouterr().err.lower()
         pytest.skip("no GPU: the error was checked")
@@ -160,14 +172,27 @@ def test_benchmark_parse(name):
 def test_benchmark(name):
     settings = content(name)
     kind = settings["data"]["dataset"]["class_path"]
-    call = ["benchmark", "-c", name, "--trainer.max_epochs", "1", *SMALL, "--relearn_epochs", "0", "--draws", "[0]"]
+    small = SMALL
+    if kind == "SomeClasses":
+        inner = settings["data"]["dataset"]["init_args"]["dataset"]["class_path"]
+        small = ("--data.dataset.per_class", "150", "--data.dataset.dataset.root", root_of(inner), *SMALL[2:])
+    call = ["benchmark", "-c", name, "--trainer.max_epochs", "1", *small, "--relearn_epochs", "0", "--draws", "[0]"]
     call += ["--methods", "[fisher_noise]"]
     call += ["--models", "3"] if "tier" in settings else ["--references", "1", "--seeds", "[0]"]
-    if kind == "CIFAR10":
+    if kind in ("CIFAR10", "CIFAR10N"):
         # Random images in its layout: 10,000 real test images would take a minute and show no more.
         random_images(Path("few/cifar10"), 32, 500, 100, 10)
         call += ["--data.dataset.root", "few"]
+    if kind == "CIFAR10N":
+        true = np.arange(500) % 10
+        np.savez("few/cifar10/human_labels.npz", clean_label=true, aggre_label=np.where(np.arange(500) < 100, 9 - true, true))
+    if "noise_fractions" in settings:
+        call += ["--noise_fractions", "[0.1, 0.2]", "--epochs", "[1, 2]"]
+    if kind == "MNIST":
+        call += ["--data.dataset.root", root_of(kind)]
     if "rules" in settings:
-        call += ["--rules", str(settings["rules"][:1])]
+        # Those that look at an original come last.
+        detected = [rule for rule in settings["rules"] if rule["class_path"] == "DetectedMislabels"]
+        call += ["--rules", str([*settings["rules"][:1], *detected[:1]])]
     assert main(call) == 0
     assert Path("runs/benchmark/report.html").is_file()

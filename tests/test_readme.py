@@ -18,8 +18,8 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 # What `lightning-unlearn` calls of the README write before others read it.
-FITTED = {"runs/original/1", "runs/first/1", "runs/reference/1", "runs/reference/2", "runs/digits/1"}
-FITTED |= {"runs/photos/1", "runs/photos_without/1"}
+FITTED = {"runs/original/1", "runs/first/1", "runs/reference/1", "runs/reference/2", "runs/digits/1", "runs/deleted/1"}
+FITTED |= {"runs/photos/1", "runs/photos_without/1", "runs/photos_without/2"}
 
 
 def blocks(language: str) -> list[str]:
@@ -52,6 +52,7 @@ def folder(tmp_path, monkeypatch):
         (tmp_path / run).mkdir(parents=True)
         config = {"command": "unlearn", "data": yaml.safe_load(find_config("data/digits").read_text(encoding="utf-8"))["data"]}
         (tmp_path / run / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+        (tmp_path / run / "unlearned.ckpt").touch()
         (tmp_path / run / "run.json").write_text(json.dumps({"command": "unlearn"}), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -81,7 +82,7 @@ def test_the_python_blocks_run_one_after_another(tmp_path):
 
 @pytest.mark.parametrize("arguments", commands(), ids=lambda arguments: " ".join(arguments)[:60])
 def test_every_command_parses(arguments, folder, capsys):
-    if arguments[0] in ("export", "report"):
+    if arguments[0] in ("export", "purge", "report"):
         # Their parser has no dry run: a stub of a run is refused after the arguments were understood.
         assert main(arguments) == 2
         assert "--help" not in capsys.readouterr().err

@@ -20,6 +20,7 @@ from lightning_unlearn.audit.strata import strata_of
 from lightning_unlearn.bank import Bank, Recipe
 from lightning_unlearn.bank_many import train_missing
 from lightning_unlearn.benchmark import plan
+from lightning_unlearn.callbacks.recipe import RecipeCallback
 from lightning_unlearn.chain import TrainerFactory
 from lightning_unlearn.classifier import untrained_copy
 from lightning_unlearn.data.datamodule import UnlearningDataModule
@@ -70,6 +71,7 @@ def audit(
     keep_outputs: bool = False,
     recipe_arguments: Mapping[str, str | int | float | bool | list[int] | None] | None = None,
     configuration: str = "",
+    callbacks: Sequence[RecipeCallback] = (),
 ) -> Report:
     """Judge methods by what an attacker sees per sample over many models.
 
@@ -96,13 +98,14 @@ def audit(
         keep_outputs: Whether answers to single samples stay in the folder.
         recipe_arguments: Further plain arguments of the Trainer that trains originals and references.
         configuration: The exact configuration, YAML, for the report.
+        callbacks: What takes part in the training of originals and references.
 
     Returns:
         The report.
     """
     chosen, sets = plan(data, methods, [0], draws, rules, 0)
     processes = check_audit(fresh, models, processes)
-    recipe = Recipe(lambda: untrained_copy(model), max_epochs, dict(recipe_arguments or {}))
+    recipe = Recipe(lambda: untrained_copy(model), max_epochs, dict(recipe_arguments or {}), callbacks)
     report: Report | None = None
     with lock_on_first(folder, again=True):
         for forget_set in sets:
@@ -240,7 +243,9 @@ class _Runner:
         }
 
 
-def check_audit(fresh: TrainerFactory, models: int, processes: int | None, seeds: Sequence[int] | None = None) -> int:
+def check_audit(
+    fresh: TrainerFactory, models: int, processes: int | None, seeds: Sequence[int] | None = None, tune: int = 0
+) -> int:
     """Refuse an audit that cannot run, before anything is written or computed.
 
     Args:
@@ -248,13 +253,16 @@ def check_audit(fresh: TrainerFactory, models: int, processes: int | None, seeds
         models: Models a side.
         processes: Cells that run at once; None: as many as there are cores.
         seeds: Seeds of originals, which belong to the tier `screen`.
+        tune: Settings that are tried, which belong there too.
 
     Returns:
         Cells that run at once.
 
     Raises:
-        ConfigError: There are too few models, no process, several devices, or seeds.
+        ConfigError: There are too few models, no process, several devices, or seeds, or settings are to be tuned.
     """
+    if tune:
+        raise ConfigError(f"tune is {tune} in an audit; needed: the tier screen, whose files in tuned/ an audit takes.")
     if seeds is not None:
         raise ConfigError(f"seeds is {list(seeds)}, and an audit numbers its models itself. Leave it out, and give --models.")
     if not FEWEST_MODELS <= models <= MOST_MODELS:

@@ -3,13 +3,11 @@
 import logging
 from typing import cast
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from lightning_unlearn.callbacks.looking import retain_accuracy, weights_of
 from lightning_unlearn.callbacks.weight_edit import EditedStage
-from lightning_unlearn.collect import sum_over_ranks
-from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.exceptions import ConfigError
 
 __all__ = ["StopWhenBroken"]
@@ -41,14 +39,14 @@ class StopWhenBroken(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the accuracy before the first step."""
-        self.start = self._accuracy(trainer, pl_module)
-        self._keep(pl_module)
+        self.start = retain_accuracy(trainer, pl_module, self.samples)
+        self.good = weights_of(pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the weights, or restore the last good ones and stop."""
-        now = self._accuracy(trainer, pl_module)
+        now = retain_accuracy(trainer, pl_module, self.samples)
         if self.start - now <= self.max_retain_drop:
-            self._keep(pl_module)
+            self.good = weights_of(pl_module)
             return
         log.warning(
             "Epoch %d: retain accuracy fell from %.1f to %.1f, more than %.1f points. Weights of the epoch before are "
@@ -56,23 +54,3 @@ class StopWhenBroken(Callback):
         )  # fmt: skip
         cast(EditedStage, pl_module).classifier.load_state_dict(self.good)
         trainer.should_stop = True
-
-    def _keep(self, stage: LightningModule) -> None:
-        state = cast(EditedStage, stage).classifier.state_dict()
-        self.good = {name: value.detach().clone() for name, value in state.items()}
-
-    def _accuracy(self, trainer: Trainer, stage: LightningModule) -> float:
-        data = trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning, absent in its annotations
-        assert isinstance(data, UnlearningDataModule)
-        chosen = data.random_part("retain", self.samples, "retain budget")
-        classifier = cast(EditedStage, stage).classifier
-        modes = [(module, module.training) for module in classifier.modules()]
-        classifier.eval()
-        right = torch.zeros((), device=stage.device)
-        with torch.no_grad(), trainer.precision_plugin.forward_context():
-            for batch in data.evaluation_loader("retain", chosen):
-                batch = trainer.precision_plugin.convert_input(batch)
-                right += (classifier(batch.input).argmax(1) == batch.target).sum()
-        for module, training in modes:
-            module.training = training
-        return 100 * float(sum_over_ranks(right, trainer)) / len(chosen)

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from lightning_unlearn.artifacts import Artifacts
 from lightning_unlearn.callbacks.weight_edit import EditedStage, WeightEdit
-from lightning_unlearn.collect import collect
 from lightning_unlearn.data.batch import Batch
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.split_data import Part
+from lightning_unlearn.sample_table import SampleTable
 from lightning_unlearn.work import Work
 
 __all__ = ["KeepOriginal", "Teacher"]
@@ -58,8 +58,7 @@ class Teacher(Callback):
             self.network.load_state_dict(artifacts["original"])
         self.part = part
         self.once = once
-        self._table: Tensor | None = None
-        self._position = torch.empty(0)
+        self._table: SampleTable | None = None
 
     def logits(self, batch: Batch) -> Tensor:
         """What the original says.
@@ -71,7 +70,7 @@ class Teacher(Callback):
             (B, K), at least float32, without gradient.
         """
         if self._table is not None:
-            return self._table[self._position[batch.index]]
+            return self._table[batch.index]
         with torch.no_grad():
             return self._wide(batch)
 
@@ -83,11 +82,7 @@ class Teacher(Callback):
         cast(_Worker, pl_module).work.watch(self.network)
         if data.augmentation is not None or not self.once:
             return
-        loader = data.evaluation_loader(self.part)
-        self._table = collect(self._wide, loader, loader.index, trainer)
-        position = torch.zeros(len(data.samples), dtype=torch.int64)
-        position[loader.index] = torch.arange(len(loader.index))
-        self._position = position.to(pl_module.device)
+        self._table = SampleTable(self._wide, data, [self.part], trainer)
         self.network.cpu()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from lightning_unlearn.cli.commands import COMMANDS, PLAIN, RESUMABLE, known_command
+from lightning_unlearn.cli.commands import COMMANDS, PLAIN, RESUMABLE, WITH_RUN, known_command
 from lightning_unlearn.exceptions import ConfigError
 
 __all__ = ["Call", "read_call"]
@@ -24,7 +24,7 @@ class Call:
         configs: The configs among them.
         name: Folder below `runs`, and the method's name in the report.
         output: Folder of the run.
-        run: An earlier run to evaluate or to export.
+        run: An earlier run: to judge, to go on from with another request, or to train a reference of.
         resume: Folder of an interrupted run.
         help: Whether help is wanted, and how much of it.
         version: Whether the version is wanted.
@@ -103,8 +103,10 @@ def _checked(call: Call) -> Call:
             f"{call.command} cannot be resumed; --resume belongs to {' and '.join(RESUMABLE)}."
             + (" Run it again: finished cells are kept." if call.command == "benchmark" else "")
         )
-    if call.run is not None and call.command != "evaluate":
-        raise ConfigError(f"--run belongs to evaluate, not to {call.command}. Give the run's files by name.")
+    if call.run is not None and call.command not in WITH_RUN:
+        raise ConfigError(f"--run belongs to {', '.join(WITH_RUN)}, not to {call.command}. Give the run's files by name.")
+    if call.run is not None and call.resume is not None:
+        raise ConfigError("--run was given together with --resume, which goes on as the run began. Give one.")
     if call.resume is not None and call.name is not None:
         raise ConfigError("--name was given together with --resume, which goes on in its own folder. Give one.")
     if call.output is not None and (call.name is not None or call.resume is not None):

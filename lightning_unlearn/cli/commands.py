@@ -3,27 +3,33 @@
 from lightning_unlearn.cli.names import hint
 from lightning_unlearn.exceptions import ConfigError
 
-__all__ = ["COMMANDS", "NUMBERED", "PLAIN", "RESUMABLE", "WITH_LENGTH", "known_command", "overview"]
+__all__ = ["COMMANDS", "MAY_TRAIN", "NUMBERED", "PLAIN", "RESUMABLE", "WITH_LENGTH", "WITH_RUN", "known_command", "overview"]
 
 COMMANDS = {
     "fit": "Train an original, or with --data.view retain a reference.",
     "unlearn": "Make a trained classifier forget, save the result and report on it.",
     "evaluate": "Judge a model: against retrained references where there are any, and by what can be said without one.",
     "benchmark": "Compare methods on originals and forget sets, beside retrained references.",
+    "detect": "Find training samples whose label is likely wrong, and suggest labels for them.",
     "scores": "Score training samples by how memorised they are, for a forget set of the highest.",
-    "report": "Rebuild or merge reports from run folders.",
+    "purge": "List, and with --yes delete, what still holds forgotten data or was trained on it.",
+    "report": "Rebuild or merge reports from run folders, or verify a run's ledger.",
     "export": "Write safetensors, a loadable model folder and a model card with the evidence.",
     "validate": "Accuracy on unseen samples.",
     "test": "Accuracy on test samples.",
     "predict": "Write the logits of all samples to a file.",
 }
 # Commands that are no verbs of the Trainer.
-PLAIN = ("report", "export")
+PLAIN = ("purge", "report", "export")
 RESUMABLE = ("fit", "unlearn")
+# Commands that take an earlier run.
+WITH_RUN = ("evaluate", "unlearn", "fit")
 # Commands whose method writes to the run's own, numbered folder.
-NUMBERED = ("unlearn", "evaluate", "scores")
+NUMBERED = ("unlearn", "evaluate", "detect", "scores")
 # Commands that train for the Trainer's length.
 WITH_LENGTH = ("fit", "benchmark", "scores")
+# Commands that may train.
+MAY_TRAIN = (*WITH_LENGTH, "detect")
 
 _OVERVIEW = """\
 usage: lightning-unlearn COMMAND [-c CONFIG ...] [arguments]

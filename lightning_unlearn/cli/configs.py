@@ -111,6 +111,8 @@ def read_layer(name: str, command: str, arguments: Mapping[str, frozenset[str]])
         The content for this command, and the keys that were left out of a config written by hand.
     """
     content = read_config(find_config(name))
+    # Not for this run: what `benchmark --tune` varies of a method.
+    content.pop("tune", None)
     saved_by = content.pop("command", None)
     if saved_by is not None and saved_by != command:
         return {key: value for key, value in content.items() if key in _SHARED and key in arguments[command]}, []

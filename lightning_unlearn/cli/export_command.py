@@ -20,6 +20,7 @@ from lightning_unlearn.exceptions import CheckpointError, ConfigError
 from lightning_unlearn.export import export
 from lightning_unlearn.model_card import int8_remark
 from lightning_unlearn.report.labels import metric, number
+from lightning_unlearn.sisa.model import Sisa
 
 __all__ = ["export_command"]
 
@@ -92,6 +93,11 @@ def _check_network(config: dict[str, object]) -> None:
     model = config.get("model")
     path = str(model.get("class_path")) if isinstance(model, dict) else ""
     kind = class_at(path) if "." in path else Classifier
+    if kind is not None and issubclass(kind, Sisa):
+        raise ConfigError(
+            "A Sisa is several networks and their vote, which no timm or Hugging Face folder holds. Export its members one by "
+            "one, in Python: lightning_unlearn.export.export(model.network.members[0], ...), for each."
+        )
     if kind is None or not issubclass(kind, Classifier):
         raise ConfigError(
             f"{path} is a LightningModule of your own, which the exported folder could not load by itself. What works: "

@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule
 
 from lightning_unlearn.cli.arguments import Call
-from lightning_unlearn.cli.commands import COMMANDS, RESUMABLE, WITH_LENGTH
+from lightning_unlearn.cli.commands import COMMANDS, MAY_TRAIN, RESUMABLE
 from lightning_unlearn.cli.configs import first_line, method_names, read_config
 from lightning_unlearn.cli.introspection import Argument, arguments_of, class_arguments, class_at
 from lightning_unlearn.data.forget import ForgetRule
@@ -37,6 +37,13 @@ _OF_THE_CALL = (
 )
 
 
+_OF_A_RUN = {
+    "evaluate": "take config, checkpoint, original and references from a run of fit or unlearn",
+    "unlearn": "another request: go on from this run's checkpoint, with its data and method where no others are given",
+    "fit": "train a reference of this run of unlearn: on what it retained",
+}
+
+
 def command_help(command: str, parser: ArgumentParser, call: Call) -> str:
     """The help of a command, for the configs that are given.
 
@@ -55,7 +62,7 @@ def command_help(command: str, parser: ArgumentParser, call: Call) -> str:
     # The folder of a benchmark is an argument of the call too.
     hidden = ("model", "stages", "name", "output")
     own = [a for name, a in arguments.items() if "." not in name and name not in hidden]
-    length = ("max_epochs",) if command in WITH_LENGTH else ()
+    length = ("max_epochs",) if command in MAY_TRAIN else ()
     groups = [
         _Group("the call", list(_of_the_call(command))),
         _Group("arguments (as --NAME)", [_entry(argument) for argument in own]),
@@ -73,8 +80,8 @@ def command_help(command: str, parser: ArgumentParser, call: Call) -> str:
         groups.append(_Group("shipped configs", [], ", ".join(shipped)))
     usage = f"usage: lightning-unlearn {command} [-c CONFIG ...] [--argument VALUE ...]"
     head = f"{usage}\n\n{textwrap.fill(COMMANDS[command], _WIDTH)}"
-    # Two lines an argument where there is room, else one.
-    for lines in (2, 1):
+    # Two lines an argument where there is room, else one, at last methods by name alone.
+    for lines in (2, 1, 0):
         text = "\n\n".join([head, *(group.text(lines) for group in groups)])
         if text.count("\n") < _HEIGHT:
             break
@@ -88,10 +95,15 @@ class _Group:
     title: str
     entries: Sequence[tuple[str, str]]
     note: str = ""
+    # Whether names alone will do where there is little room.
+    names_will_do: bool = False
 
     def text(self, lines: int) -> str:
-        """The group as text, each entry on so many lines at most."""
-        parts = [f"{self.title}:", *(_wrapped(left, right, lines) for left, right in self.entries)]
+        """The group as text, each entry on so many lines at most, one at least."""
+        parts = [f"{self.title}:", *(_wrapped(left, right, max(1, lines)) for left, right in self.entries)]
+        if lines == 0 and self.names_will_do:
+            names = ", ".join(left for left, _ in self.entries)
+            parts[1:] = [textwrap.fill(names, _WIDTH, initial_indent="  ", subsequent_indent="  ")]
         if self.note:
             parts.append(textwrap.fill(self.note, _WIDTH, initial_indent="  ", subsequent_indent="  "))
         return "\n".join(parts)
@@ -119,8 +131,8 @@ def _of_the_call(command: str) -> Iterable[tuple[str, str]]:
         yield from _OF_THE_CALL[:3]
     if command in RESUMABLE:
         yield "--resume DIR", "go on with an interrupted run"
-    if command == "evaluate":
-        yield "--run DIR", "take config, checkpoint, original and references from a run of fit or unlearn"
+    if command in _OF_A_RUN:
+        yield "--run DIR", _OF_A_RUN[command]
     yield from _OF_THE_CALL[3:]
 
 
@@ -151,7 +163,8 @@ def _model(tree: dict[str, object]) -> list[_Group]:
 
 
 def _methods(title: str) -> _Group:
-    return _Group(title, [(name, first_line(f"method/{name}")) for name in method_names()])
+    entries = [(name, first_line(f"method/{name}")) for name in method_names()]
+    return _Group(title, entries, names_will_do=True)
 
 
 def _stages(tree: dict[str, object]) -> list[_Group]:

@@ -13,6 +13,7 @@ from lightning_unlearn.cli.redact import without_names
 from lightning_unlearn.cli.run_folder import RunFolder
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.exceptions import CheckpointError, ConfigError
+from lightning_unlearn.sisa.store import successor_of
 from lightning_unlearn.trainer import UnlearningTrainer
 
 __all__ = ["OWN_WEIGHTS", "Job", "newest_checkpoint"]
@@ -48,6 +49,16 @@ class Job:
     def __post_init__(self) -> None:
         if self.arguments.get("checkpoint") == OWN_WEIGHTS:
             self.arguments["checkpoint"], self.own_weights = None, True
+        elif isinstance(given := self.arguments.get("checkpoint"), str):
+            self.arguments["checkpoint"] = self.config["checkpoint"] = _file_of(given)
+
+    @property
+    def split_of(self) -> str | None:
+        """Of a `fit`, the run whose reference it trains."""
+        if self.folder.resumed:
+            found = self.folder.record().get("split_of")
+            return None if found is None else str(found)
+        return self.call.run
 
     @property
     def path(self) -> Path:
@@ -65,6 +76,8 @@ class Job:
             **{part: self.data.fingerprint(part) for part in ("retain", "forget", "unseen")},
             "checkpoint": None if checkpoint is None else _hash(checkpoint),
         }
+        if command == "fit" and self.split_of is not None:
+            record["split_of"] = self.split_of
         if self.folder.resumed:
             self.folder.check(command, self.config, record)
         else:
@@ -112,6 +125,17 @@ def newest_checkpoint(folder: Path) -> Path | None:
         The file, or None where there is none yet.
     """
     return max((folder / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns, default=None)
+
+
+def _file_of(checkpoint: str) -> str:
+    """The checkpoint that is meant, where the folder of a run was given."""
+    path = Path(checkpoint)
+    if path.is_dir():
+        finished = [file for file in (path / "unlearned.ckpt", path / "last.ckpt") if file.is_file()]
+        path = next(iter(finished), newest_checkpoint(path) or path)
+    if not path.is_file() and (run := successor_of(path)) is not None:
+        raise CheckpointError(f"{checkpoint} went with samples that it knew; {run} took its place. Give --checkpoint {run}.")
+    return str(path) if path.is_file() else checkpoint
 
 
 def _hash(checkpoint: str) -> str:

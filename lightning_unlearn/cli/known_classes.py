@@ -5,17 +5,26 @@ import importlib
 __all__ = ["MODULES", "import_known_classes"]
 
 MODULES = (
+    "callbacks.mnemonic_codes",
+    "callbacks.select_by_unseen",
+    "callbacks.record_margins",
     "classifier",
     "data.arrays",
     "data.augment",
     "data.by_score",
     "data.datasets",
+    "data.detected",
     "data.folders",
     "data.forget",
+    "data.no_data",
     "data.noise",
+    "data.some_classes",
+    "data.suspected",
+    "data.trigger",
     "estimators",
     "functional.structure",
     "networks",
+    "sisa.model",
     "stages",
 )
 

@@ -5,7 +5,6 @@ import logging
 import sys
 from pathlib import Path
 
-import yaml
 from jsonargparse import ArgumentError, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
@@ -17,20 +16,18 @@ from lightning_unlearn.callbacks.seed_each_step import SeedEachStep
 from lightning_unlearn.checkpoint import AtomicCheckpointIO
 from lightning_unlearn.cli.arguments import Call
 from lightning_unlearn.cli.commands import COMMANDS, NUMBERED, PLAIN, RESUMABLE, WITH_LENGTH
-from lightning_unlearn.cli.configs import Tree, parse_config, read_layer, tree_without
+from lightning_unlearn.cli.configs import Tree, parse_config, tree_without
 from lightning_unlearn.cli.explain import core_of, explain
 from lightning_unlearn.cli.fitting import EpochLines, KeepLast, RunLogger
+from lightning_unlearn.cli.from_run import name_beside
 from lightning_unlearn.cli.help import command_help
 from lightning_unlearn.cli.job import Job, newest_checkpoint
 from lightning_unlearn.cli.known_classes import import_known_classes
-from lightning_unlearn.cli.names import hint
-from lightning_unlearn.cli.rule_watch import RuleWatch
-from lightning_unlearn.cli.run_folder import CONFIG, RunFolder
-from lightning_unlearn.cli.typed import as_list, list_arguments, refuse_single_stage
+from lightning_unlearn.cli.layers import OF_THE_DATA, layered
+from lightning_unlearn.cli.run_folder import RunFolder
 from lightning_unlearn.cli.verbs import VERBS
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.exceptions import ConfigError, UnlearnError
-from lightning_unlearn.shipped import find_config
 from lightning_unlearn.trainer import UnlearningTrainer
 
 __all__ = ["UnlearningCLI", "trainer_commands"]
@@ -50,7 +47,6 @@ _SKIPPED = {
     "return_predictions",
 }
 _DEFAULT_MODEL = "lightning_unlearn.classifier.Classifier"
-_OF_THE_DATA = ("num_classes", "in_chans", "image_size")
 
 
 def trainer_commands() -> dict[str, frozenset[str]]:
@@ -120,7 +116,7 @@ class UnlearningCLI(LightningCLI):
             parser: The command's parser.
         """
         parser.set_defaults({"model": {"class_path": _DEFAULT_MODEL}})
-        for name in _OF_THE_DATA:
+        for name in OF_THE_DATA:
             # A model class without the argument is left alone; whether its head fits is checked before anything runs.
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
         if self.command in _LOADING:
@@ -141,7 +137,7 @@ class UnlearningCLI(LightningCLI):
         if self.call.help is not None:
             print(own.format_help() if self.call.help == "all" else command_help(self.command, own, self.call))
             raise SystemExit(0)
-        arguments = self._layered()
+        arguments, self._given = layered(self.call, trainer_commands())
         program = sys.argv[0]
         try:
             # The help of a class (--data.dataset.help ImageFolder) calls the program by it.
@@ -151,52 +147,6 @@ class UnlearningCLI(LightningCLI):
             raise ConfigError(explain(str(error), own, self.command, self.call)) from error
         finally:
             sys.argv[0] = program
-
-    def _layered(self) -> list[str]:
-        """The arguments with every config read, checked and put in its place."""
-        commands = trainer_commands()
-        earlier = self.call.resume or self.call.run
-        if earlier is not None:
-            began = RunFolder(Path(earlier)).record().get("command")  # says so where it is no run
-            if self.call.resume is not None and began != self.command:
-                raise ConfigError(f"{earlier} is a run of {began}, not of {self.command}. Resume it with {began}.")
-        tokens = ([] if earlier is None else ["--config", str(Path(earlier) / CONFIG)]) + self.call.arguments
-        arguments: list[str] = []
-        method: str | None = None
-        watch, lists = RuleWatch(), list_arguments(self.command)
-        for i, token in enumerate(tokens):
-            before = tokens[i - 1] if i else ""
-            if i and tokens[i - 1] == "--config":
-                layer, left_out = read_layer(token, self.command, commands)
-                if left_out:
-                    log.info("note: %s in %s is not for %s and is left out.", ", ".join(left_out), token, self.command)
-                unknown = [key for key in layer if key.partition(".")[0] not in commands[self.command]]
-                if unknown:
-                    near = hint(unknown[0], commands[self.command])
-                    raise ConfigError(f"{self.command} has no argument {unknown[0]!r}, which {find_config(token)} gives.{near}")
-                watch.layer(token, layer)
-                layer |= {name: [layer[name]] for name in lists if isinstance(layer.get(name), str | int)}
-                model = layer.get("model")
-                inner = model.get("init_args") if isinstance(model, dict) else None
-                self._given.update({n: inner[n] for n in _OF_THE_DATA if isinstance(inner, dict) and n in inner})
-                arguments.append(yaml.safe_dump(layer, default_flow_style=True))
-                if "stages" in layer:
-                    method = Path(token).stem
-            else:
-                option, _, value = token.partition("=")
-                refuse_single_stage(option)
-                watch.typed(option)
-                linked = option.removeprefix("--model.").removeprefix("init_args.")
-                if option.startswith("--model.") and linked in _OF_THE_DATA:
-                    self._given[linked] = value or "".join(tokens[i + 1 : i + 2])
-                if value and option[2:] in lists:
-                    token = f"{option}={as_list(value)}"
-                elif before.startswith("--") and before[2:] in lists:
-                    token = as_list(token)
-                arguments.append(token)
-        watch.end(self.command)
-        # First, so that a `name` in a config counts more.
-        return arguments if method is None or self.command != "unlearn" else ["--name", method, *arguments]
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: a checkpoint's stored class and settings must not beat the command line, nor import what it names."""
@@ -290,7 +240,8 @@ class UnlearningCLI(LightningCLI):
             # Always the same one: what is finished in it is known by content and not run again.
             chosen = self.call.output or (f"runs/{self.call.name}" if self.call.name else self._get(self.config_init, "output"))
             return RunFolder(Path(chosen), shared=True)
-        return RunFolder.take(self.command, self.call.name, self.call.output, self.call.resume)
+        beside = name_beside(self.call.run) if self.command == "unlearn" and self.call.output is None else None
+        return RunFolder.take(self.command, self.call.name or beside, self.call.output, self.call.resume)
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Run the command in its folder; where it fails before there is anything to keep, the folder goes again."""

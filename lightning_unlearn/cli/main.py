@@ -67,6 +67,10 @@ def _run(call: Call) -> int:
         from lightning_unlearn.cli.report_command import report_command
 
         return report_command(call.arguments, call.help is not None)
+    if call.command == "purge":
+        from lightning_unlearn.cli.purge_command import purge_command
+
+        return purge_command(call.arguments, call.help is not None)
     from lightning_unlearn.cli.terminal import Signals, plain_lines
 
     with Signals() as signals, plain_lines():

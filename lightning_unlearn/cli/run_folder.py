@@ -9,14 +9,18 @@ from pathlib import Path
 import yaml
 
 from lightning_unlearn.cli.configs import Tree, parse_config, read_config, tree_without
+from lightning_unlearn.data.saved_split import SPLIT
 from lightning_unlearn.exceptions import ConfigError, RunError
 from lightning_unlearn.files import write_text_atomic
+from lightning_unlearn.ledger import BEGUN
 
 __all__ = ["RUN_VARIABLE", "RunFolder", "check_same"]
 
 # Processes that Lightning starts for further devices learn from it which folder the first one took.
 RUN_VARIABLE = "LIGHTNING_UNLEARN_RUN"
 CONFIG, START, LOCK = "config.yaml", "run.json", ".lock"
+# Written before anything is computed; the last two by unlearn, of its request.
+_OF_THE_START = (CONFIG, START, LOCK, SPLIT, BEGUN)
 _HEADER = "# Saved by `lightning-unlearn {command}`; give it back with -c to this command or to another one.\n"
 
 
@@ -153,7 +157,7 @@ class RunFolder:
         if self.resumed or self.shared or not self.first or not self.path.is_dir():
             return
         files = [path for path in self.path.rglob("*") if not path.is_dir()]
-        if any(path.parent != self.path or path.name not in (CONFIG, START, LOCK) for path in files):
+        if any(path.parent != self.path or path.name not in _OF_THE_START for path in files):
             return
         for path in files:
             path.unlink()

@@ -8,28 +8,43 @@ import numpy as np
 from lightning_unlearn.audit.given import check_lists, checkpoints
 from lightning_unlearn.audit.run import check_audit
 from lightning_unlearn.benchmark import plan
-from lightning_unlearn.chain import remove_stage_files
 from lightning_unlearn.checkpoint import AtomicCheckpointIO
-from lightning_unlearn.cli.job import OWN_WEIGHTS, Job, newest_checkpoint
-from lightning_unlearn.cli.run_folder import RunFolder
+from lightning_unlearn.cli.from_run import files_of
+from lightning_unlearn.cli.job import Job, newest_checkpoint
+from lightning_unlearn.data.earlier import judge_as_saved, keep_forgotten
 from lightning_unlearn.evaluation import collect_outputs
-from lightning_unlearn.exceptions import CheckpointError, ConfigError
+from lightning_unlearn.exceptions import AlreadyForgottenError, ConfigError
 from lightning_unlearn.files import write_atomic
+from lightning_unlearn.ledger import UNLEARNED
 from lightning_unlearn.loading import check_model
 from lightning_unlearn.ranks import lock_on_first
 from lightning_unlearn.report.schema import Report
 from lightning_unlearn.report.table import show
+from lightning_unlearn.request_record import settle
+from lightning_unlearn.settings import check_settings
+from lightning_unlearn.sisa.model import Sisa
 
 __all__ = ["VERBS"]
 
 
 def fit(job: Job) -> None:
-    """Train a model and keep its newest state.
+    """Train a model and keep its newest state; what an earlier request removed stays out.
 
     Args:
         job: The call.
+
+    Raises:
+        ConfigError: A reference of a run is to be trained on more than what that retained, or a Sisa from a checkpoint.
     """
     checkpoint = job.arguments["checkpoint"]
+    if job.split_of is not None:
+        if job.data.serving.view != "retain":
+            raise ConfigError(f"fit --run trains a reference of {job.split_of}. Leave out --data.view, or give retain.")
+        job.data.use_split_of(Path(job.split_of) / UNLEARNED, forgotten_is_removed=False)
+    elif checkpoint is not None:
+        if isinstance(job.model, Sisa):
+            raise ConfigError("The members of a Sisa are drawn anew, so fit takes no --checkpoint for it. Leave it out.")
+        keep_forgotten(job.data, checkpoint)
     with lock_on_first(job.path):
         _check(job, checkpoint)
         # Checking left eval mode, which Lightning would keep.
@@ -57,13 +72,17 @@ def unlearn(job: Job) -> None:
     checkpoint = job.arguments["checkpoint"]
     finished = job.path / "unlearned.ckpt"
     if job.folder.resumed and finished.is_file():
-        if job.folder.first and not job.arguments["keep_artifacts"]:
-            # A run that was killed after its last file and before it tidied up leaves them.
-            remove_stage_files(job.path)
+        if job.folder.first:
+            settle(job.path, job.arguments["keep_artifacts"])
         job.say(f"{job.path} is finished: {finished}, {job.path / 'report.html'}")
         return
     job.needs_weights(checkpoint)
     job.data.use_split_of(checkpoint)
+    try:
+        job.data.part("forget")
+    except AlreadyForgottenError as repeated:
+        job.say(f"nothing to do: {repeated} {checkpoint} stays as it is.")
+        return
     _report(job, checkpoint, job.trainer.unlearn, job.arguments)
     job.say(f"checkpoint: {finished}")
 
@@ -77,10 +96,12 @@ def evaluate(job: Job) -> None:
     if job.arguments["tier"] != "screen":
         _evaluate_many(job)
         return
-    arguments = {**job.arguments, **_files_of(job)}
+    arguments = {**job.arguments, **({} if job.call.run is None else files_of(job.call.run, job.arguments))}
     job.config.update({key: value for key, value in arguments.items() if key in ("checkpoint", "original", "references")})
     job.needs_weights(arguments["checkpoint"])
     job.data.use_split_of(arguments["checkpoint"], forgotten_is_removed=False)
+    if job.call.run is not None and not any(token.startswith("--data.forget") for token in job.call.arguments):
+        judge_as_saved(job.data)
     _report(job, arguments["checkpoint"], job.trainer.evaluate, arguments)
 
 
@@ -112,9 +133,10 @@ def benchmark(job: Job) -> None:
     given = job.arguments
     # First: a call that cannot run must not replace the config of finished cells.
     sets = (given["methods"], given["seeds"] or [0], given["draws"] or [0], given["rules"] or [], given["references"])
-    plan(job.data, *sets, strategy=job.trainer.strategy_name)
+    check_settings(job.data, given["noise_fractions"] or [], given["epochs"] or [])
+    plan(job.data, *sets, strategy=job.trainer.strategy_name, tune=given["tune"])
     if given["tier"] != "screen":
-        check_audit(job.trainer.fresh, given["models"], given["processes"], given["seeds"])
+        check_audit(job.trainer.fresh, given["models"], given["processes"], given["seeds"], given["tune"])
     _report(job, None, job.trainer.benchmark, given)
 
 
@@ -131,6 +153,25 @@ def scores(job: Job) -> None:
     memorised = int((found.memorisation >= 0.5).sum())
     job.say(f"{memorised} of {len(found.keys)} samples have a memorisation of 0.5 or more")
     job.say(f"scores: {job.path / 'scores.csv'}")
+
+
+def detect(job: Job) -> None:
+    """Find samples whose label is likely wrong.
+
+    Args:
+        job: The call.
+    """
+    checkpoint = job.arguments["checkpoint"]
+    job.needs_weights(checkpoint)
+    job.data.use_split_of(checkpoint)
+    with lock_on_first(job.path):
+        job.begin(checkpoint)
+        job.say(f"detect: {job.path}, seed {job.seed}")
+        job.trainer.detect(job.model, job.data, **{**job.arguments, "output": str(job.path)})
+    if job.folder.first:
+        show(Report.load(job.path))
+    job.say(f"scores: {job.path / 'scores.csv'}")
+    job.say(f"report: {job.path / 'report.html'}")
 
 
 def validate(job: Job) -> None:
@@ -180,6 +221,7 @@ VERBS: Mapping[str, Callable[[Job], None]] = {
     "unlearn": unlearn,
     "evaluate": evaluate,
     "benchmark": benchmark,
+    "detect": detect,
     "scores": scores,
     "validate": validate,
     "test": test,
@@ -221,30 +263,6 @@ def _check(job: Job, checkpoint: str | None) -> None:
 def _is_finished(checkpoint: Path, max_epochs: int | None) -> bool:
     state = AtomicCheckpointIO().load_checkpoint(checkpoint)
     return max_epochs is not None and 0 <= max_epochs <= int(state["epoch"]) + 1
-
-
-def _files_of(job: Job) -> dict[str, object]:
-    """The checkpoint of an earlier run, and what it can be compared with."""
-    if job.call.run is None:
-        return {}
-    run = RunFolder(Path(job.call.run))
-    command = run.record().get("command")
-    if command == "fit":
-        newest = newest_checkpoint(run.path)
-        if newest is None:
-            raise CheckpointError(f"{run.path} holds no checkpoint yet. Finish the run, or give --checkpoint.")
-        return {"checkpoint": job.arguments["checkpoint"] or str(newest)}
-    if command != "unlearn":
-        raise ConfigError(f"{run.path} is a run of {command}; needed: one of fit or unlearn.")
-    unlearned = run.path / "unlearned.ckpt"
-    if not unlearned.is_file():
-        raise CheckpointError(f"{run.path} is not finished. Go on with: unlearn --resume {run.path}")
-    saved = run.config()
-    return {
-        "checkpoint": job.arguments["checkpoint"] or str(unlearned),
-        "original": job.arguments["original"] or (None if saved.get("checkpoint") == OWN_WEIGHTS else saved.get("checkpoint")),
-        "references": job.arguments["references"] or saved.get("references"),
-    }
 
 
 def _in_a_line(figures: Mapping[str, float]) -> str:

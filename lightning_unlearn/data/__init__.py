@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from lightning_unlearn.data.batch import Batch
     from lightning_unlearn.data.by_score import ByScore
     from lightning_unlearn.data.datamodule import UnlearningDataModule
-    from lightning_unlearn.data.datasets import CIFAR10, CIFAR100, MNIST, SVHN, Digits, FashionMNIST
+    from lightning_unlearn.data.datasets import CIFAR10, CIFAR10N, CIFAR100, MNIST, SVHN, Digits, FashionMNIST
+    from lightning_unlearn.data.detected import DetectedMislabels
     from lightning_unlearn.data.folders import ImageFolder
     from lightning_unlearn.data.forget import (
         ByAttribute,
@@ -21,11 +22,16 @@ if TYPE_CHECKING:
         Selection,
         WholeClasses,
     )
+    from lightning_unlearn.data.no_data import NoData
     from lightning_unlearn.data.noise import LabelNoise, NoisyLabels
+    from lightning_unlearn.data.some_classes import SomeClasses
+    from lightning_unlearn.data.suspected import SuspectedMislabels
+    from lightning_unlearn.data.trigger import Trigger, TriggeredSamples
     from lightning_unlearn.data.vision import Samples, VisionData
 
 __all__ = [
     "CIFAR10",
+    "CIFAR10N",
     "CIFAR100",
     "MNIST",
     "SVHN",
@@ -34,6 +40,7 @@ __all__ = [
     "Batch",
     "ByAttribute",
     "ByScore",
+    "DetectedMislabels",
     "Digits",
     "FashionMNIST",
     "ForgetRule",
@@ -41,11 +48,16 @@ __all__ = [
     "ImageFolder",
     "LabelNoise",
     "ListedSamples",
+    "NoData",
     "NoisyLabels",
     "RandomCount",
     "RandomFraction",
     "Samples",
     "Selection",
+    "SomeClasses",
+    "SuspectedMislabels",
+    "Trigger",
+    "TriggeredSamples",
     "UnlearningDataModule",
     "VisionData",
     "WholeClasses",
@@ -60,7 +72,9 @@ __getattr__ = lazy_names(
         "ByAttribute": "forget",
         "ByScore": "by_score",
         "CIFAR10": "datasets",
+        "CIFAR10N": "datasets",
         "CIFAR100": "datasets",
+        "DetectedMislabels": "detected",
         "Digits": "datasets",
         "FashionMNIST": "datasets",
         "ForgetRule": "forget",
@@ -69,12 +83,17 @@ __getattr__ = lazy_names(
         "LabelNoise": "noise",
         "ListedSamples": "forget",
         "MNIST": "datasets",
+        "NoData": "no_data",
         "NoisyLabels": "noise",
         "RandomCount": "forget",
         "RandomFraction": "forget",
         "SVHN": "datasets",
         "Samples": "vision",
         "Selection": "forget",
+        "SomeClasses": "some_classes",
+        "SuspectedMislabels": "suspected",
+        "Trigger": "trigger",
+        "TriggeredSamples": "trigger",
         "UnlearningDataModule": "datamodule",
         "VisionData": "vision",
         "WholeClasses": "forget",

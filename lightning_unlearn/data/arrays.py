@@ -6,10 +6,11 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -19,7 +20,7 @@ from lightning_unlearn.data.tables import class_list, read_attributes
 from lightning_unlearn.data.vision import SAME_PARTS, Samples, Statistics, VisionData, content_keys, normalisation
 from lightning_unlearn.exceptions import DataError
 
-__all__ = ["Arrays", "FromDatasets", "load_npz"]
+__all__ = ["Arrays", "FromDatasets", "load_npz", "read_arrays"]
 
 if TYPE_CHECKING:
     LabelledImages = Dataset[tuple[object, object]]
@@ -47,12 +48,36 @@ def load_npz(path: str | Path) -> Samples:
         DataError: The file is missing or damaged, lacks an array, or one of them cannot be used.
     """
     path = Path(path)
+    arrays = read_arrays(path, ("images", "labels"), "a .npz file with `images` and `labels`", ("keys",))
+    keys: list[str] | None = None
+    if "keys" in arrays:
+        keys = [str(key) for key in arrays["keys"].tolist()]
+        if len(set(keys)) < len(keys):
+            raise DataError(f"{path} names samples twice in `keys`; needed: one name for each.")
+    return resident_samples(arrays["images"], arrays["labels"], str(path), keys)
+
+
+def read_arrays(path: Path, wanted: Sequence[str], needed: str, optional: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
+    """Arrays in a `.npz` file.
+
+    Args:
+        path: The file.
+        wanted: Names of arrays that have to be there.
+        needed: What the file should be, for messages.
+        optional: Names of arrays that may be.
+
+    Returns:
+        By name, those that are there.
+
+    Raises:
+        DataError: The file is missing or damaged, or lacks an array.
+    """
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ("images", "labels", "keys") if name in file}
+            arrays = {name: file[name] for name in (*wanted, *optional) if name in file}
             names = list(file.keys())
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file; needed: a .npz file with `images` and `labels`.") from None
+        raise DataError(f"{path}: no such file; needed: {needed}.") from None
     except (
         OSError,
         ValueError,
@@ -63,14 +88,9 @@ def load_npz(path: str | Path) -> Samples:
         zlib.error,
     ) as error:
         raise DataError(f"{path} cannot be read as .npz ({error}); write it with numpy.savez.") from error
-    if missing := [name for name in ("images", "labels") if name not in arrays]:
+    if missing := [name for name in wanted if name not in arrays]:
         raise DataError(f"{path} holds {', '.join(names) or 'nothing'}; missing: {', '.join(missing)}.")
-    keys: list[str] | None = None
-    if "keys" in arrays:
-        keys = [str(key) for key in arrays["keys"].tolist()]
-        if len(set(keys)) < len(keys):
-            raise DataError(f"{path} names samples twice in `keys`; needed: one name for each.")
-    return resident_samples(arrays["images"], arrays["labels"], str(path), keys)
+    return arrays
 
 
 class Arrays(VisionData):

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from lightning_unlearn.data.loaders import BatchMaker, EvaluationLoader, ViewLoa
 from lightning_unlearn.data.many import ManyLoader
 from lightning_unlearn.data.noise import LabelNoise
 from lightning_unlearn.data.split_data import Part, SplitData
+from lightning_unlearn.data.trigger import Trigger
 from lightning_unlearn.data.views import TWO_PARTS, Plan, View
 from lightning_unlearn.data.vision import Samples, VisionData
 from lightning_unlearn.exceptions import ConfigError, DataError
@@ -36,6 +37,7 @@ class Serving:
         images: Whether batches carry images.
         seeds: Seeds of the models that are trained at once, each with its own order: a batch is then one of batches (K, B).
             Empty: one model.
+        only: Of the view's samples, those that are served, (n,), int64; None: all.
     """
 
     view: View
@@ -44,6 +46,7 @@ class Serving:
     salt: str = ""
     images: bool = True
     seeds: tuple[int, ...] = ()
+    only: Tensor | None = field(default=None, compare=False, repr=False)
 
 
 class UnlearningDataModule(SplitData):
@@ -53,9 +56,9 @@ class UnlearningDataModule(SplitData):
         dataset: The data set.
         forget: Which samples to forget; None where nothing is forgotten yet (training an original).
         view: What the training loader serves: `train` (forget and retain), `retain`, `forget`, `both` (an epoch over retain
-            with forget cycled beside it), `both_equal` (the same with a
-            retained part as large as the forgotten one), `forget_then_retain` (all forgotten batches, then all retained
-            ones), `pairs_then_retain` (the same with a retained batch beside each forgotten one), `none`.
+            with forget cycled beside it), `both_equal` (the same with a retained part as large as the forgotten one),
+            `unseen`, `forget_then_retain` (all forgotten batches, then all retained ones), `pairs_then_retain` (the same
+            with a retained batch beside each forgotten one), `none`.
         unseen: Samples that the original never trains on: a share of the training set (below 1), a count, or another data
             set. None: 10 % are carved out for training; for a checkpoint whose split was saved, that split holds; for any
             other checkpoint the test set is cut into two disjoint halves, one of which serves as unseen.
@@ -69,6 +72,8 @@ class UnlearningDataModule(SplitData):
         split_seed: Seed of the unseen part.
         forget_seed: Seed of the forget rule's draw.
         seed: Seed of batch order and augmentation; None: the seed given to `seed_everything`, or 0.
+        trigger: A backdoor to plant in the training set: a patch on some images, whose label becomes the attacker's. The
+            unseen part and the test set stay clean; reports then state how often the attack succeeds.
     """
 
     def __init__(
@@ -87,8 +92,9 @@ class UnlearningDataModule(SplitData):
         split_seed: int = 0,
         forget_seed: int = 0,
         seed: int | None = None,
+        trigger: Trigger | None = None,
     ) -> None:
-        super().__init__(dataset, forget, unseen, label_noise, split_seed, forget_seed)
+        super().__init__(dataset, forget, unseen, label_noise, split_seed, forget_seed, trigger)
         for name, size in (
             ("batch_size", batch_size),
             ("forget_batch_size", forget_batch_size),
@@ -119,6 +125,7 @@ class UnlearningDataModule(SplitData):
         salt: str = "",
         images: bool = True,
         seeds: Sequence[int] = (),
+        only: Tensor | None = None,
     ) -> Serving:
         """Set what the training loader serves.
 
@@ -129,15 +136,15 @@ class UnlearningDataModule(SplitData):
             salt: What the order is drawn for.
             images: Whether batches carry images.
             seeds: Seeds of models that are trained at once; see `Serving`.
+            only: Of the view's samples, those that are served, (n,), int64; None: all.
 
         Returns:
             What was served before, to be put back into `serving`.
         """
         self._check_view(view)
         before = self.serving
-        self.serving = Serving(
-            view, batch_size or before.batch_size, forget_batch_size or before.forget_batch_size, salt, images, tuple(seeds)
-        )
+        sizes = (batch_size or before.batch_size, forget_batch_size or before.forget_batch_size)
+        self.serving = Serving(view, *sizes, salt, images, tuple(seeds), only)
         return before
 
     def _check_view(self, view: View) -> None:
@@ -145,6 +152,15 @@ class UnlearningDataModule(SplitData):
             raise DataError(
                 f"The view {view!r} needs samples to forget, and there is no forget rule. Give one: "
                 "--data.forget RandomFraction --data.forget.fraction 0.04, or ListedSamples with a file."
+            )
+        if view == "unseen" and len(self.part("unseen")[1]) == 0:
+            raise DataError("The view 'unseen' needs unseen samples, and there are none. Give --data.unseen 0.1.")
+
+    def _check_images(self) -> None:
+        if not self.dataset.has_images:
+            raise DataError(
+                f"{type(self.dataset).__name__} has no images to read. Needed: a method that works from the checkpoint alone, "
+                "such as -c method/mnemonic, or the data."
             )
 
     def skip_images(self) -> None:
@@ -154,12 +170,15 @@ class UnlearningDataModule(SplitData):
     @property
     def plan(self) -> Plan:
         """The steps of an epoch of the served view on this rank."""
-        parts = self._parts
+        samples, retain = self.part("unseen" if self.serving.view == "unseen" else "retain")
+        forget, only = self._parts.forget, self.serving.only
+        if only is not None:
+            forget, retain = forget[torch.isin(forget, only)], retain[torch.isin(retain, only)]
         return Plan(
             self.serving.view,
-            parts.forget,
-            parts.retain,
-            self.samples.hashes,
+            forget,
+            retain,
+            samples.hashes,
             self.serving.batch_size,
             self.serving.forget_batch_size,
             self._order_seed,
@@ -174,7 +193,10 @@ class UnlearningDataModule(SplitData):
             A loader that knows its rank and goes on where a resumed run stopped.
         """
         self._check_view(self.serving.view)
-        loader = ViewLoader(self.plan, self._maker(self.samples), self._position, lambda: self.serving.images)
+        if self.serving.view != "none":
+            self._check_images()
+        samples, _ = self.part("unseen" if self.serving.view == "unseen" else "retain")
+        loader = ViewLoader(self.plan, self._maker(samples), self._position, lambda: self.serving.images)
         if not self.serving.seeds:
             return loader
         return ManyLoader(loader, self.serving.seeds if self.seed is None else [self.seed] * len(self.serving.seeds))
@@ -202,6 +224,7 @@ class UnlearningDataModule(SplitData):
         Returns:
             The loader of this rank's share.
         """
+        self._check_images()
         samples, every = self.part(name)
         chosen = every if index is None else index
         return EvaluationLoader(chosen, self._maker(samples), batch_size or self.eval_batch_size, *self._ranks)

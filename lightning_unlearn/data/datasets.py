@@ -3,18 +3,20 @@
 import importlib
 import pickle
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 
-from lightning_unlearn.data.arrays import load_npz
+from lightning_unlearn.data.arrays import load_npz, read_arrays
 from lightning_unlearn.data.hashing import order
-from lightning_unlearn.data.reading import as_images, channel_statistics, pick, resident_samples, subset
+from lightning_unlearn.data.reading import as_images, as_labels, channel_statistics, pick, resident_samples, subset
 from lightning_unlearn.data.vision import Samples, Statistics, VisionData, normalisation
 from lightning_unlearn.exceptions import DataError
 
-__all__ = ["CIFAR10", "CIFAR100", "MNIST", "SVHN", "Digits", "FashionMNIST"]
+__all__ = ["CIFAR10", "CIFAR10N", "CIFAR100", "MNIST", "SVHN", "Digits", "FashionMNIST"]
 
 _NUMERALS = tuple("0123456789")
 # In the order of the fine labels, which is that of the alphabet; a list would take 100 lines.
@@ -202,6 +204,58 @@ class CIFAR10(_Published):
             if all((folder / f"{name}.npz").is_file() for name in ("train", "test")):
                 return load_npz(folder / f"{part}.npz")
         return super()._read(root, part, download)
+
+
+class CIFAR10N(CIFAR10):
+    """CIFAR-10 with the labels that people gave its training images (Wei et al. 2022, ICLR); the true ones are kept as truth.
+
+    9 % of `aggre_label` are wrong (the majority of three people), 17 to 18 % of `random_label1`, `random_label2` and
+    `random_label3` (one person each), 40 % of `worse_label` (a wrong one of the three where there is one).
+
+    Args:
+        root: See `CIFAR10`.
+        labels: Which of the arrays in the file of labels counts as given.
+        human_labels: A `.npz` file with that array and `clean_label`, (50000,) integers in the order of the training images;
+            None: `human_labels.npz` in `cifar10` below `root`, or in it.
+        train_size: Training samples that are kept; None: all.
+        download: Whether torchvision may fetch missing images; the labels are published at http://noisylabels.com.
+        mean: See `CIFAR10`.
+        std: See `CIFAR10`.
+
+    Raises:
+        DataError: The file of labels is missing, or belongs to other images.
+    """
+
+    short = "cifar10n"
+
+    def __init__(
+        self,
+        root: str | Path,
+        labels: str = "aggre_label",
+        human_labels: str | Path | None = None,
+        train_size: int | None = None,
+        download: bool = False,
+        mean: Statistics = None,
+        std: Statistics = None,
+    ) -> None:
+        self._array = labels
+        self._file = None if human_labels is None else Path(human_labels).expanduser()
+        super().__init__(root, train_size, download, mean, std)
+
+    def _read(self, root: Path, part: str, download: bool) -> Samples:
+        samples = super()._read(root, part, download)
+        if part == "test":
+            return samples
+        places = [root / "cifar10" / "human_labels.npz", root / "human_labels.npz"]
+        path = self._file or next((place for place in places if place.is_file()), places[0])
+        arrays = read_arrays(path, (self._array, "clean_label"), "integer labels of the 50,000 training images of CIFAR-10")
+        given, clean = (as_labels(arrays[name], f"{path} ({name})") for name in (self._array, "clean_label"))
+        if not (len(given) == len(clean) == len(samples) and torch.equal(clean, samples.targets)):
+            raise DataError(
+                f"{path} does not belong to these {len(samples)} training images: its clean_label is not their labels. Needed: "
+                "the labels of CIFAR-10N, and CIFAR-10 in its published order."
+            )
+        return replace(samples, targets=given, true_targets=clean)
 
 
 class CIFAR100(_Published):

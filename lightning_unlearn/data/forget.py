@@ -9,11 +9,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_unlearn.data.classes import listed_classes, of_classes
 from lightning_unlearn.data.hashing import order
 from lightning_unlearn.data.request import nearest, read_entries
 from lightning_unlearn.data.sample_names import SampleNames
 from lightning_unlearn.data.vision import Samples
-from lightning_unlearn.exceptions import DataError
+from lightning_unlearn.exceptions import DataError, NothingKnownError
 
 __all__ = [
     "ByAttribute",
@@ -23,7 +24,6 @@ __all__ = [
     "RandomFraction",
     "Selection",
     "WholeClasses",
-    "class_indices",
 ]
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class _Random(ForgetRule):
         """Choose samples; see `ForgetRule.select`."""
         pool = candidates
         if self.classes is not None:
-            pool = _of_classes(samples, candidates, self.classes, class_names)
+            pool = of_classes(samples, candidates, self.classes, class_names)
         if len(pool) == 0:
             raise DataError("There is no training sample to choose from.")
         drawn = order(samples.hashes[pool], seed, "forget")[: self._count(len(pool))]
@@ -85,7 +85,7 @@ class _Random(ForgetRule):
         """How many of n samples are drawn."""
 
     def _within(self) -> str:
-        return "" if self.classes is None else " within " + _listed_classes(self.classes)
+        return "" if self.classes is None else " within " + listed_classes(self.classes)
 
 
 class RandomFraction(_Random):
@@ -157,11 +157,11 @@ class WholeClasses(ForgetRule):
 
     def select(self, samples: Samples, candidates: Tensor, seed: int, class_names: Sequence[str]) -> Selection:
         """Choose samples; see `ForgetRule.select`."""
-        return Selection(_of_classes(samples, candidates, self.classes, class_names), [])
+        return Selection(of_classes(samples, candidates, self.classes, class_names), [])
 
     def describe(self) -> str:
         """One plain line."""
-        return _listed_classes(self.classes)
+        return listed_classes(self.classes)
 
 
 class ListedSamples(ForgetRule):
@@ -182,7 +182,9 @@ class ListedSamples(ForgetRule):
     def select(self, samples: Samples, candidates: Tensor, seed: int, class_names: Sequence[str]) -> Selection:
         """Choose samples; see `ForgetRule.select`."""
         entries = read_entries(self.path, self.column)
-        names = SampleNames(samples.keys)
+        former = samples.former
+        gone = [] if former is None else sorted(former.trained | former.others)
+        names = SampleNames(samples.keys, gone, former is not None and former.renumbered)
         try:
             wanted = names.resolve(entries)
         except DataError as error:
@@ -242,58 +244,22 @@ class ByAttribute(ForgetRule):
         return f"by attribute {self.column} ({n} value{'s' if n > 1 else ''})"
 
 
-def class_indices(classes: Sequence[int | str], class_names: Sequence[str]) -> list[int]:
-    """Labels of classes that are given by label or name.
-
-    Args:
-        classes: Labels (integers) or names (texts).
-        class_names: Names of all classes, in the order of the labels.
-
-    Returns:
-        Labels, in the given order.
-
-    Raises:
-        DataError: A label is out of range, a name unknown, or a class is given twice.
-    """
-    labels: list[int] = []
-    for given in classes:
-        if isinstance(given, bool) or not isinstance(given, int | str):
-            raise DataError(f"{given!r} is no class; needed: labels 0 to {len(class_names) - 1}, or names.")
-        if isinstance(given, int):
-            if not 0 <= given < len(class_names):
-                raise DataError(f"Class {given} is out of range; needed: 0 to {len(class_names) - 1}, or a name.")
-            label = given
-        elif given in class_names:
-            label = list(class_names).index(given)
-        else:
-            shown = ", ".join(class_names[:10]) + (" ..." if len(class_names) > 10 else "")
-            raise DataError(f"There is no class {given!r}; the classes are {shown}.{nearest(given, class_names)}")
-        if label in labels:
-            raise DataError(f"Class {given!r} is given twice; name each class once.")
-        labels.append(label)
-    return labels
-
-
-def _of_classes(samples: Samples, candidates: Tensor, classes: Sequence[int | str], class_names: Sequence[str]) -> Tensor:
-    targets = samples.targets[candidates]
-    labels = class_indices(classes, class_names)
-    for given, label in zip(classes, labels, strict=True):
-        if not bool((targets == label).any()):
-            raise DataError(f"No training sample is of class {given!r}; there is nothing to forget. Choose another class.")
-    return candidates[torch.isin(targets, torch.tensor(labels))]
-
-
-def _listed_classes(classes: Sequence[int | str]) -> str:
-    return f"class{'es' if len(classes) > 1 else ''} {', '.join(map(str, classes))}"
-
-
 def _trained_on(samples: Samples, candidates: Tensor, wanted: Tensor, who: str) -> Selection:
-    """Parts what a request names into what can be forgotten and what the model never saw."""
-    known = torch.isin(wanted, candidates)
-    never = [samples.keys[i] for i in wanted[~known].tolist()]
-    if not bool(known.any()):
+    """Parts what a request names into what can be forgotten and what the model does not know, or no more."""
+    gone = [] if samples.former is None else sorted(samples.former.trained | samples.former.others)
+    keys = [*samples.keys, *gone]
+    lost = [keys[i] for i in wanted.tolist() if samples.former is not None and keys[i] in samples.former.trained]
+    if lost:
         raise DataError(
+            f"{who} {len(lost)} samples whose images are gone although the model still knows them, {lost[0]!r} among them. "
+            "Unlearning looks at the images: restore them, unlearn, and delete them then."
+        )
+    known = torch.isin(wanted, candidates)
+    never = [keys[i] for i in wanted[~known].tolist()]
+    if not bool(known.any()):
+        raise NothingKnownError(
             f"{who} {len(never)} samples, but the model was never trained on any of them: they are unseen, "
-            "or an earlier request removed them. There is nothing to forget."
+            "or an earlier request removed them. There is nothing to forget.",
+            never,
         )
     return Selection(wanted[known], never)

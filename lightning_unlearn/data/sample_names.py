@@ -21,11 +21,16 @@ class SampleNames:
 
     Args:
         keys: Keys of the samples, all different.
+        gone: Keys of samples that are no longer there: they are found by name, behind the others.
+        renumbered: Whether a position may mean another sample than when the model was trained, so that only names count.
     """
 
-    def __init__(self, keys: Sequence[str]) -> None:
-        self.keys = keys
+    def __init__(self, keys: Sequence[str], gone: Sequence[str] = (), renumbered: bool = False) -> None:
+        self.keys = [*keys, *gone]
+        self.count = len(keys)
+        self.renumbered = renumbered
         self.merged = 0
+        keys = self.keys
         self._by_key = {key: i for i, key in enumerate(keys)}
         self._by_content: dict[str, list[int]] = {}
         for key, i in self._by_key.items():
@@ -73,15 +78,21 @@ class SampleNames:
             Indices, each once, sorted; `merged` then counts entries that name a sample again.
 
         Raises:
-            DataError: Entries are out of range, unknown, or ambiguous: up to ten of each kind are listed.
+            DataError: Entries are out of range, unknown, or ambiguous: up to ten of each kind are listed. Or they are indices
+                and positions have changed.
         """
         names = [str(e) for e in entries]
         if all(_INTEGER.fullmatch(n) for n in names) and not any(n in self for n in names):
-            outside = [n for n in dict.fromkeys(names) if not 0 <= int(n) < len(self.keys)]
+            if self.renumbered:
+                raise DataError(
+                    "The request lists indices, and samples went or came since the checkpoint was trained, so an index may "
+                    "mean another sample by now. Name the samples by their keys or file names."
+                )
+            outside = [n for n in dict.fromkeys(names) if not 0 <= int(n) < self.count]
             if outside:
                 verb = "Index {} is" if len(outside) == 1 else "Indices {} are"
                 raise DataError(
-                    f"{verb.format(_listed(outside))} outside the training set; needed: 0 to {len(self.keys) - 1} (indices "
+                    f"{verb.format(_listed(outside))} outside the training set; needed: 0 to {self.count - 1} (indices "
                     "count from 0)."
                 )
             named = [[int(n)] for n in names]

@@ -1,18 +1,16 @@
-"""The split of a training set: checked as indices, kept beside the checkpoint as keys."""
+"""The split of a training set, checked as indices; `saved_split` keeps it beside the checkpoint as keys."""
 
 import hashlib
-import json
 import warnings
 from collections.abc import Iterable
-from dataclasses import InitVar, asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import InitVar, dataclass
 
 import torch
 from torch import Tensor
 
+from lightning_unlearn.data.saved_split import SavedSplit
 from lightning_unlearn.data.vision import Samples
-from lightning_unlearn.exceptions import CheckpointError, DataError
-from lightning_unlearn.files import write_text_atomic
+from lightning_unlearn.exceptions import DataError
 
 __all__ = ["ForgetSplit", "SavedSplit", "copies_left", "positions"]
 
@@ -59,66 +57,6 @@ class ForgetSplit:
                 f"The split leaves {len(missing)} training samples out and holds {len(outside)} others; "
                 "needed: each training sample in exactly one part."
             )
-
-
-@dataclass(frozen=True)
-class SavedSplit:
-    """The split of a trained model by keys, so that it holds after files were deleted.
-
-    Attributes:
-        forget: Keys of what is forgotten.
-        retain: Keys of what is retained.
-        unseen: Keys of what the model never trained on.
-        removed: Keys of what earlier requests removed.
-    """
-
-    forget: list[str]
-    retain: list[str]
-    unseen: list[str]
-    removed: list[str]
-
-    def save(self, path: str | Path) -> None:
-        """Write to a file; at any moment it holds either the old or the new split, whole.
-
-        Args:
-            path: A `.json` file.
-        """
-        write_text_atomic(path, json.dumps(asdict(self), indent=0))
-
-    @classmethod
-    def load(cls, path: str | Path) -> "SavedSplit":
-        """Read what `save` wrote.
-
-        Args:
-            path: The file.
-
-        Returns:
-            The split.
-
-        Raises:
-            CheckpointError: The file is missing or damaged, or names a sample twice.
-        """
-        remedy = "It lies beside the checkpoint that it belongs to; restore both together."
-        try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise CheckpointError(f"{path}: no saved split can be read ({error.strerror or error}). {remedy}") from error
-        except (ValueError, RecursionError) as error:
-            raise CheckpointError(f"{path} is damaged ({error}); needed: the JSON of a saved split. {remedy}") from error
-        names = [f.name for f in fields(cls)]
-        if not isinstance(content, dict) or any(name not in content for name in names):
-            missing = [n for n in names if not isinstance(content, dict) or n not in content]
-            raise CheckpointError(f"{path} is no saved split: {', '.join(missing)} missing. {remedy}")
-        seen: set[str] = set()
-        for name in names:
-            keys = content[name]
-            if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-                raise CheckpointError(f"{path}: {name!r} is not a list of keys. {remedy}")
-            for key in keys:
-                if key in seen:
-                    raise CheckpointError(f"{path} names the sample {key!r} twice; needed: each one once. {remedy}")
-                seen.add(key)
-        return cls(**{name: content[name] for name in names})
 
 
 def positions(keys_wanted: Iterable[str], samples: Samples) -> Tensor:

@@ -3,34 +3,30 @@
 import hashlib
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from lightning_unlearn.data.forget import ForgetRule
+from lightning_unlearn.data.forgotten_classes import resolve_classes
 from lightning_unlearn.data.hashing import order
 from lightning_unlearn.data.noise import LabelNoise
-from lightning_unlearn.data.split import ForgetSplit, SavedSplit, copies_left, positions
+from lightning_unlearn.data.parts import Parts, fresh_parts, parts_of_saved
+from lightning_unlearn.data.saved_split import SPLIT, SavedSplit
+from lightning_unlearn.data.split import copies_left
+from lightning_unlearn.data.trigger import Trigger
 from lightning_unlearn.data.views import View
 from lightning_unlearn.data.vision import Samples, VisionData
 from lightning_unlearn.exceptions import ConfigError, DataError
 
 __all__ = ["PARTS", "Part", "SplitData"]
 
-Part = Literal["retain", "forget", "train", "unseen", "test"]
-# Those that share no sample; `train` is retain and forget together.
+Part = Literal["retain", "forget", "train", "unseen", "test", "triggered"]
+# Those that share no sample; `train` is retain and forget together, `triggered` test samples with a backdoor's patch.
 PARTS: tuple[Part, ...] = ("retain", "forget", "unseen", "test")
 DEFAULT_UNSEEN = 0.1
-
-
-class _Parts(NamedTuple):
-    forget: Tensor
-    retain: Tensor
-    unseen: Tensor
-    removed: Tensor
-    never_trained: list[str]
 
 
 class SplitData(LightningDataModule):
@@ -43,6 +39,7 @@ class SplitData(LightningDataModule):
         label_noise: Wrong labels to add to the training set.
         split_seed: Seed of the unseen part.
         forget_seed: Seed of the forget rule's draw.
+        trigger: A backdoor to plant in the training set.
     """
 
     def __init__(
@@ -53,20 +50,37 @@ class SplitData(LightningDataModule):
         label_noise: LabelNoise | None = None,
         split_seed: int = 0,
         forget_seed: int = 0,
+        trigger: Trigger | None = None,
     ) -> None:
         super().__init__()
         if isinstance(unseen, float | int) and not (0 <= unseen < 1 or (unseen >= 1 and float(unseen).is_integer())):
             raise ConfigError(f"unseen is {unseen}; needed: a share below 1, a whole number of samples, or a data set.")
         self.dataset = dataset
-        self.samples = dataset.train if label_noise is None else label_noise.apply(dataset.train, dataset.num_classes)
+        self.trigger = trigger
+        self.set_noise(label_noise)
         self.forget_rule = forget
         self.unseen = unseen
         self.split_seed = split_seed
         self.forget_seed = forget_seed
         self.saved: SavedSplit | None = None
-        self.saw_everything = False
+        self.saw_everything = not dataset.has_images  # then nothing is carved out
         # Whether a count or share was carved out although the checkpoint came without the split that it was trained with.
         self.unseen_taken_on_trust = False
+
+    def set_noise(self, label_noise: LabelNoise | None) -> None:
+        """Make the training samples anew: those of the data set with label noise, and then with the trigger.
+
+        Args:
+            label_noise: Wrong labels to add; None: none.
+        """
+        self.label_noise = label_noise
+        # What the trigger leaves clean; the unseen part is taken from it.
+        self.untriggered = self.dataset.train
+        if label_noise is not None:
+            self.untriggered = label_noise.apply(self.dataset.train, self.num_classes)
+        self.samples = self.untriggered
+        if self.trigger is not None:
+            self.samples = self.trigger.apply(self.untriggered, self.num_classes)
 
     # What other parts of a configuration are linked to.
 
@@ -95,21 +109,23 @@ class SplitData(LightningDataModule):
     def use_split_of(self, checkpoint: str | Path | None, forgotten_is_removed: bool = True) -> None:
         """Take the unseen and the removed samples from the split that was saved beside a checkpoint.
 
-        Where there is none and `unseen` was not given, the checkpoint is taken to have seen all training samples.
+        Where there is none and `unseen` was not given, the checkpoint is taken to have seen all training samples. Where there
+        is one, samples that it does not name, and those that were forgotten earlier, are in no part and reach no loader.
 
         Args:
             checkpoint: A checkpoint file, or None for a model that was trained on this very object.
             forgotten_is_removed: Whether what the split says is forgotten belongs to an earlier request (for another one
                 on top of it), or is what this object forgets (to evaluate it).
         """
-        if checkpoint is None:
+        if checkpoint is None or not self.dataset.has_images:
             return
-        path = Path(checkpoint).parent / "split.json"
-        self.saved = SavedSplit.load(path) if path.is_file() else None
-        if self.saved is not None and forgotten_is_removed:
-            saved = self.saved
-            self.saved = SavedSplit([], saved.retain, saved.unseen, [*saved.removed, *saved.forget])
-        self.saw_everything = self.saved is None and self.unseen is None
+        self.saved = _saved_beside(checkpoint)
+        if self.saved is not None:
+            self.saved.check_classes(self.dataset.classes)
+            self.saved = resolve_classes(self.saved, self.samples)
+            self.saved = self.saved.for_another_request() if forgotten_is_removed else self.saved
+        # Also where the split was saved by a run on such a checkpoint.
+        self.saw_everything = self.unseen is None and (self.saved is None or not self.saved.unseen)
         self.unseen_taken_on_trust = self.saved is None and isinstance(self.unseen, int | float) and self.unseen > 0
         self._reset_split()
 
@@ -124,44 +140,23 @@ class SplitData(LightningDataModule):
         self.forget_rule = self.forget_rule if forget is None else forget
         self._reset_split()
 
+    def draw_as_saved(self) -> None:
+        """Forget what the saved split calls forgotten, without a rule."""
+        self.forget_rule = None
+        self._reset_split()
+
     def _reset_split(self) -> None:
         for name in ("_parts", "_test_halves"):
             self.__dict__.pop(name, None)
 
     @cached_property
-    def _parts(self) -> _Parts:
-        n = len(self.samples)
-        everything = torch.arange(n)
-        none = torch.empty(0, dtype=torch.int64)
+    def _parts(self) -> Parts:
         if self.saved is not None:
-            unseen = positions(self.saved.unseen, self.samples)
-            removed = positions(self.saved.removed, self.samples)
-        else:
-            removed = none
-            unseen = none if self.saw_everything or isinstance(self.unseen, VisionData) else self._carve(n)
-        mask = torch.ones(n, dtype=torch.bool)
-        if self.saved is not None:
-            # Samples that were added since were never trained on either.
-            mask[:] = False
-            mask[positions([*self.saved.retain, *self.saved.forget], self.samples)] = True
-            if not mask.any():
-                raise DataError(
-                    f"No sample of {self.dataset.name} is one that the checkpoint was trained on, by the split.json beside "
-                    "it. Give the data that it was trained on, or restore its split.json."
-                )
-        mask[unseen] = False
-        mask[removed] = False
-        candidates = everything[mask]
-        if self.forget_rule is None and self.saved is not None and self.saved.forget:
-            forget = positions(self.saved.forget, self.samples)
-            mask[forget] = False
-            return _Parts(forget, everything[mask], unseen, removed, [])
-        if self.forget_rule is None:
-            return _Parts(none, candidates, unseen, removed, [])
-        chosen = self.forget_rule.select(self.samples, candidates, self._forget_seed, self.dataset.classes)
-        mask[chosen.indices] = False
-        split = ForgetSplit(chosen.indices, everything[mask], candidates)
-        return _Parts(split.forget, split.retain, unseen, removed, chosen.never_trained)
+            return parts_of_saved(
+                self.samples, self.saved, self.forget_rule, self._forget_seed, self.dataset.classes, self.dataset.name
+            )
+        carved = None if self.saw_everything or isinstance(self.unseen, VisionData) else self._carve(len(self.samples))
+        return fresh_parts(self.samples, carved, self.forget_rule, self._forget_seed, self.dataset.classes)
 
     @property
     def _forget_seed(self) -> int:
@@ -189,21 +184,36 @@ class SplitData(LightningDataModule):
         """The samples of a part: the set they lie in, and their indices there.
 
         Args:
-            name: `retain`, `forget`, `train` (both of them), `unseen` or `test`.
+            name: `retain`, `forget`, `train` (both of them), `unseen`, `test`, or `triggered`: the test samples of classes
+                other than the trigger's target, with its patch and their own labels.
 
         Returns:
             The set, and indices (N,), sorted, int64.
+
+        Raises:
+            DataError: The data have no trigger.
         """
+        if name == "triggered":
+            if self.trigger is None:
+                raise DataError("The data have no trigger. Needed: --data.trigger Trigger --data.trigger.fraction 0.05")
+            index = self._test_halves[1]
+            return self._triggered_test, index[self.dataset.test.targets[index] != self.trigger.target]
         if name == "train":
             return self.samples, torch.cat([self._parts.retain, self._parts.forget]).sort().values
         if name == "test":
             return self.dataset.test, self._test_halves[1]
-        if name == "unseen" and isinstance(self.unseen, VisionData) and self.saved is None:
+        if name == "unseen" and isinstance(self.unseen, VisionData) and not (self.saved and self.saved.unseen):
             return self.unseen.train, torch.arange(len(self.unseen.train))
         if name == "unseen" and self.saw_everything:
             return self.dataset.test, self._test_halves[0]
-        index: Tensor = getattr(self._parts, name)
-        return self.samples, index
+        index = getattr(self._parts, name)
+        # A model that is being watched or imitated must not meet the attacker's patch in what stands for unseen.
+        return self.untriggered if name == "unseen" else self.samples, index
+
+    @cached_property
+    def _triggered_test(self) -> Samples:
+        assert self.trigger is not None
+        return self.trigger.on_all(self.dataset.test)
 
     def random_part(self, name: Part, count: int | None, purpose: str, seed: int = 0) -> Tensor:
         """Random samples of a part, without replacement; two purposes or seeds draw independently.
@@ -227,9 +237,19 @@ class SplitData(LightningDataModule):
         return len(forgotten) > 0 and not bool(torch.isin(forgotten, retained).any())
 
     @property
+    def forgotten_classes(self) -> list[int]:
+        """Labels of the classes that are forgotten as a whole, sorted; empty where the split is not by class."""
+        return sorted(set(self.samples.targets[self._parts.forget].tolist())) if self.forgets_whole_classes else []
+
+    @property
     def never_trained(self) -> list[str]:
         """Keys that the request names but the original never trained on."""
         return self._parts.never_trained
+
+    @property
+    def forgotten_before(self) -> list[str]:
+        """Keys that the request names although an earlier one removed them."""
+        return self._parts.forgotten_before
 
     @property
     def copies(self) -> list[tuple[str, str]]:
@@ -243,13 +263,13 @@ class SplitData(LightningDataModule):
             checkpoint: A checkpoint file.
 
         Returns:
-            Their number; 0 where no split was saved, since nothing is known then.
+            Their number, those of earlier requests included; 0 where no split was saved, since nothing is known then.
         """
-        path = Path(checkpoint).parent / "split.json"
-        if not path.is_file():
+        saved = _saved_beside(checkpoint)
+        if saved is None:
             return 0
-        trained = set(SavedSplit.load(path).retain)
-        return sum(self.samples.keys[i] in trained for i in self._parts.forget.tolist())
+        earlier = [] if self.saved is None else self.saved.removed
+        return len({*earlier, *(self.samples.keys[i] for i in self._parts.forget.tolist())} & set(saved.retain))
 
     def example(self, count: int = 2) -> Tensor:
         """A few normalised retained images, to see whether a model takes them.
@@ -271,13 +291,18 @@ class SplitData(LightningDataModule):
             everything_trained: Whether the model was trained on what is to be forgotten too.
 
         Returns:
-            Keys of the forgotten, retained, unseen and earlier removed samples.
+            Keys of the forgotten, retained, unseen and earlier removed samples, also of those whose files are gone.
         """
-        keys = self.samples.keys
-        forget, retain, unseen, removed, _ = self._parts
+        parts = self._parts
+        forget, retain = parts.forget, parts.retain
         if everything_trained:
             forget, retain = forget[:0], torch.cat([forget, retain]).sort().values
-        return SavedSplit(*([keys[i] for i in part.tolist()] for part in (forget, retain, unseen, removed)))
+        keys = [[self.samples.keys[i] for i in part.tolist()] for part in (forget, retain, parts.unseen, parts.removed)]
+        if self.saved is not None:
+            there = set(self.samples.keys)
+            old = (self.saved.forget, self.saved.retain, self.saved.unseen, self.saved.removed)
+            keys = [[*now, *(key for key in before if key not in there)] for now, before in zip(keys, old, strict=True)]
+        return SavedSplit(keys[0], keys[1], keys[2], keys[3], list(self.dataset.classes), self.dataset.name)
 
     def fingerprint(self, view: View | Literal["unseen"]) -> str:
         """A hash of the samples of a view, the same however they are split: their keys and labels.
@@ -292,4 +317,12 @@ class SplitData(LightningDataModule):
         digest = hashlib.sha256(self.dataset.name.encode())
         digest.update(samples.hashes[index].numpy().tobytes())
         digest.update(samples.targets[index].numpy().tobytes())
+        if samples.triggered is not None and bool(samples.triggered[index].any()):
+            # Their pixels are not what their keys say.
+            digest.update(repr(self.trigger).encode())
         return digest.hexdigest()
+
+
+def _saved_beside(checkpoint: str | Path) -> SavedSplit | None:
+    path = Path(checkpoint).parent / SPLIT
+    return SavedSplit.load(path) if path.is_file() else None

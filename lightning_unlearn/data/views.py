@@ -12,7 +12,7 @@ from lightning_unlearn.exceptions import DataError
 
 __all__ = ["TWO_PARTS", "VIEWS", "Piece", "Plan", "View", "cut"]
 
-View = Literal["train", "retain", "forget", "both", "both_equal", "forget_then_retain", "pairs_then_retain", "none"]
+View = Literal["train", "retain", "forget", "unseen", "both", "both_equal", "forget_then_retain", "pairs_then_retain", "none"]
 VIEWS: tuple[View, ...] = get_args(View)
 TWO_PARTS: tuple[View, ...] = ("both", "both_equal", "forget_then_retain", "pairs_then_retain")
 
@@ -60,8 +60,8 @@ class Plan:
     Attributes:
         view: The part of the data that is served.
         forget: Forgotten sample indices, (F,), int64.
-        retain: Retained sample indices, (R,), int64.
-        hashes: Key hashes of all training samples, (N,), int64.
+        retain: Retained sample indices, (R,), int64; in the view `unseen` the unseen ones.
+        hashes: Key hashes of all samples of the set that indices speak of, (N,), int64.
         batch_size: Samples of a batch on all ranks; of the retained part in the views of two parts.
         forget_batch_size: The same for the forgotten part in these views.
         seed: Seed of the order.
@@ -90,7 +90,7 @@ class Plan:
                 return self._count(len(self.forget) + len(self.retain), self.batch_size)
             case "forget":
                 return self._count(len(self.forget), self.batch_size)
-            case "retain" | "both":
+            case "retain" | "unseen" | "both":
                 return self._count(len(self.retain), self.batch_size)
             case "both_equal":
                 return self._count(min(len(self.forget), len(self.retain)), self.forget_batch_size)
@@ -114,13 +114,13 @@ class Plan:
             start: Steps to leave out at the beginning, for a run that is resumed inside an epoch.
 
         Yields:
-            For every step the pieces by name: `forget`, `retain` or `train`; two of them in the view `both` and for pairs.
+            For every step the pieces by name: `forget`, `retain`, `unseen` or `train`; two in the view `both` and for pairs.
         """
         steps: list[dict[str, Tensor]]
         match self.view:
             case "none":
                 return
-            case "train" | "forget" | "retain":
+            case "train" | "forget" | "retain" | "unseen":
                 steps = [{self.view: b} for b in self._epoch(self.view, epoch, self.batch_size)]
             case "forget_then_retain" | "pairs_then_retain":
                 steps = [{"forget": b} for b in self._epoch("forget", epoch, self.forget_batch_size)]
@@ -156,7 +156,7 @@ class Plan:
         return cut(self._shuffled(part, epoch), batch_size, self.world)
 
     def _shuffled(self, part: str, epoch: int) -> Tensor:
-        index = {"forget": self.forget, "retain": self.retain}.get(part)
+        index = {"forget": self.forget, "retain": self.retain, "unseen": self.retain}.get(part)
         if index is None:
             index = torch.cat([self.forget, self.retain]).sort().values
         return index[order(self.hashes[index], self.seed, f"order/{self.salt}/{part}", epoch)]

@@ -10,6 +10,7 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor
 
+from lightning_unlearn.data.saved_split import Former
 from lightning_unlearn.exceptions import DataError
 
 __all__ = ["SAME_PARTS", "Images", "Samples", "Statistics", "VisionData", "content_keys", "hash_of_key", "normalisation"]
@@ -42,6 +43,8 @@ class Samples:
         keys: One stable name per sample, all different.
         attributes: Columns of a table beside the data (owner, subclass ...), each with one value per sample.
         true_targets: Labels before noise was added, where it was; else None.
+        triggered: Which samples a `Trigger` poisoned, (N,), bool; None where there is none.
+        former: What a checkpoint's split knows of samples that are gone; None where there is no such split.
     """
 
     images: Tensor | Images
@@ -49,6 +52,8 @@ class Samples:
     keys: Sequence[str]
     attributes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     true_targets: Tensor | None = None
+    former: Former | None = None
+    triggered: Tensor | None = None
 
     def __post_init__(self) -> None:
         n = len(self.images)
@@ -80,7 +85,12 @@ class VisionData:
 
     Raises:
         DataError: A part is empty, or a label is outside the classes.
+
+    Attributes:
+        has_images: Whether images can be read; not so of a data set that only names classes.
     """
+
+    has_images: bool = True
 
     def __init__(
         self,

@@ -5,11 +5,11 @@ order of the forward pass. Nothing runs, so it works for networks on any device,
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from torch import nn
 
-__all__ = ["blocks", "head_name", "last_half", "last_stage", "weight_layers"]
+__all__ = ["blocks", "head_name", "last_half", "last_stage", "layer_weights", "weight_layers"]
 
 _WEIGHT_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -26,6 +26,28 @@ def weight_layers(network: nn.Module) -> dict[str, nn.Module]:
         Name -> module, in the order of `named_modules`; a module that is registered twice appears once.
     """
     return {name: m for name, m in network.named_modules() if isinstance(m, _WEIGHT_LAYERS)}
+
+
+def layer_weights(network: nn.Module, names: Collection[str], head: bool = True) -> list[str]:
+    """The weights of convolutions and linear layers among some parameters: no bias, nothing of a normalisation.
+
+    Args:
+        network: Any network; a classifier where the head is left out.
+        names: Names of parameters to choose among.
+        head: Whether the layer that gives the logits counts.
+
+    Returns:
+        Names of parameters, at least one.
+
+    Raises:
+        ValueError: There is none among them.
+    """
+    left_out = None if head else head_name(network)
+    weights = [name for layer in weight_layers(network) if layer != left_out and (name := f"{layer}.weight") in names]
+    if not weights:
+        kind = "a convolution or linear layer" if head else "a convolution or hidden linear layer"
+        raise ValueError(f"the selection holds no weight of {kind}. Select some.")
+    return weights
 
 
 def head_name(network: nn.Module) -> str:

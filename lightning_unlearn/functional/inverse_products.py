@@ -1,4 +1,7 @@
-"""Products with the inverse of a damped empirical Fisher matrix, in sample space: no matrix of parameters by parameters."""
+"""Products with the inverse of a damped empirical Fisher matrix, in sample space: no matrix of parameters by parameters.
+
+Nor one of samples by parameters, where layers have a formula (`layer_gram`).
+"""
 
 from collections.abc import Mapping
 
@@ -8,16 +11,17 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lightning_unlearn.functional.layer_gram import layer_gram
 from lightning_unlearn.functional.modes import differentiable_in
 
-__all__ = ["gram", "inverse_fisher_product", "passes"]
+__all__ = ["gram", "gram_by_columns", "inverse_fisher_product"]
 
 _BYTES = 512 * 2**20  # of per-sample gradients that are kept at once
 _CHUNK = 128  # samples in one pass, at most
 
 
-def passes(columns: int, samples: int, bytes_each: int, kept_bytes: int = _BYTES) -> int:
-    """How often `gram` runs over the samples.
+def _passes(columns: int, samples: int, bytes_each: int, kept_bytes: int = _BYTES) -> int:
+    """How often `gram_by_columns` runs over the samples.
 
     Args:
         columns: P, number of parameters.
@@ -31,7 +35,7 @@ def passes(columns: int, samples: int, bytes_each: int, kept_bytes: int = _BYTES
     return -(-columns // max(1, kept_bytes // (samples * bytes_each)))
 
 
-def gram(
+def gram_by_columns(
     network: nn.Module, x: Tensor, labels: Tensor, vector: Mapping[str, Tensor], kept_bytes: int = _BYTES
 ) -> tuple[Tensor, Tensor]:
     """Inner products of per-sample gradients of the cross-entropy: with each other and with a vector.
@@ -51,7 +55,7 @@ def gram(
     """
     own = {name: network.get_parameter(name).detach() for name in vector}
     v = torch.cat([vector[name].to(p).flatten() for name, p in own.items()])
-    width = -(-len(v) // passes(len(v), len(x), v.element_size(), kept_bytes))
+    width = -(-len(v) // _passes(len(v), len(x), v.element_size(), kept_bytes))
     together = min(_CHUNK, max(1, kept_bytes // (len(v) * v.element_size())))
 
     def loss(values: dict[str, Tensor], x: Tensor, label: Tensor) -> Tensor:
@@ -73,9 +77,33 @@ def gram(
     return products, along
 
 
+def gram(
+    network: nn.Module, x: Tensor, labels: Tensor, vector: Mapping[str, Tensor], kept_bytes: int = _BYTES
+) -> tuple[Tensor, Tensor, int]:
+    """The same layer by layer, without G; what has no formula goes by columns. Use it in `differentiable_in`.
+
+    Args:
+        network: Gives logits (N, K); in eval mode, each sample's on its own.
+        x: Input (N, ...).
+        labels: (N,), int64.
+        vector: v (P,), by parameter name, of the parameters' shapes.
+        kept_bytes: Of what is kept of layers, or of a slice, at once.
+
+    Returns:
+        G G^T (N, N) and G v (N,), float64, and how often the samples went forward and backward.
+    """
+    products, along, left, runs = layer_gram(network, x, labels, vector, kept_bytes)
+    if left:
+        rest = {name: vector[name] for name in left}
+        more = gram_by_columns(network, x, labels, rest, kept_bytes)
+        products, along = products + more[0], along + more[1]
+        runs += _passes(sum(value.numel() for value in rest.values()), len(x), x.element_size(), kept_bytes)
+    return products, along, runs
+
+
 def inverse_fisher_product(
     network: nn.Module, x: Tensor, labels: Tensor, vector: Mapping[str, Tensor], damping: float, kept_bytes: int = _BYTES
-) -> dict[str, Tensor]:
+) -> tuple[dict[str, Tensor], int]:
     """(F + lambda I)^-1 v with the empirical Fisher matrix F = G^T G / N over N samples, exactly.
 
     By Sherman, Morrison and Woodbury: (v - G^T (lambda N I + G G^T)^-1 G v) / lambda. G G^T and G v come from `gram`, G^T c is
@@ -93,7 +121,7 @@ def inverse_fisher_product(
         kept_bytes: See `gram`.
 
     Returns:
-        By name, of the parameters' shapes and dtypes.
+        By name, of the parameters' shapes and dtypes; and how often the samples went forward and backward.
 
     Raises:
         ValueError: `damping` is not above 0, or there is no sample.
@@ -104,7 +132,7 @@ def inverse_fisher_product(
     product = {name: vector[name].to(p, copy=True) for name, p in own.items()}
     # Fused attention has no rule for `vmap`.
     with differentiable_in(network, list(own)), sdpa_kernel(SDPBackend.MATH):
-        system, along = gram(network, x, labels, vector, kept_bytes)
+        system, along, runs = gram(network, x, labels, vector, kept_bytes)
         system.diagonal().add_(damping * len(x))
         weights = torch.linalg.solve(system, along)
         for begin in range(0, len(x), _CHUNK):
@@ -113,4 +141,4 @@ def inverse_fisher_product(
             grads = torch.autograd.grad(losses @ weights[part].to(losses), list(own.values()), materialize_grads=True)
             for name, value in zip(own, grads, strict=True):
                 product[name] -= value
-    return {name: value / damping for name, value in product.items()}
+    return {name: value / damping for name, value in product.items()}, runs + 1

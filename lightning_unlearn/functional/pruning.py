@@ -10,7 +10,7 @@ from torch.func import functional_call
 
 from lightning_unlearn.functional.modes import differentiable_in
 
-__all__ = ["largest", "synflow"]
+__all__ = ["largest", "shares_of_rounds", "synflow"]
 
 _NORMS = (
     nn.modules.batchnorm._BatchNorm,
@@ -41,6 +41,26 @@ def largest(scores: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
     on[flat.argsort(descending=True, stable=True)[: round(share * len(flat))]] = True
     parts = on.split([score.numel() for score in scores.values()])  # type: ignore[no-untyped-call]  # untyped in torch
     return {name: part.view(score.shape) for (name, score), part in zip(scores.items(), parts, strict=True)}
+
+
+def shares_of_rounds(sparsity: float, rate: float) -> list[float]:
+    """Which part of the weights each round of iterative pruning leaves: (1 - rate)^k, the last one 1 - sparsity exactly.
+
+    Args:
+        sparsity: Part that is pruned in the end, above 0 and below 1.
+        rate: Part of the weights still there that a round prunes, above 0 and below 1.
+
+    Returns:
+        Falling shares, one per round, at least one.
+
+    Raises:
+        ValueError: An argument is out of range.
+    """
+    if not 0 < sparsity < 1 or not 0 < rate < 1:
+        raise ValueError(f"sparsity is {sparsity} and rate {rate}; needed: both between 0 and 1, such as 0.95 and 0.2.")
+    # A billionth less: 1 - (1 - rate)^k is met after k rounds, whatever the rounding of logarithms.
+    rounds = max(1, math.ceil(math.log(1 - sparsity) / math.log(1 - rate) - 1e-9))
+    return [*((1 - rate) ** k for k in range(1, rounds)), 1 - sparsity]
 
 
 def synflow(

@@ -12,6 +12,7 @@ import torch
 from lightning_unlearn.attacks.threshold import auc, tpr_at_fpr
 from lightning_unlearn.exceptions import ConfigError
 from lightning_unlearn.metrics.accuracy import forgotten_classes, split_test
+from lightning_unlearn.metrics.attack_success import attack_success
 from lightning_unlearn.metrics.change import churn
 from lightning_unlearn.metrics.comparison import Scored, compare, levels, mean_rows, scored
 from lightning_unlearn.metrics.details import Json, class_rows, margin_histograms, roc_points
@@ -25,7 +26,7 @@ from lightning_unlearn.metrics.forget_unseen import (
 from lightning_unlearn.metrics.gaps import signed_gaps
 from lightning_unlearn.metrics.pairing import check_same_samples, check_same_split, mean_over_references
 from lightning_unlearn.metrics.relearn import relearn_gap
-from lightning_unlearn.outputs import Outputs
+from lightning_unlearn.outputs import Outputs, PartOutputs
 
 __all__ = ["LABEL", "UNITS", "Goal", "Screen", "levels", "screen"]
 
@@ -37,7 +38,7 @@ _UNITS = {
     "points": (
         "forget/acc retain/acc test/acc test_forgotten/acc unseen/acc mia/efficacy mia/svc mia/tpr@1fpr "
         "mia/tpr@1fpr/low mia/tpr@1fpr/high gap/avg gap/ua gap/ra gap/ta gap/mia gap_svc/avg relearn/acc "
-        "relearn/gap churn"
+        "relearn/gap churn attack/success"
     ),
     "nats": "js/forget js/test kl/forget kl/test forget_unseen/rf_jsd",
     "share": (
@@ -82,6 +83,7 @@ def screen(
     references_relearned: Sequence[Outputs] = (),
     seed: int = 0,
     svc: bool = False,
+    triggered: tuple[PartOutputs, int] | None = None,
 ) -> Screen:
     """Every metric of the screen tier that the given outputs allow.
 
@@ -97,6 +99,7 @@ def screen(
         references_relearned: Of references after the same fine-tuning.
         seed: Seed of the draw of members.
         svc: Whether to run the published SVC attack too (slow, and for each reference again).
+        triggered: Of the unlearned model on test images with a backdoor's trigger, and the class that it is for.
 
     Returns:
         Metrics, details and notes.
@@ -137,6 +140,8 @@ def screen(
         metrics["relearn/acc"] = 100 * relearned.forget.accuracy
         if references_relearned:
             metrics["relearn/gap"] = mean_over_references(relearn_gap, relearned, references_relearned)
+    if triggered is not None:
+        metrics["attack/success"] = attack_success(*triggered)
     if original is not None:
         metrics["churn"] = 100 * churn(unlearned, original)
         if metrics["churn"] == 0:

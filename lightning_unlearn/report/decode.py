@@ -43,7 +43,7 @@ def decode(kind: type[T], value: object, where: str) -> T:
     """Build a dataclass from JSON-plain values.
 
     Args:
-        kind: A dataclass whose fields are text, numbers, literals, lists, dicts, typed dicts, unions of
+        kind: A dataclass whose fields are text, numbers, booleans, literals, lists, dicts, typed dicts, unions of
             these, or dataclasses of the same kind. A missing field takes its default; typed dicts keep
             unknown keys.
         value: What `encode` made of one; None stands for a number that was not finite.
@@ -69,6 +69,9 @@ def _decode(kind: object, value: object, where: str) -> object:
             return value
     elif kind is str:
         if isinstance(value, str):
+            return value
+    elif kind is bool:
+        if isinstance(value, bool):
             return value
     elif origin is Literal:
         if value in get_args(kind):
@@ -125,5 +128,5 @@ def _shown(value: object) -> str:
 def _name(kind: object) -> str:
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(str(option) for option in get_args(kind))
-    names = {float: "a number", int: "a whole number", str: "text", list: "a list", dict: "a dict"}
+    names = {float: "a number", int: "a whole number", str: "text", bool: "true or false", list: "a list", dict: "a dict"}
     return names.get(get_origin(kind) or kind, "a dict")  # type: ignore[arg-type]  # any object may be asked for

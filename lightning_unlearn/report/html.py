@@ -2,7 +2,15 @@
 
 import math
 
-from lightning_unlearn.report import sections, sections_audit, sections_benchmark, sections_detail, sections_record
+from lightning_unlearn.report import (
+    sections,
+    sections_audit,
+    sections_benchmark,
+    sections_curves,
+    sections_detail,
+    sections_detect,
+    sections_record,
+)
 from lightning_unlearn.report.audit_wording import ranked
 from lightning_unlearn.report.comparison import compare, subjects
 from lightning_unlearn.report.labels import SCREENING, TIERS, metric, number, seconds
@@ -19,11 +27,14 @@ KINDS = {
     "evaluate": "Evaluation report",
     "benchmark": "Benchmark report",
     "audit": "Audit report",
+    "detect": "Suspected labels",
 }
 # More notes than this are folded away.
 NOTES = 6
 # Even if a name got through unescaped, the browser would run and load nothing.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+# Of a contact sheet: within the page, fetched from nowhere.
+PICTURES = "; img-src data:"
 
 
 def render(report: Report) -> str:
@@ -35,11 +46,12 @@ def render(report: Report) -> str:
     Returns:
         HTML.
     """
-    content = {"benchmark": _benchmark, "audit": _audit}.get(report.kind, _models)
+    content = {"benchmark": _benchmark, "audit": _audit, "detect": _detected}.get(report.kind, _models)
+    policy = POLICY + PICTURES * sections_detect.has_pictures(report.detected)
     body = raw(_header(report), *content(report))
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n<meta name="referrer" content="no-referrer">\n'
         f"<title>{text(report.title or KINDS[report.kind])}</title>\n<style>{STYLE}</style>\n</head>\n"
@@ -85,6 +97,9 @@ def _models(report: Report) -> list[Html]:
         sections_detail.classes(rows),
         sections_detail.layers(rows),
         sections_detail.stages(rows),
+        sections_detail.found(rows),
+        sections_detail.requests(rows),
+        sections_record.history(report),
         sections_record.config(report),
         sections_record.versions(report),
         sections_record.not_shown(report),
@@ -97,11 +112,13 @@ def _benchmark(report: Report) -> list[Html]:
         sections_detail.attack(report, rows),
         sections_detail.classes(rows),
         sections_detail.layers(rows),
+        sections_detail.found(rows),
     ]
     which = ", ".join(f"{row.method} on {row.request} with seed {row.seed}" for row in rows)
     note = f"The sections on the attacker, classes and layers show one model of the leading method: {which}."
     return [
         sections_benchmark.board(report),
+        sections_curves.curves(report.curves),
         sections_benchmark.trade_off(report),
         sections_benchmark.pairs(report),
         sections_audit.audits(report),
@@ -119,6 +136,15 @@ def _audit(report: Report) -> list[Html]:
     return [
         sections_audit.audits(report),
         sections.forgotten(report),
+        sections_record.config(report),
+        sections_record.versions(report),
+        sections_record.not_shown(report),
+    ]
+
+
+def _detected(report: Report) -> list[Html]:
+    return [
+        sections_detect.detected(report.detected),
         sections_record.config(report),
         sections_record.versions(report),
         sections_record.not_shown(report),
@@ -190,6 +216,6 @@ def _tiles_benchmark(report: Report) -> list[Html]:
         beside = f"{number('cost/share', cost.mean)} of retraining\u2019s work" if cost is not None and cost.n else ""
         found.append(_tile(line.method, number(key, line.metrics[key].mean), metric(key).label.lower(), beside))
     for line in lines:
-        if line.role in ("level", "original") and key in line.metrics and line.metrics[key].n:
+        if line.role in ("level", "original", "baseline") and key in line.metrics and line.metrics[key].n:
             found.append(_tile(line.method, number(key, line.metrics[key].mean), metric(key).label.lower()))
     return found

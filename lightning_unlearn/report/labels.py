@@ -24,6 +24,7 @@ TIERS = {
     "screen": SCREENING,
     "audit": "audit: per-sample attacks over many models",
     "benchmark": "benchmark: per-sample attacks and distances over many models",
+    "detect": "suspected labels: to be looked at, not proven wrong",
 }
 GOALS = {
     "untrain": "undo the influence of the samples: the aim is the value of a retrained model, not zero",
@@ -60,6 +61,7 @@ METRICS = {
     "test/acc": Metric("Test accuracy", "Test acc", "points", 1),
     "test_forgotten/acc": Metric("Test accuracy on forgotten classes", "Test forgotten", "points", 1),
     "unseen/acc": Metric("Accuracy on unseen samples", "Unseen acc", "points", 1),
+    "attack/success": Metric("Test images with the trigger that are taken for its target, %", "Attack succ", "points", 1),
     "mia/efficacy": Metric("Forgotten samples that an attack calls non-members, %", "MIA efficacy", "points", 1),
     "mia/auc": Metric("Attack: area under the ROC curve", "Attack AUC", "fraction", 3),
     "mia/svc": Metric("The same with the SVC attack, %", "MIA SVC", "points", 1),
@@ -108,6 +110,47 @@ METRICS = {
     "time/unlearn_s": Metric("Time of all stages", "Time", "seconds", 1),
     "memory/peak_mb": Metric("Peak memory", "Memory", "megabytes", 0),
 }
+
+
+# What stages tell of themselves: a group of figures, or one of them as group/figure.
+FOUND = {
+    "selected/epoch": "Epoch chosen by unseen samples (0: before the first step)",
+    "selected/of": "Epochs to choose from",
+    "selected/distance": "Distance to unseen samples there",
+    "estimate/forget/acc": "Forgotten samples that the estimate gets right, %",
+    "solver/products": "Products with the curvature",
+    "adversarial/found": "Share of samples with an adversarial example",
+    "adversarial/median epsilon": "Median distance of the examples",
+    "kept/sign": "Sign of the step that was kept",
+    "dampened": "Share of weights dampened",
+    "weights_kept": "Share of weights not pruned",
+    "share of new weights": "Share of weights drawn anew",
+}
+
+
+def found_label(group: str, name: str) -> str:
+    """How a figure that a stage tells of itself is called.
+
+    Args:
+        group: Its group.
+        name: Its name there.
+
+    Returns:
+        Plain words where they are known, else the group's words or name and the figure's.
+    """
+    return FOUND.get(f"{group}/{name}") or f"{FOUND.get(group, group)}: {name}"
+
+
+def digits(value: float) -> str:
+    """Write a number of unknown kind in four digits.
+
+    Args:
+        value: Not finite gives a dash.
+
+    Returns:
+        For instance "0.125", "12" or "3.1e-05", with a true minus sign.
+    """
+    return f"{value:.4g}".replace("-", "\u2212") if math.isfinite(value) else MISSING
 
 
 def metric(name: str) -> Metric:

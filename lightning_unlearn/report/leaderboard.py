@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Literal
 
-from lightning_unlearn.report.schema import Report, Row
+from lightning_unlearn.report.schema import Report, Role, Row
 
 __all__ = [
     "Estimate",
@@ -44,7 +44,7 @@ class Line:
 
     Attributes:
         family: Request family.
-        method: Name of the method; "original", "retrained reference" or "reference to reference" otherwise.
+        method: Name of the method or baseline; "original", "retrained reference" or "reference to reference" otherwise.
         role: `level` is the line of what two references differ by.
         n: Cells (models; for the level, draws).
         metrics: By name.
@@ -52,7 +52,7 @@ class Line:
 
     family: str
     method: str
-    role: Literal["method", "original", "reference", "level"]
+    role: Literal["method", "original", "reference", "baseline", "level"]
     n: int
     metrics: dict[str, Estimate] = field(default_factory=dict)
 
@@ -103,7 +103,7 @@ def leaderboard(report: Report) -> list[Line]:
 
     Returns:
         For each family, in order of first appearance: its methods, best first (those without the metric
-        last, by name), then the retrained references, the original, and what two references differ by.
+        last, by name), then the retrained references, the original, the baselines, and what two references differ by.
     """
     metric, larger = ranked_by(report.goal)
 
@@ -122,6 +122,9 @@ def leaderboard(report: Report) -> list[Line]:
             lines.append(_line(name, "retrained reference", "reference", references))
         if originals := [row for row in rows if row.role == "original"]:
             lines.append(_line(name, "original", "original", originals))
+        others = dict.fromkeys(row.method for row in rows if row.role == "baseline")
+        trained = [[row for row in rows if row.role == "baseline" and row.method == method] for method in others]
+        lines += [_line(name, of[0].method, "baseline", of) for of in trained]
         levels = [values for request, values in report.levels.items() if family(request) == name and values]
         if levels:
             metrics = dict.fromkeys(key for values in levels for key in values)
@@ -130,25 +133,26 @@ def leaderboard(report: Report) -> list[Line]:
     return lines
 
 
-def _line(name: str, method: str, role: Literal["method", "original", "reference"], rows: Sequence[Row]) -> Line:
+def _line(name: str, method: str, role: Role, rows: Sequence[Row]) -> Line:
     metrics = dict.fromkeys(key for row in rows for key in row.metrics)
     means = {key: estimate(row.metrics.get(key, math.nan) for row in rows) for key in metrics}
     return Line(name, method, role, len(rows), means)
 
 
-def pareto_front(lines: Sequence[Line], cost: str = "cost/share", gap: str = "gap/avg") -> list[Line]:
+def pareto_front(lines: Sequence[Line], cost: str = "cost/share", gap: str = "gap/avg", larger: bool = False) -> list[Line]:
     """The methods that no other method beats in both cost and gap.
 
     Args:
         lines: Of one request family; lines of other roles and without both metrics are left out.
         cost: Metric that should be small.
-        gap: Another metric that should be small.
+        gap: Another metric that should be small, or large.
+        larger: Whether it should be large.
 
     Returns:
         Those for which no method is at least as good in both and better in one, cheapest first.
     """
     points = [
-        (line.metrics[cost].mean, line.metrics[gap].mean, line)
+        (line.metrics[cost].mean, line.metrics[gap].mean * (-1 if larger else 1), line)
         for line in lines
         if line.role == "method" and cost in line.metrics and gap in line.metrics
     ]

@@ -18,12 +18,14 @@ def merge(reports: list[Report]) -> Report:
         A benchmark with all requests and rows. Of two runs of the same cell, the newer report's counts.
 
     Raises:
-        ConfigError: There is none, their goals differ, or a request's name stands for two sets of samples.
+        ConfigError: There is none, one is of `detect`, their goals differ, or a request's name stands for two sets of samples.
     """
     if not reports:
         raise ConfigError("There is no report to merge. Give at least one run folder that holds a report.json.")
     if len(reports) == 1:
         return reports[0]
+    if any(report.kind == "detect" for report in reports):
+        raise ConfigError("A search for wrong labels holds no models to compare; give reports of other commands alone.")
     goals = sorted({report.goal for report in reports})
     if len(goals) > 1:
         raise ConfigError(

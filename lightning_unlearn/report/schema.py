@@ -11,6 +11,8 @@ from typing import Literal, TypeAlias, TypedDict
 from lightning_unlearn.exceptions import ConfigError
 from lightning_unlearn.report.audit_schema import Audit
 from lightning_unlearn.report.decode import decode, encode
+from lightning_unlearn.report.detect_schema import Curves, Detected
+from lightning_unlearn.report.ledger_schema import PastRequest
 
 __all__ = [
     "ClassAccuracy",
@@ -26,8 +28,8 @@ __all__ = [
 ]
 
 SCHEMA = 1
-Kind = Literal["unlearn", "evaluate", "benchmark", "audit"]
-Role = Literal["method", "original", "reference"]
+Kind = Literal["unlearn", "evaluate", "benchmark", "audit", "detect"]
+Role = Literal["method", "original", "reference", "baseline"]
 
 
 @dataclass
@@ -63,6 +65,9 @@ class StageRecord:
         work: Image passes: forward 1, backward 2.
         share: `work` as a share of retraining's, 0 ... 1 or more.
         mask_on: Share of ones in the stage's mask, per layer, 0 ... 1; empty without a mask.
+        requests: Of an exact method, what deleting random samples is expected to cost, by their number, as a share of training
+            everything, 0 ... 1; else empty.
+        found: What else it tells of itself: named groups of figures, such as the epoch that was chosen.
     """
 
     name: str
@@ -70,6 +75,8 @@ class StageRecord:
     work: float = 0.0
     share: float = 0.0
     mask_on: dict[str, float] = field(default_factory=dict)
+    requests: dict[str, float] = field(default_factory=dict)
+    found: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 class Margins(TypedDict, total=False):
@@ -108,7 +115,7 @@ class Details(TypedDict, total=False):
 
 @dataclass
 class Row:
-    """One model: unlearned, original, or retrained reference.
+    """One model: unlearned, original, retrained reference, or trained otherwise to compare with (baseline).
 
     Attributes:
         method: Name of the method; for the other roles of the model.
@@ -165,7 +172,7 @@ class Report:
         title: Shown on top.
         created: Time in ISO 8601, given by the caller so that the same seed can give the same report.
         goal: `untrain`, `remove-class` or `repair`.
-        tier: `screen`, `audit` or `benchmark`.
+        tier: `screen`, `audit` or `benchmark`; `detect` for a search for wrong labels.
         requests: What was to be forgotten.
         rows: One per model.
         levels: By request name: metric -> what it reads between two references; the difference of two
@@ -176,6 +183,9 @@ class Report:
         machine: What it ran on, in words.
         warnings: Shown before the results.
         audits: One per forget set; where there are some, they are what the report shows.
+        history: The requests that the model went through, the last one this run's; see the run's ledger.
+        detected: A search for wrong labels, where there was one; it is then what the report shows.
+        curves: Searches for wrong labels on the originals of a benchmark.
     """
 
     kind: Kind
@@ -191,6 +201,9 @@ class Report:
     machine: str = ""
     warnings: list[str] = field(default_factory=list)
     audits: list[Audit] = field(default_factory=list)
+    history: list[PastRequest] = field(default_factory=list)
+    detected: Detected | None = None
+    curves: list[Curves] = field(default_factory=list)
 
     def to_json(self) -> str:
         """Write the report as text.
@@ -217,6 +230,9 @@ class Report:
             for of in audit.lines:
                 words = [*([of.verdict] if of.verdict else []), *of.notes]
                 lines.append((of.role, of.method, audit.request, "", of.stratum, "", [], of.metrics, words))
+        for score in self.detected.scores if self.detected else []:
+            figures = {part: getattr(score, part) for part in ("auroc", "precision", "recall", "f1", "suspected", "seconds")}
+            lines.append(("score", score.name, "", "", "", score.threshold, [], figures, []))
         metrics = sorted({name for line in lines for name in line[7]})
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")

@@ -12,7 +12,7 @@ from lightning_unlearn.report.wording import against_unseen, brought_back, readi
 
 __all__ = ["back", "cost", "distance", "forgotten", "memory"]
 
-ACCURACIES = ("forget/acc", "retain/acc", "test/acc", "test_forgotten/acc", "unseen/acc")
+ACCURACIES = ("forget/acc", "retain/acc", "test/acc", "test_forgotten/acc", "unseen/acc", "attack/success")
 DISTANCE = (
     "gap/avg", "gap_svc/avg", "forget/acc", "retain/acc", "test/acc", "mia/efficacy", "js/forget",
     "js/test", "kl/forget", "kl/test", "tow", "tow_mia", "zrf",

@@ -18,8 +18,16 @@ from lightning_unlearn.report.schema import Report, Row
 
 __all__ = ["COLUMNS", "best_cells", "board", "pairs", "stage_table", "trade_off"]
 
-COLUMNS = ("gap/avg", "forget/acc", "retain/acc", "test/acc", "mia/efficacy", "relearn/gap", "cost/share",
+COLUMNS = ("gap/avg", "forget/acc", "retain/acc", "test/acc", "attack/success", "mia/efficacy", "relearn/gap", "cost/share",
            "time/unlearn_s")  # fmt: skip
+LEVEL = (
+    "The gap of the line \u201creference to reference\u201d is what two retrained models differ by: no method can be asked "
+    "for less."
+)
+REPAIR = (
+    "The original learnt all labels as they are; the retrained reference never saw the forgotten samples, as if they had been "
+    "removed before training; a model trained on true labels is what could be reached if each wrong label were put right."
+)
 
 
 def _families(lines: Sequence[Line]) -> dict[str, list[Line]]:
@@ -43,23 +51,23 @@ def board(report: Report) -> Html:
     for title, lines in _families(leaderboard(report)).items():
         present = list(dict.fromkeys(column for line in lines for column in line.metrics))
         columns = [column for column in COLUMNS if column in present]
+        if larger:
+            columns = [key, *(column for column in columns if column != key)]
         others = [column for column in present if column not in COLUMNS]
-        parts += [Html(f"<h3>{name(title)}</h3>"), _lines(lines, columns)]
+        front = pareto_front(lines, gap=key, larger=larger)
+        parts += [Html(f"<h3>{name(title)}</h3>"), _lines(lines, columns, front)]
         if others:
-            parts.append(fold("More metrics", _lines(lines, others)))
+            parts.append(fold("More metrics", _lines(lines, others, front)))
     order = "highest test accuracy" if larger else "smallest average gap"
     explanation = (
         f"{metric(key).label} decides the order, {order} first. Mean \u00b1 standard deviation "
         "over draws and seeds; "
-        "\u25c6 on the Pareto front of cost and gap. The gap of the line \u201creference to "
-        "reference\u201d is what two "
-        "retrained models differ by: no method can be asked for less."
+        f"\u25c6 on the Pareto front of cost and {metric(key).short.lower()}. {REPAIR if larger else LEVEL}"
     )
     return section("Leaderboard", *parts, paragraph(explanation, css="quiet"))
 
 
-def _lines(lines: Sequence[Line], columns: Sequence[str]) -> Html:
-    front = pareto_front(lines)
+def _lines(lines: Sequence[Line], columns: Sequence[str], front: Sequence[Line]) -> Html:
     rows, marked, before = [], [], "method"
     for position, line in enumerate(lines):
         cells = [
@@ -98,7 +106,7 @@ def trade_off(report: Report) -> Html:
         rows = [row for row in report.rows if family(row.request) == title]
         drawings = [
             figure(
-                figures_benchmark.cost_against_gap(lines, f"cost{position}"),
+                "" if report.goal == "repair" else figures_benchmark.cost_against_gap(lines, f"cost{position}"),
                 "Filled: on the Pareto front. Bars: one standard deviation. Band: what two references differ by.",
             ),
             figure(

@@ -4,16 +4,21 @@ from collections.abc import Sequence
 
 from lightning_unlearn.report import figures
 from lightning_unlearn.report.comparison import compare, heading
-from lightning_unlearn.report.labels import count, metric, number, seconds
-from lightning_unlearn.report.markup import Html, each, figure, fold, grid, name, raw, section, table
+from lightning_unlearn.report.labels import count, digits, found_label, metric, number, seconds
+from lightning_unlearn.report.markup import Html, each, figure, fold, grid, name, raw, section, table, text
 from lightning_unlearn.report.schema import Report, Row
 
-__all__ = ["attack", "classes", "layers", "stages"]
+__all__ = ["attack", "classes", "found", "layers", "requests", "stages"]
 
 ATTACK = (
     "mia/efficacy", "mia/svc", "mia/auc", "mia/tpr@1fpr", "mia/tpr@1fpr/low", "mia/tpr@1fpr/high", "streisand",
     "streisand/low", "streisand/high", "churn", "distance",
 )  # fmt: skip
+
+
+# A group with more figures is folded.
+FEW = 12
+HEAD = ("Stage", "Figure", "Value")
 
 
 def attack(report: Report, rows: Sequence[Row]) -> Html:
@@ -115,6 +120,55 @@ def layers(rows: Sequence[Row]) -> Html:
         return raw(grid(*drawings), *tables)
 
     return section("What changed, per layer", each([(heading(row), one(row)) for row in rows]))
+
+
+def found(rows: Sequence[Row]) -> Html:
+    """What the stages tell of themselves, such as the epoch that was chosen; long groups (one figure a layer) are folded.
+
+    Args:
+        rows: The models.
+
+    Returns:
+        A section; empty where no stage tells anything.
+    """
+
+    def one(row: Row) -> Html:
+        short, long = [], []
+        for stage in row.stages:
+            for group, values in stage.found.items():
+                lines = [[name(stage.name), text(found_label(group, key)), digits(value)] for key, value in values.items()]
+                if len(lines) <= FEW:
+                    short += lines
+                else:
+                    long.append(fold(f"{stage.name}: {len(lines)} figures", table(HEAD, lines, words=2)))
+        return raw(table(HEAD, short, words=2), *long)
+
+    return section("What the stages found", each([(heading(row), one(row)) for row in rows]))
+
+
+def requests(rows: Sequence[Row]) -> Html:
+    """What an exact method costs by the size of a request.
+
+    Args:
+        rows: The models.
+
+    Returns:
+        A section; empty without such a method.
+    """
+
+    def one(row: Row) -> Html:
+        parts = []
+        for i, stage in enumerate(row.stages):
+            if stage.requests:
+                bars = {f"{size} samples" if size != "1" else "1 sample": share for size, share in stage.requests.items()}
+                drawing = figures.layer_bars(bars, f"requests{rows.index(row)}-{i}", "share of training everything", share=True)
+                caption = "Expected work of one request of random samples, deleted together. Every further request costs again."
+                parts.append(figure(drawing, caption))
+                lines = [[name(size), number("cost/share", share)] for size, share in bars.items()]
+                parts.append(table(["Request", "Expected share of training everything"], lines))
+        return grid(*parts)
+
+    return section("Cost by size of a request", each([(heading(row), one(row)) for row in rows]))
 
 
 def stages(rows: Sequence[Row]) -> Html:

@@ -95,6 +95,9 @@ figure svg {
   display: block; width: 100%; height: auto; overflow: visible; font-family: inherit;
   stroke-linejoin: round; font-variant-numeric: tabular-nums;
 }
+.sheet { display: grid; grid-template-columns: repeat(auto-fill, minmax(104px, 1fr)); gap: 4px 12px; }
+.sheet img { width: 96px; height: auto; image-rendering: pixelated; display: block; }
+.sheet figcaption { font-size: 0.75rem; overflow-wrap: anywhere; }
 figcaption { margin-top: 6px; max-width: 44em; }
 details { margin: 4px 0 18px; }
 summary { cursor: pointer; color: var(--accent); font-size: 0.9375rem; padding: 4px 0; }

@@ -10,9 +10,11 @@ from typing import TextIO
 from lightning_unlearn.report.audit_wording import ranked
 from lightning_unlearn.report.comparison import MAIN, compare, references_of, subjects
 from lightning_unlearn.report.labels import SCREENING, TIERS, count, metric, number, plain, with_spread
-from lightning_unlearn.report.leaderboard import leaderboard, pareto_front
+from lightning_unlearn.report.leaderboard import leaderboard, pareto_front, ranked_by
 from lightning_unlearn.report.schema import Report
 from lightning_unlearn.report.sections_audit import AUDIT_COLUMNS, shown_name
+from lightning_unlearn.report.sections_curves import curve_cells
+from lightning_unlearn.report.sections_detect import DETECT_HEAD, detect_cells
 from lightning_unlearn.report.wording import reading, remarks, summary
 
 __all__ = ["Grid", "grids", "show"]
@@ -22,9 +24,9 @@ NAME = 30
 GAP = 2
 NOTES = 8
 # Which columns stay where there is no room for all, the most important first.
-PRIORITY = ("gap/avg", "test/acc", "forget/acc", "cost/share", "retain/acc", "relearn/gap", "time/unlearn_s",
+PRIORITY = ("gap/avg", "test/acc", "attack/success", "forget/acc", "cost/share", "retain/acc", "relearn/gap", "time/unlearn_s",
             "mia/efficacy", "forget_unseen/auc", "js/forget", "mia/auc", "memory/peak_mb")  # fmt: skip
-ORDER = ("gap/avg", "forget/acc", "retain/acc", "test/acc", "mia/efficacy", "mia/auc", "forget_unseen/auc",
+ORDER = ("gap/avg", "forget/acc", "retain/acc", "test/acc", "attack/success", "mia/efficacy", "mia/auc", "forget_unseen/auc",
          "js/forget", "relearn/gap", "cost/share", "time/unlearn_s", "memory/peak_mb")  # fmt: skip
 AUDIT_PRIORITY = ("rank_auc", "ulira", "rmia/auc", "rmia1/auc", "rank_auc/p_holm", "cost/share", "klom/median", "f",
                   "rmia/tpr@1fpr", "test/acc", "forget/acc", "ulira/references", "retain/acc")  # fmt: skip
@@ -68,7 +70,7 @@ def grids(report: Report, width: int = WIDTH) -> list[Grid]:
     Returns:
         A leaderboard per request family for a benchmark, the groups of an audit, else each model beside its reference.
     """
-    makers = {"benchmark": _leaderboards, "audit": _audits}
+    makers = {"benchmark": _leaderboards, "audit": _audits, "detect": _scores}
     return makers.get(report.kind, _models)(report, width)
 
 
@@ -105,7 +107,8 @@ def _leaderboards(report: Report, width: int) -> list[Grid]:
     lines = leaderboard(report)
     for title in dict.fromkeys(line.family for line in lines):
         shown = [line for line in lines if line.family == title]
-        front = pareto_front(shown)
+        key, larger = ranked_by(report.goal)
+        front = pareto_front(shown, gap=key, larger=larger)
         names = [_clip(line.method) + (" \u25c6" if line in front else "") for line in shown]
         cells = {
             key: [
@@ -120,7 +123,17 @@ def _leaderboards(report: Report, width: int) -> list[Grid]:
         rows = [[name, n, *(cells[key][row] for key in kept)] for row, (name, n) in enumerate(zip(names, counts, strict=True))]
         strong = (0,) if shown and shown[0].role == "method" else ()
         found.append(Grid(plain(title), ["Method", "n", *(metric(key).short for key in kept)], rows, strong))
-    return found
+    return found + _curves(report, width)
+
+
+def _curves(report: Report, width: int) -> list[Grid]:
+    """How well scores find wrong labels, below one another: there are too many for a line."""
+    head, rows = curve_cells(report.curves)
+    return [
+        Grid(f"finding wrong labels, {plain(row[0])}", ["Area under the ROC curve; decision", "mean"], cells)
+        for row in rows
+        if (cells := [[what, value] for what, value in zip(head[2:], row[2:], strict=True)])
+    ]
 
 
 def _audits(report: Report, width: int) -> list[Grid]:
@@ -147,6 +160,12 @@ def _audits(report: Report, width: int) -> list[Grid]:
         title = f"{plain(audit.request)}, {max((line.models for line in lines), default=0)} models a side"
         found.append(Grid(title, ["Group", *(metric(key).short for key in shown)], rows, strong))
     return found
+
+
+def _scores(report: Report, width: int) -> list[Grid]:
+    if report.detected is None:
+        return []
+    return [Grid("Scores of labels", DETECT_HEAD, [detect_cells(score) for score in report.detected.scores], (0,))]
 
 
 def _fitting(cells: dict[str, list[str]], room: int) -> list[str]:
@@ -197,6 +216,10 @@ def _before(report: Report) -> list[str]:
     for request in report.requests:
         share = f"{count(request.count)} of {count(request.of)} samples"
         lines.append(f"forget: {plain(request.name)}, {share}, hash {plain(request.digest[:12])}")
+    for past in report.history if len(report.history) > 1 else []:
+        lines.append(f"request {past.number}: {plain(past.time)}, {count(past.count)} samples, {plain(past.rule)}")
+    if report.history:
+        lines.append(f"ledger: last hash {plain(report.history[-1].hash)}")
     void = [reason for audit in report.audits for reason in audit.void]
     lines += [f"warning: {plain(warning)}" for warning in [*void, *report.warnings]]
     return lines
@@ -214,7 +237,7 @@ def _after(report: Report) -> list[str]:
 
 def _legend(report: Report) -> list[str]:
     """Names in the tables of single models that do not speak for themselves, a line each."""
-    if report.kind in ("benchmark", "audit"):
+    if report.kind in ("benchmark", "audit", "detect"):
         return []
     shown = {key for row in subjects(report) for key, value in row.metrics.items() if math.isfinite(value)}
     return [f"{metric(key).short}: {metric(key).label}" for key in LEGEND if key in shown]

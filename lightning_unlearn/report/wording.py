@@ -4,6 +4,7 @@ import math
 
 from lightning_unlearn.report.audit_wording import audit_limits, audit_summary
 from lightning_unlearn.report.comparison import Comparison, compare, references_of, subjects
+from lightning_unlearn.report.detect_wording import detect_limits, detect_summary
 from lightning_unlearn.report.labels import count, number, plain, seconds, with_spread
 from lightning_unlearn.report.leaderboard import Line, family, leaderboard, ranked_by
 from lightning_unlearn.report.schema import Report, Request, Row
@@ -96,6 +97,8 @@ def summary(report: Report) -> list[str]:
     Returns:
         Sentences in plain text.
     """
+    if report.detected is not None:
+        return detect_summary(report.detected)
     if report.kind == "audit":
         return audit_summary(report) or ["This report holds no results."]
     if not report.rows:
@@ -114,8 +117,11 @@ def _summary_model(report: Report, row: Row) -> list[str]:
     if request is not None:
         sentences.append(f"{count(request.count)} of {count(request.of)} training samples were to be forgotten.")
     sentences += _cost(row, values.get("test/acc"))
-    gap = values.get("gap/avg")
-    if gap is not None and math.isfinite(gap.value):
+    gap, test = values.get("gap/avg"), values.get("test/acc")
+    if report.goal == "repair" and test is not None and math.isfinite(test.reference):
+        known = number("test/acc", test.reference)
+        sentences.append(f"Models that were retrained without the forgotten samples reach {known} %.")
+    elif gap is not None and math.isfinite(gap.value):
         sentences.append(f"Its average gap to retraining is {number('gap/avg', gap.value)} points{_levels(gap)}.")
     else:
         if not references_of(report, row):
@@ -184,13 +190,24 @@ def _best(report: Report, lines: list[Line]) -> str:
     at = f" at {number('cost/share', cost.mean)} of retraining's work" if cost is not None and cost.n else ""
     where = f"On {plain(first.family)}, {plain(first.method)}"
     if larger:
-        return f"{where} has the highest test accuracy, {value} %{at}."
+        return f"{where} has the highest test accuracy, {value} %{at}{_beside(lines, key)}."
     level, original = (
         next((line.metrics[key].mean for line in lines if line.role == role and key in line.metrics), math.nan)
         for role in ("level", "original")
     )
     levels = _levels(Comparison(key, first.metrics[key].mean, level=level, original_level=original))
     return f"{where} has the smallest average gap to retraining, {value} points{at}{levels}."
+
+
+def _beside(lines: list[Line], key: str) -> str:
+    """What else was trained, in the words of a repair."""
+    words = {"original": "the original has", "reference": "models retrained without the forgotten samples have"}
+    found = [
+        f"{words.get(line.role, plain(line.method) + ':')} {with_spread(key, line.metrics[key].mean, line.metrics[key].sd)}"
+        for line in lines
+        if line.role in ("original", "reference", "baseline") and key in line.metrics and line.metrics[key].n
+    ]
+    return "; " + ", ".join(found) if found else ""
 
 
 def remarks(report: Report) -> list[str]:
@@ -227,6 +244,8 @@ def limits(report: Report) -> list[str]:
     Returns:
         Sentences in plain text.
     """
+    if report.detected is not None:
+        return detect_limits(report)
     rows = subjects(report)
     said = []
     if report.tier not in ("audit", "benchmark"):

@@ -1,23 +1,21 @@
 """A stage that forgets and repairs in turn."""
 
 import torch.nn.functional as F
-from lightning.pytorch import Trainer
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torch.optim import Optimizer
 
 from lightning_unlearn.data.batch import Batch
 from lightning_unlearn.data.views import View
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.schedule import Schedule, build_optimizer, build_schedule
-from lightning_unlearn.stages.base import UnlearningStage
+from lightning_unlearn.stages.stepping import SteppingStage
 
 __all__ = ["AlternatingStage"]
 
 
-class AlternatingStage(UnlearningStage):
+class AlternatingStage(SteppingStage):
     """Rounds of two passes: over the forgotten samples, then over the retained ones; one fit, and an epoch is a round.
 
     A subclass overrides `forget_objective` for the first pass, and `retain_objective` where the second one minimises
@@ -25,7 +23,7 @@ class AlternatingStage(UnlearningStage):
     beside each forgotten one.
 
     Momentum and schedules live through all rounds, with one optimiser for both passes or with one for each. The stage
-    takes its steps by itself, since Lightning alternates between no optimisers; gradients are clipped as the Trainer says.
+    takes its steps by itself, since Lightning alternates between no optimisers.
 
     Args:
         rounds: Number of rounds.
@@ -53,27 +51,11 @@ class AlternatingStage(UnlearningStage):
                 f"{type(self).__name__}: rounds is {rounds} and forget_rounds {forget_rounds}; needed: at least one round, "
                 "and 0 to as many with a pass over the forgotten samples."
             )
-        super().__init__(max_epochs=rounds, max_steps=None, **kwargs)  # type: ignore[arg-type]  # typed in the base class
-        self.automatic_optimization = False
+        super().__init__(max_epochs=rounds, max_steps=None, **kwargs)
         self.forget_rounds = first
         self.forget_optimizer = forget_optimizer
         self.forget_schedule: Schedule = forget_schedule
         self.forget_floor = forget_floor
-        self._clip: tuple[float | None, str | None] = (None, None)
-
-    def attach(self, trainer: Trainer) -> None:
-        """Take over the clipping of gradients, which Lightning refuses to do for stages that step by themselves.
-
-        Raises:
-            ChainError: Gradients are to be accumulated.
-        """
-        if trainer.accumulate_grad_batches != 1:
-            raise ChainError(
-                f"{type(self).__name__}: accumulate_grad_batches is {trainer.accumulate_grad_batches}; needed: 1, since a "
-                "batch of one pass must not be added to one of the other. Raise batch_size instead."
-            )
-        self._clip = (trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
-        trainer.gradient_clip_val = None
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser of the retained pass, and that of the forgotten one where it is another, each with its schedule.
@@ -146,16 +128,5 @@ class AlternatingStage(UnlearningStage):
         optimizers: list[LightningOptimizer] = made if isinstance(made, list) else [made]
         optimizer = optimizers[-1 if forgets else 0]
         loss = self.checked_loss(batch, batch_idx, "forget_loss" if forgets else "retain_loss")
-        optimizer.zero_grad()
-        self.manual_backward(loss)
-        optimizer.step()
-        for config in self.trainer.lr_scheduler_configs:
-            if config.scheduler.optimizer is optimizer.optimizer:
-                config.scheduler.step()  # type: ignore[call-arg]  # none of ours waits for a metric
+        self.step(loss, optimizer)
         return None
-
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Clip the gradients, here, where a scaler of mixed precision has already taken its scale from them."""
-        value, algorithm = self._clip
-        if value:
-            self.clip_gradients(optimizer, gradient_clip_val=value, gradient_clip_algorithm=algorithm)

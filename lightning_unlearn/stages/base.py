@@ -1,7 +1,7 @@
 """What every stage of unlearning shares."""
 
 from abc import ABC
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -38,6 +38,7 @@ class UnlearningStage(LightningModule, ABC):
         view: The part of the data that the stage trains on.
         requires: Artifacts of earlier stages; the chain is checked before any stage runs.
         provides: Artifacts that it leaves.
+        whole_classes: Whether it can forget whole classes only; another split is refused before anything runs.
         exact: Whether nothing of the forgotten samples is left after it, whatever ran before.
         note: What a reader of the report must know about figures that the stage aims at.
         train_mode: Whether the trained modules run in train mode (BatchNorm uses and updates batch statistics).
@@ -50,12 +51,14 @@ class UnlearningStage(LightningModule, ABC):
         optimizer: Makes the optimiser from the trained parameters.
         schedule: Course of the learning rate over all steps.
         parameters: Which parameters are trained; None: all. The rest is frozen, statistics of BatchNorm included.
+        callbacks: Further links of this stage's fit, such as `SelectByUnseen`.
     """
 
     view: View
     requires: tuple[str, ...] = ()
     provides: tuple[str, ...] = ()
     train_mode: bool = True
+    whole_classes: bool = False
     exact: bool = False
     note: str = ""
 
@@ -71,6 +74,7 @@ class UnlearningStage(LightningModule, ABC):
         optimizer: OptimizerCallable = default_stage_optimizer,
         schedule: Schedule = "constant",
         parameters: ParameterSelector | None = None,
+        callbacks: list[Callback] | None = None,
     ) -> None:
         super().__init__()
         if max_epochs < 0 or (max_steps is not None and max_steps < 1):
@@ -88,11 +92,38 @@ class UnlearningStage(LightningModule, ABC):
         self.optimizer = optimizer
         self.schedule = schedule
         self.selector = parameters
+        self.callbacks = tuple(callbacks or ())
         self.selected: list[str] = []
         self.work = Work()
         self._was_trainable: dict[str, bool] = {}
 
     # Before and after the fit; called by the runner.
+
+    def place(self, fresh: Callable[..., Trainer], checkpoint: str | None, output: str | None) -> None:
+        """Learn where the run starts from and where its result goes; `UnlearningTrainer.unlearn` calls it before `check`.
+
+        Args:
+            fresh: Makes a Trainer.
+            checkpoint: What the run starts from; None: a model without a file.
+            output: Folder of the result; None: nothing is written.
+        """
+
+    def check(self, classifier: nn.Module, data: UnlearningDataModule) -> None:
+        """Refuse what the stage cannot do with this network or this split; called before any stage of the chain runs.
+
+        Args:
+            classifier: The network.
+            data: The data, split.
+
+        Raises:
+            ChainError: The stage forgets whole classes, and the split is not by class.
+        """
+        if self.whole_classes and not data.forgotten_classes:
+            what = "the saved split" if data.forget_rule is None else data.forget_rule.describe()
+            raise ChainError(
+                f"{type(self).__name__} forgets whole classes, and what is to be forgotten is not: {what}. Needed: "
+                "--data.forget WholeClasses --data.forget.classes [3], or another method."
+            )
 
     def bind(self, classifier: nn.Module, artifacts: Artifacts) -> None:
         """Attach the trained classifier and freeze what is not trained. DDP needs this before the fit.
@@ -117,6 +148,14 @@ class UnlearningStage(LightningModule, ABC):
             parameter.requires_grad_(name in chosen)
         set_modes(classifier, chosen if self.train_mode else set())
         self._watched = self.work.watch(classifier)
+
+    def before_fit(self, fresh: Callable[..., Trainer], data: UnlearningDataModule) -> None:
+        """Work in fits of other Trainers before the stage's own.
+
+        Args:
+            fresh: Makes a Trainer.
+            data: The data.
+        """
 
     def attach(self, trainer: Trainer) -> None:
         """Look at the Trainer of the coming fit; a stage that optimises by itself takes over what Lightning then refuses.

@@ -5,11 +5,11 @@ import logging
 import torch
 from torch import Tensor, nn
 
-from lightning_unlearn.collect import collect
 from lightning_unlearn.data.batch import Batch
 from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.cut import Cut, cut
+from lightning_unlearn.sample_table import SampleTable
 from lightning_unlearn.stages.base import UnlearningStage
 
 __all__ = ["CachedStage"]
@@ -35,7 +35,7 @@ class CachedStage(UnlearningStage):
         super().__init__(**kwargs)  # type: ignore[arg-type]  # typed in the base class
         self.cache = cache
         self.cached: Cut | None = None
-        self._rows: dict[str, Tensor] = {}
+        self._features: SampleTable | None = None
 
     def cached_parts(self) -> tuple[Part, ...]:
         """Parts of the data whose features the stage needs.
@@ -43,7 +43,7 @@ class CachedStage(UnlearningStage):
         Returns:
             Names of parts; all of the training set.
         """
-        return {"forget": ("forget",), "retain": ("retain",)}.get(self.view, ("forget", "retain"))  # type: ignore[return-value]
+        return (self.view,) if self.view in ("forget", "retain", "unseen") else ("forget", "retain")
 
     def on_fit_start(self) -> None:
         """Compute the features, where the conditions hold."""
@@ -62,7 +62,7 @@ class CachedStage(UnlearningStage):
     def on_fit_end(self) -> None:
         """Let the features go."""
         self.cached = None
-        self._rows = {}
+        self._features = None
 
     def logits(self, *batches: Batch) -> Tensor:
         """Logits of batches in one forward pass, from cached features where there are any.
@@ -86,7 +86,8 @@ class CachedStage(UnlearningStage):
         Returns:
             (B, ...).
         """
-        return self._rows["features"][self._rows["position"][index]]
+        assert self._features is not None
+        return self._features[index]
 
     def run(self, module: nn.Module, x: Tensor) -> Tensor:
         """Call the classifier or its end; a stage that changes weights on the way overrides this.
@@ -139,14 +140,8 @@ class CachedStage(UnlearningStage):
     def _fill(self) -> None:
         assert self.cached is not None
         prefix, data = self.cached.prefix, self.data
-        watched = [self.work.watch(prefix, 1 - self.cached.share), self.work.watch(self.cached.tail, self.cached.share)]
-        features, indices = [], []
-        for part in self.cached_parts():
-            _, index = data.part(part)
-            features.append(collect(lambda batch: prefix(batch.input), data.evaluation_loader(part), index, self.trainer))
-            indices.append(index)
-        watched[0].remove()
-        position = torch.zeros(len(data.samples), dtype=torch.int64)
-        position[torch.cat(indices)] = torch.arange(sum(map(len, indices)))
-        self._rows = {"features": torch.cat(features), "position": position.to(self.device)}
+        watched = self.work.watch(prefix, 1 - self.cached.share)
+        self.work.watch(self.cached.tail, self.cached.share)
+        self._features = SampleTable(lambda batch: prefix(batch.input), data, self.cached_parts(), self.trainer)
+        watched.remove()
         data.skip_images()

@@ -1,5 +1,9 @@
 """Train on what is retained, near the answers of the original."""
 
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
 from lightning.pytorch import Callback
 from torch import Tensor, nn
 
@@ -16,24 +20,41 @@ __all__ = ["DistilOriginal"]
 class DistilOriginal(FineTune):
     """Fine-tuning with KL to the original on the retained samples: an idea of the NeurIPS 2023 challenge.
 
-    The loss is CE + w KL(original || p) (Triantafillou et al. 2024). Runs in train mode, as the original was trained;
-    neither the network nor its teacher sees forgotten samples. The teacher has the weights that `KeepWeights` left before the
-    stage that made the network forget; without it, those that this stage begins with.
+    The loss is CE + w * sum over T of T^2 KL_T(original || p) (Triantafillou et al. 2024). Runs in train mode, as the original
+    was trained; neither the network nor its teacher sees forgotten samples. The teacher has the weights that `KeepWeights` left
+    before the stage that made the network forget; without it, those that this stage begins with.
+
+    On unseen samples, of which the original says nothing that it learnt by heart, it is the first pass of the 6th place.
 
     Args:
         weight: w, 0 or more; 1 is our own choice.
+        temperatures: One divergence for each; at T = 1 it has the gradient of cross-entropy with soft labels.
+        with_labels: Whether the loss has the cross-entropy with the true labels.
+        part: `retain` or `unseen`: what it trains on.
         **kwargs: See `CachedStage`.
     """
 
-    def __init__(self, weight: float = 1.0, **kwargs: object) -> None:
+    def __init__(
+        self,
+        weight: float = 1.0,
+        temperatures: Sequence[float] = (1.0,),
+        with_labels: bool = True,
+        part: Literal["retain", "unseen"] = "retain",
+        **kwargs: object,
+    ) -> None:
         super().__init__(**kwargs)  # type: ignore[arg-type]  # typed in the base class
         if not weight >= 0:
             raise ChainError(f"DistilOriginal: weight is {weight}; needed: 0 or more.")
+        if not temperatures or not min(temperatures) > 0:
+            raise ChainError(f"DistilOriginal: temperatures are {list(temperatures)}; needed: at least one, all above 0.")
         self.weight = weight
+        self.temperatures = tuple(temperatures)
+        self.with_labels = with_labels
+        self.part = self.view = part
 
     def bind(self, classifier: nn.Module, artifacts: Artifacts) -> None:
         """See `UnlearningStage.bind`; a copy of the network becomes the teacher."""
-        self.teacher = Teacher(classifier, artifacts, "retain")
+        self.teacher = Teacher(classifier, artifacts, self.part)
         super().bind(classifier, artifacts)
 
     def configure_callbacks(self) -> list[Callback]:
@@ -41,15 +62,16 @@ class DistilOriginal(FineTune):
         return [self.teacher]
 
     def objective(self, batch: Batch | dict[str, Batch]) -> Tensor:
-        """Mean cross-entropy and weighted divergence from the original.
+        """Mean cross-entropy and weighted divergences from the original.
 
         Args:
-            batch: Retained samples.
+            batch: Samples of the part.
 
         Returns:
             A scalar.
         """
         assert isinstance(batch, Batch)
-        logits = self.logits(batch)
-        divergence = distillation_loss(logits, self.teacher.logits(batch)).mean()
-        return self.loss_of(logits, batch) + self.weight * divergence
+        logits, teacher = self.logits(batch), self.teacher.logits(batch)
+        divergences = torch.stack([distillation_loss(logits, teacher, t).mean() for t in self.temperatures])
+        loss = self.weight * divergences.sum()
+        return loss + self.loss_of(logits, batch) if self.with_labels else loss

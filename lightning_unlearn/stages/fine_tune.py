@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_unlearn.data.batch import Batch
+from lightning_unlearn.data.views import View
 from lightning_unlearn.stages.cached import CachedStage
 
 __all__ = ["FineTune"]
@@ -19,7 +20,7 @@ class FineTune(CachedStage):
         **kwargs: See `CachedStage`.
     """
 
-    view = "retain"
+    view: View = "retain"
 
     def objective(self, batch: Batch | dict[str, Batch]) -> Tensor:
         """Mean cross-entropy.

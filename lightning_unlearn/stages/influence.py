@@ -1,10 +1,18 @@
 """One Newton-like step away from what the forgotten samples taught."""
 
+from collections.abc import Mapping
+from typing import Literal
+
 import torch
+from torch import Tensor, nn
 
 from lightning_unlearn.collect import collect
+from lightning_unlearn.data.batch import Batch
+from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.exceptions import ChainError
-from lightning_unlearn.functional.inverse_products import inverse_fisher_product, passes
+from lightning_unlearn.functional.curvature import inverse_curvature_product
+from lightning_unlearn.functional.cut import cut
+from lightning_unlearn.functional.inverse_products import inverse_fisher_product
 from lightning_unlearn.functional.structure import ParameterSelector
 from lightning_unlearn.random import run_seed
 from lightning_unlearn.stages.base import UnlearningStage
@@ -12,22 +20,33 @@ from lightning_unlearn.stages.gradient_passes import mean_gradient
 
 __all__ = ["Influence"]
 
+_SOLVED = {("fisher", "exact"), ("ggn", "exact"), ("ggn", "cg"), ("hessian", "exact"), ("hessian", "cg")}
+
 
 class Influence(UnlearningStage):
-    """Influence unlearning, IU (Koh and Liang 2017, ICML; for unlearning, with WoodFisher: Jia et al. 2023, NeurIPS).
+    """Influence functions (Koh and Liang 2017, ICML): `theta <- theta + alpha * (H + damping)^-1 v`.
 
-    `theta <- theta + alpha * H^-1 v` with v = (1/n) sum over D_f of g - n_f / (n n_r) sum over D_r of g, for weights of what
-    remains that sum to 1 (Proposition 1 of Jia et al.): the loss on the forgotten samples rises. H is the damped empirical
-    Fisher matrix of some retained samples, inverted exactly in sample space. In eval mode, on un-augmented images.
+    The loss on the forgotten samples rises: v points along their gradients. (Sugiura et al., DEIM 2024, end with the opposite
+    sign; a test against refitting decides.) In eval mode, on un-augmented images; where only the end of a network is changed,
+    its beginning runs once per sample.
 
     Where the original knows its samples by heart, gradients and H are nearly zero, and the step says little: the damping
-    then decides how long it is.
+    then decides how long it is. For a convex loss with an L2 penalty, the damping is that penalty.
 
     Args:
         alpha: Length of the step; 1 is the step of the theory.
         damping: Added to the diagonal of H; 1e-2 is our choice: on digits 1e-3 wrecked the network.
-        samples: Retained samples of H, a random part; 1,000 in the paper. Memory and time of the solver grow with its square.
+        samples: Samples of H, a random part; 1,000 in Jia et al. The exact inverse of `fisher` grows with its square.
         parameters: What is changed; None: all parameters. The last layer alone is quick in any network.
+        form: `reweighted`: v = (1/n) sum over D_f of g - n_f / (n n_r) sum over D_r of g and H on D_r, for weights of what
+            remains that sum to 1 (IU: Jia et al. 2023, NeurIPS, Proposition 1). `removal`: v = (1/n) sum over D_f of g and H on
+            all samples (Koh and Liang). `newton`: v = (1/n_r) sum over D_f of g and H on D_r (single-step sample erasure:
+            Peste et al. 2021).
+        curvature: H: `fisher`, empirical; `ggn`, generalised Gauss-Newton, for the last layer the Hessian; or `hessian`, which
+            outside of convex models needs damping above its lowest eigenvalue.
+        solver: `exact`: for `fisher` in sample space (Woodbury), else with the dense matrix of at most 4,096 parameters; `cg`:
+            conjugate gradients, for `ggn` and `hessian` of any size.
+        iterations: Of conjugate gradients, at most.
     """
 
     view = "none"
@@ -39,30 +58,90 @@ class Influence(UnlearningStage):
         damping: float = 1e-2,
         samples: int = 1000,
         parameters: ParameterSelector | None = None,
+        form: Literal["reweighted", "removal", "newton"] = "reweighted",
+        curvature: Literal["fisher", "ggn", "hessian"] = "fisher",
+        solver: Literal["exact", "cg"] = "exact",
+        iterations: int = 50,
     ) -> None:
-        if not (alpha > 0 and damping > 0 and samples > 0):
-            raise ChainError(f"Influence: alpha is {alpha}, damping {damping}, samples {samples}; needed: all above 0.")
+        if not (alpha > 0 and damping > 0 and samples > 0 and iterations > 0):
+            given = f"alpha is {alpha}, damping {damping}, samples {samples}, iterations {iterations}"
+            raise ChainError(f"Influence: {given}; needed: all above 0.")
+        if form not in ("reweighted", "removal", "newton") or (curvature, solver) not in _SOLVED:
+            raise ChainError(
+                f"Influence: form is {form!r}, curvature {curvature!r} and solver {solver!r}; needed: reweighted, removal or "
+                "newton; and fisher with the solver exact, or ggn or hessian with exact or cg."
+            )
         super().__init__(max_epochs=0, parameters=parameters)
         self.alpha = alpha
         self.damping = damping
         self.samples = samples
+        self.form = form
+        self.curvature = curvature
+        self.solver = solver
+        self.iterations = iterations
+        self._summary: dict[str, float] = {}
 
     def on_fit_start(self) -> None:
         """Compute v and the inverse product, and take the step."""
-        forgotten, retained = (len(self.data.part(part)[1]) for part in ("forget", "retain"))
-        forget, retain = mean_gradient(self, "forget"), mean_gradient(self, "retain")
-        share = forgotten / (forgotten + retained)
-        vector = {name: share * (forget[name] - retain[name]) for name in self.selected}
+        network: nn.Module = self.classifier
+        end = None
+        if len(self.selected) < len(list(network.parameters())):
+            example = self.trainer.precision_plugin.convert_input(self.data.example(1).to(self.device))
+            end = cut(network, self.selected, example)
+            self.work.backward_share = 1.0 if end is None else end.share
+        vector = self._vector()
         # Every rank solves the same small system, with all samples.
-        chosen = self.data.random_part("retain", self.samples, "influence", run_seed())
-        loader = self.data.evaluation_loader("retain", chosen)
-        x = collect(lambda batch: batch.input, loader, chosen, self.trainer)
+        part: Part = "train" if self.form == "removal" else "retain"
+        chosen = self.data.random_part(part, self.samples, "influence", run_seed())
+        before, network = (nn.Identity(), network) if end is None else (end.prefix, end.tail)
+        watched = None if end is None else self.work.watch(before, 1 - end.share)
+
+        def features(batch: Batch) -> Tensor:
+            # The curvature is that of the network in full precision, and so is what enters its end.
+            with torch.autocast(self.device.type, enabled=False):
+                rows: Tensor = before(batch.input)
+            return rows
+
+        x = collect(features, self.data.evaluation_loader(part, chosen), chosen, self.trainer)
+        if watched is not None:
+            watched.remove()
         labels = self.data.samples.targets[chosen].to(x.device)
-        step = inverse_fisher_product(self.classifier, x, labels, vector, self.damping)
-        # Under `vmap` the counter sees one sample for many.
-        runs = passes(sum(v.numel() for v in vector.values()), len(x), x.element_size())
-        self.work.forward, self.work.backward = self.work.forward + runs * len(x), self.work.backward + runs * len(x)
+        # The step may pass over the samples in ways that the counter of images does not see: it is told.
+        spent = (self.work.forward, self.work.backward)
+        step, forward, backward = self._solve(network, x, labels, vector)
+        share = len(x) * self.work.backward_share
+        self.work.forward, self.work.backward = spent[0] + forward * share, spent[1] + backward * share
         parameters = dict(self.classifier.named_parameters())
         with torch.no_grad():
             for name in self.selected:
                 parameters[name].add_(step[name], alpha=self.alpha)
+
+    def summary(self) -> Mapping[str, Mapping[str, float]]:
+        """Products with H that the solver took."""
+        return {"solver": self._summary}
+
+    def _vector(self) -> dict[str, Tensor]:
+        """The direction v, by name."""
+        forgotten, retained = (len(self.data.part(part)[1]) for part in ("forget", "retain"))
+        forget = mean_gradient(self, "forget")
+        if self.form == "reweighted":
+            share, retain = forgotten / (forgotten + retained), mean_gradient(self, "retain")
+            return {name: share * (forget[name] - retain[name]) for name in self.selected}
+        share = forgotten / (retained + (forgotten if self.form == "removal" else 0))
+        return {name: share * forget[name] for name in self.selected}
+
+    def _solve(
+        self, network: nn.Module, x: Tensor, labels: Tensor, vector: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], float, float]:
+        """The inverse product, and how often the samples went forward and backward for it."""
+        if self.curvature == "fisher":
+            found, runs = inverse_fisher_product(network, x, labels, vector, self.damping)
+            return found, runs, runs
+        iterations = self.iterations if self.solver == "cg" else None
+        try:
+            found, products = inverse_curvature_product(network, x, labels, vector, self.damping, self.curvature, iterations)
+        except ValueError as error:
+            raise ChainError(f"Influence: {error}") from None
+        self._summary["products"] = products
+        # Forward, backward, and the derivative of both.
+        return found, 2 * products, 2 * products

@@ -12,8 +12,9 @@ from torch.optim import Adam, Optimizer
 from lightning_unlearn.artifacts import Artifacts
 from lightning_unlearn.data.batch import Batch
 from lightning_unlearn.exceptions import ChainError
-from lightning_unlearn.functional.anatomy import weight_layers
-from lightning_unlearn.functional.masks import binary_mask, l1_of_scores, masked_call, share_on
+from lightning_unlearn.functional.anatomy import layer_weights
+from lightning_unlearn.functional.mask_scores import MaskScores
+from lightning_unlearn.functional.masks import masked_call, share_on
 from lightning_unlearn.functional.structure import ParameterSelector
 from lightning_unlearn.stages.cached import CachedStage
 
@@ -72,7 +73,6 @@ class MaskLearning(CachedStage):
         self.initial = initial
         self.exclusive = exclusive
         self.view = "both_equal" if exclusive else "forget"
-        self.layers: dict[str, str] = {}
         self.course: list[float] = []
         self._active: Literal["forget", "retain"] = "forget"
 
@@ -82,33 +82,13 @@ class MaskLearning(CachedStage):
         for parameter in classifier.parameters():
             parameter.requires_grad_(False)
         parameters = dict(classifier.named_parameters())
-        # ParameterDict refuses dots in its keys.
-        self.layers = {name.replace(".", "/"): name for name in self.selected}
         groups = ("forget", "retain") if self.exclusive else ("forget",)
-        self.scores = nn.ModuleDict({
-            group: nn.ParameterDict({
-                key: nn.Parameter(torch.full_like(parameters[n], self.initial)) for key, n in self.layers.items()
-            })
-            for group in groups
-        })
+        weights = {name: parameters[name] for name in self.selected}
+        self.scores = nn.ModuleDict({group: MaskScores(weights, self.initial) for group in groups})
 
     def choose(self, classifier: nn.Module) -> list[str]:
-        """The selected weights of convolutions and linear layers.
-
-        Args:
-            classifier: The network.
-
-        Returns:
-            Names of parameters, at least one.
-
-        Raises:
-            ValueError: There is none among the selected parameters.
-        """
-        selected = set(super().choose(classifier))
-        weights = [name for layer in weight_layers(classifier) if (name := f"{layer}.weight") in selected]
-        if not weights:
-            raise ValueError("the selection holds no weight of a convolution or linear layer. Select some.")
-        return weights
+        """See `UnlearningStage.choose`: weights of convolutions and linear layers; see `layer_weights`."""
+        return layer_weights(classifier, super().choose(classifier))
 
     def objective(self, batch: Batch | dict[str, Batch]) -> Tensor:
         """Cross-entropy on the correct labels, plus the L1 penalty.
@@ -129,24 +109,23 @@ class MaskLearning(CachedStage):
         return torch.stack(losses).sum()
 
     def _loss(self, group: str, loss: Tensor) -> Tensor:
-        return loss + self.penalty * l1_of_scores(self.scores[group].parameters())
+        return loss + self.penalty * self._scores(group).l1()
 
     def run(self, module: nn.Module, x: Tensor) -> Tensor:
         """Logits with masked weights; see `CachedStage.run`."""
-        scores = self._scores(self._active)
-        masks = {name: binary_mask(scores[key], self.threshold) for key, name in self.layers.items()}
-        return masked_call(module, masks, x)
+        return masked_call(module, self._scores(self._active).masks(self.threshold), x)
 
     def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
         """Record the share of ones."""
-        self.course.append(float(self._share("forget")))
+        self.course.append(float(share_on(self._scores("forget").on(self.threshold).values())))
 
     def on_train_end(self) -> None:
         """Leave the mask for later stages."""
-        masks = {name: self._mask("forget", key) for key, name in self.layers.items()}
+        masks = self._scores("forget").on(self.threshold)
         if self.exclusive:
-            masks = {name: mask & ~self._mask("retain", name.replace(".", "/")) for name, mask in masks.items()}
-        on = sum(int(mask.sum()) for mask in masks.values()) / sum(mask.numel() for mask in masks.values())
+            retain = self._scores("retain").on(self.threshold)
+            masks = {name: mask & ~retain[name] for name, mask in masks.items()}
+        on = float(share_on(masks.values()))
         if not 0.01 <= on <= 0.99:
             raise ChainError(
                 f"MaskLearning: {on:.1%} of the mask is on after {self.trainer.global_step} steps; needed: 1 % to 99 %, or "
@@ -166,12 +145,5 @@ class MaskLearning(CachedStage):
         super().release()
         del self.scores
 
-    def _scores(self, group: str) -> nn.ParameterDict:
-        return cast(nn.ParameterDict, self.scores[group])
-
-    def _mask(self, group: str, key: str) -> Tensor:
-        scores: Tensor = self._scores(group)[key]
-        return (scores > self.threshold).detach()
-
-    def _share(self, group: str) -> Tensor:
-        return share_on(self._mask(group, key) for key in self.layers)
+    def _scores(self, group: str) -> MaskScores:
+        return cast(MaskScores, self.scores[group])

@@ -83,12 +83,12 @@ class NormDecay(UnlearningStage):
         super().__init__(max_epochs=0, parameters=parameters or ParameterSelector(parts=["last_stage"]))
         self.factor = factor
         self.use_mask = use_mask
-        self.whole_classes = whole_classes
+        self.also_whole_classes = whole_classes
         if use_mask:
             self.requires = ("mask",)
 
     def configure_callbacks(self) -> list[Callback]:
         """The chain: one weight edit; none where whole classes are forgotten and that is not wanted."""
-        if not self.whole_classes and self.data.forgets_whole_classes:
+        if not self.also_whole_classes and self.data.forgets_whole_classes:
             return []
         return [DecayNorm(self.factor, self.use_mask)]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from lightning_unlearn.exceptions import ChainError
-from lightning_unlearn.functional.anatomy import head_name, weight_layers
+from lightning_unlearn.functional.anatomy import layer_weights
 from lightning_unlearn.functional.masks import share_on
 from lightning_unlearn.functional.structure import ParameterSelector
 from lightning_unlearn.stages.base import UnlearningStage
@@ -41,22 +41,8 @@ class PruningStage(UnlearningStage):
         self._on: dict[str, float] = {}
 
     def choose(self, classifier: nn.Module) -> list[str]:
-        """The selected weights of convolutions and linear layers but the head.
-
-        Args:
-            classifier: The network.
-
-        Returns:
-            Names of parameters, at least one.
-
-        Raises:
-            ValueError: There is none among the selected parameters.
-        """
-        selected, head = set(super().choose(classifier)), head_name(classifier)
-        weights = [name for layer in weight_layers(classifier) if layer != head and (name := f"{layer}.weight") in selected]
-        if not weights:
-            raise ValueError("the selection holds no weight of a convolution or hidden linear layer. Select some.")
-        return weights
+        """See `UnlearningStage.choose`: weights of convolutions and linear layers but the head; see `layer_weights`."""
+        return layer_weights(classifier, super().choose(classifier), head=False)
 
     @abstractmethod
     def masks(self) -> dict[str, Tensor]:

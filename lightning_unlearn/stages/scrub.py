@@ -17,7 +17,7 @@ __all__ = ["Scrub"]
 
 
 class Scrub(AlternatingStage):
-    """SCRUB (Kurmanji et al. 2023, NeurIPS), without its rewinding, and bounded.
+    """SCRUB (Kurmanji et al. 2023, NeurIPS), bounded; its rewinding is `SelectByUnseen`, as in `scrub_rewind`.
 
     The first rounds have a pass that maximises the divergence from the original on the forgotten samples; every round has one
     over the retained samples that minimises gamma CE + alpha T^2 KL(original || p). One optimiser steps in both. Runs in train

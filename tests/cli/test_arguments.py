@@ -36,7 +36,7 @@ def test_plain_commands_read_their_own_options():
         (["fit", "--name", "--debug"], "--name needs a value"),
         (["evaluate", "--resume", "x"], "cannot be resumed"),
         (["benchmark", "--resume", "x"], "finished cells are kept"),
-        (["unlearn", "--run", "x"], "--run belongs to evaluate"),
+        (["test", "--run", "x"], "--run belongs to evaluate"),
         (["fit", "--output", "x", "--name", "y"], "Give one"),
     ],
 )

@@ -87,6 +87,17 @@ def test_one_of_several_columns(samples, tmp_path):
         read_scores(path, KEYS, "leek")
 
 
+def test_a_file_of_detect_with_one_score_needs_no_column(samples, tmp_path):
+    path = tmp_path / "s.csv"
+    rows = "\n".join(f"{key},{i},{i * i},a,b,{i % 2}" for i, key in enumerate(KEYS))
+    path.write_text(f"key,index,loss,label,suggested,suspected\n{rows}")
+    assert select(ByScore(path, count=1), samples).tolist() == [N - 1]
+    # A column that is no score can still be one where it is named.
+    assert read_scores(path, KEYS, "suspected").tolist() == [i % 2 for i in range(N)]
+    with pytest.raises(DataError, match="row 2 has 'a' where a score belongs"):
+        read_scores(path, KEYS, "label")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

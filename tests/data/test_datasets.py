@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_unlearn.data.datasets import CIFAR10, CIFAR100, MNIST, SVHN, Digits, FashionMNIST
+from lightning_unlearn.data.datasets import CIFAR10, CIFAR10N, CIFAR100, MNIST, SVHN, Digits, FashionMNIST
 from lightning_unlearn.data.folders import ImageFolder
 from lightning_unlearn.data.reading import channel_statistics
 from lightning_unlearn.data.split import copies_left
@@ -167,3 +167,51 @@ def test_a_known_set_takes_another_normalisation():
     assert Digits(mean=0.5, std=0.5).mean == (0.5,)
     with pytest.raises(DataError, match="images have 1 channels"):
         Digits(mean=[0.5, 0.5, 0.5])
+
+
+def write_human_labels(folder):
+    """60 random images in the layout of CIFAR-10, a third of them labelled wrongly by people."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for part, count in (("train", 60), ("test", 20)):
+        images = random.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+        np.savez(folder / f"{part}.npz", images=images, labels=np.arange(count) % 10)
+    clean = np.arange(60) % 10
+    given = np.where(np.arange(60) % 3 == 0, (clean + 1) % 10, clean)
+    np.savez(folder / "human_labels.npz", clean_label=clean.astype(np.uint8), aggre_label=given.astype(np.uint8))
+    return clean, given
+
+
+def test_human_labels_are_given_and_the_true_ones_kept(tmp_path):
+    clean, given = write_human_labels(tmp_path / "cifar10")
+    data = CIFAR10N(tmp_path)
+    assert data.name == "cifar10n"
+    assert data.train.targets.tolist() == given.tolist()
+    assert data.train.true_targets.tolist() == clean.tolist()
+    assert data.test.true_targets is None
+    assert data.test.targets.tolist() == CIFAR10(tmp_path).test.targets.tolist()
+    # Of a part each sample keeps its own two labels.
+    small, whole = CIFAR10N(tmp_path, train_size=25).train, {key: i for i, key in enumerate(data.train.keys)}
+    places = [whole[key] for key in small.keys]
+    assert len(set(places)) == 25
+    assert small.targets.tolist() == given[places].tolist()
+    assert small.true_targets.tolist() == clean[places].tolist()
+
+
+def test_bad_human_labels(tmp_path):
+    clean, given = write_human_labels(tmp_path / "cifar10")
+    with pytest.raises(DataError, match="missing: worse_label"):
+        CIFAR10N(tmp_path, "worse_label")
+    with pytest.raises(DataError, match="no such file; needed: integer labels of the 50,000"):
+        CIFAR10N(tmp_path, human_labels=tmp_path / "gone.npz")
+    np.savez(tmp_path / "other.npz", clean_label=np.roll(clean, 1), aggre_label=given)
+    with pytest.raises(DataError, match="does not belong to these 60 training images"):
+        CIFAR10N(tmp_path, human_labels=tmp_path / "other.npz")
+
+
+def test_real_human_labels():
+    folder = real("cifar10")
+    if not (folder / "cifar10/human_labels.npz").is_file():
+        pytest.skip("human_labels.npz is not in the folder that LIGHTNING_UNLEARN_DATA names")
+    train = CIFAR10N(folder, "worse_label").train
+    assert float((train.targets != train.true_targets).double().mean()) == pytest.approx(0.40208)

@@ -3,13 +3,13 @@ import json
 import pytest
 import torch
 
+from lightning_unlearn.data.classes import class_indices
 from lightning_unlearn.data.forget import (
     ByAttribute,
     ListedSamples,
     RandomCount,
     RandomFraction,
     WholeClasses,
-    class_indices,
 )
 from lightning_unlearn.data.vision import Samples
 from lightning_unlearn.exceptions import DataError

@@ -11,19 +11,24 @@ import warnings
 from pathlib import Path
 
 import torch
+from lightning.pytorch import Callback
 
 from lightning_unlearn import stages as shipped
 from lightning_unlearn.callbacks.keep_mask import KeepMask
+from lightning_unlearn.callbacks.record_margins import RecordMargins
+from lightning_unlearn.callbacks.select_by_unseen import SelectByUnseen
 from lightning_unlearn.callbacks.teacher import Teacher
 from lightning_unlearn.chain import run_chain
 from lightning_unlearn.classifier import Classifier
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.datasets import Digits
-from lightning_unlearn.data.forget import ListedSamples, RandomFraction
+from lightning_unlearn.data.forget import ListedSamples, RandomFraction, WholeClasses
 from lightning_unlearn.estimators import Copies, Neighbours
 from lightning_unlearn.evaluation import collect_outputs
 from lightning_unlearn.exceptions import UnlearnError
 from lightning_unlearn.functional.structure import ParameterSelector
+from lightning_unlearn.mnemonic import draw_codes, give_codes
+from lightning_unlearn.sisa import Sisa
 from lightning_unlearn.stages.gradient_passes import mean_fisher, mean_gradient
 from lightning_unlearn.trainer import UnlearningTrainer
 from lightning_unlearn.training import fit_quietly
@@ -56,12 +61,22 @@ def chains(long):
     push = {"forget_optimizer": sgd(0.01), "forget_schedule": "cosine", "forget_floor": 1e-4}
     slow = {"optimizer": sgd(0.02)}
     beside = {"max_steps": 20 if long else 6, "batch_size": 33, "forget_batch_size": 5, **slow}
+    unseen = {"temperatures": [1.0, 5.0], "with_labels": False, "part": "unseen", "batch_size": 9, **length, **slow}
+    imp = {"sparsity": 0.5, "rate": 0.3, "epochs": 2 if long else 1, "rewind_epoch": 1 if long else 0, "optimizer": sgd(0.02)}
+    some = {"max_epochs": 7 if long else 2, "last_epochs": 4 if long else 0, **slow}
     multipliers = [0.3, 1.0, 0.7] if long else [1.0]
     s = shipped
     return {
+        "AdversarialExamples": lambda: [s.AdversarialExamples(steps=5)],
+        "AdversarialFineTune": lambda: [s.AdversarialExamples(steps=5), s.AdversarialFineTune(**length, **slow)],
+        "AdversarialFineTune, alone": lambda: [s.AdversarialExamples(steps=5), s.AdversarialFineTune(False, **length, **slow)],
         "BadTeacher": lambda: [s.BadTeacher(max_epochs=10 if long else 1, **beside)],
+        "ClassMeanTargets": lambda: [s.ClassMeanTargets(), s.ImitateUnseen(**imitate)],
+        "ClassWeightedFineTune": lambda: [s.ClassWeightedFineTune(**length, **slow)],
         "ContrastiveRounds": lambda: [s.ContrastiveRounds(**turns, **push)],
         "DistilOriginal": lambda: [s.KeepWeights(), s.ResetLayers(last_blocks=1), s.DistilOriginal(**length, **slow)],
+        "DistilOriginal, unseen": lambda: [s.KeepWeights(), s.ResetLayers(last_blocks=1), s.DistilOriginal(**unseen)],
+        "ErrorMaximisingNoise": lambda: [s.ErrorMaximisingNoise(5, 3)],
         "EstimateUnseen": lambda: [s.EstimateUnseen(**estimate)],
         "FineTune": lambda: [s.FineTune(optimizer=sgd(0.05), schedule="one_cycle", **length)],
         "FineTune, cached": lambda: [s.FineTune(optimizer=sgd(0.05), parameters=end(), cache=True, **length)],
@@ -74,17 +89,26 @@ def chains(long):
         "GradientAscent": lambda: [s.GradientAscent(max_retain_drop=100.0, **forget)],
         "ImitateUnseen": lambda: [s.EstimateUnseen(**estimate), s.ImitateUnseen(**imitate)],
         "ImitateUnseen, cached": lambda: [s.EstimateUnseen(**estimate), s.ImitateUnseen(parameters=end(), **imitate)],
+        "Impair": lambda: [s.ErrorMaximisingNoise(5, 3), s.Impair(1.0, 7, 33, sgd(0.01)), s.Repair(0.5, 33, sgd(0.01))],
         "Influence": lambda: [s.Influence(samples=51, parameters=end())],
+        "Influence, cg": lambda: [s.Influence(samples=51, form="removal", curvature="ggn", solver="cg", iterations=5)],
+        "IterativePrune": lambda: [s.IterativePrune(**imp)],
         "KLToUniform": lambda: [s.KLToUniform(optimizer=sgd(0.01), **forget)],
         "KeepWeights": lambda: [s.KeepWeights()],
         "L1Sparse": lambda: [s.L1Sparse(optimizer=sgd(0.05), **length)],
         "MagnitudePrune": lambda: [s.MagnitudePrune(0.8), s.FineTune(optimizer=sgd(0.05), **length)],
         "MaskLearning": lambda: [s.MaskLearning(cache=False, **mask)],
         "MaskLearning, exclusive": lambda: [s.MaskLearning(exclusive=True, forget_batch_size=3, **mask), s.NormDecay(0.4)],
+        "MatchEntropy": lambda: [s.KeepWeights(), s.RedrawSmallest(0.5), s.MatchEntropy(epochs=2.2 if long else 0.6, **slow)],
+        "MnemonicForgetting": lambda: [s.MnemonicForgetting()],
+        "MnemonicForgetting, data": lambda: [s.MnemonicForgetting(source="data", samples=51)],
         "NegGradPlus": lambda: [s.NegGradPlus(max_retain_drop=100.0, **{**beside, "max_epochs": 50})],
         "NormDecay": lambda: [s.MaskLearning(**mask), s.NormDecay(0.3), s.FineTune(optimizer=sgd(0.05), **length)],
         "RandomLabel": lambda: [s.RandomLabel(**turns)],
+        "RandomTensorFineTune": lambda: [s.RandomTensorFineTune(**some)],
+        "RedrawSmallest": lambda: [s.RedrawSmallest(0.9)],
         "Relabel": lambda: [s.EstimateUnseen(**estimate), s.Relabel(**imitate)],
+        "Repair": lambda: [s.Repair(0.5, 33, sgd(0.02))],
         "RepairReset": lambda: [s.ResetByGradient(), s.RepairReset(multipliers, **slow)],
         "ResetByGradient": lambda: [s.ResetByGradient()],
         "ResetLayers": lambda: [s.ResetLayers(last_blocks=1)],
@@ -92,13 +116,17 @@ def chains(long):
         "SaliencyMask": lambda: [s.SaliencyMask()],
         "SalientRandomLabel": lambda: [s.SaliencyMask(), s.SalientRandomLabel(rounds=2 if long else 1, optimizer=sgd(0.05))],
         "Scrub": lambda: [s.Scrub(temperature=2.0, distil_weight=0.5, **turns)],
+        "Scrub, rewound": lambda: [s.Scrub(callbacks=[SelectByUnseen(samples=51)], **turns)],
         "SelectiveDampening": lambda: [s.SelectiveDampening(alpha=2.0)],
         "SynFlowPrune": lambda: [s.SynFlowPrune(0.8, rounds=5)],
+        "TransposeKernels": lambda: [s.TransposeKernels()],
     }
 
 
 # Those in which no BatchNorm is in train mode.
 IN_EVAL_MODE = (
+    "AdversarialExamples",
+    "ErrorMaximisingNoise",
     "EstimateUnseen",
     "FineTune, head",
     "FisherForgetting",
@@ -107,14 +135,19 @@ IN_EVAL_MODE = (
     "GaussianNoise",
     "GradientAscent",
     "Influence",
+    "Influence, cg",
     "KeepWeights",
     "MaskLearning",
     "MaskLearning, exclusive",
+    "MnemonicForgetting",
+    "MnemonicForgetting, data",
+    "RedrawSmallest",
     "ResetByGradient",
     "ResetLayers",
     "SaliencyMask",
     "SelectiveDampening",
     "SynFlowPrune",
+    "TransposeKernels",
 )
 
 
@@ -159,7 +192,9 @@ def run_chains(folder, devices, norm, precision, names=None):
         if names is not None and name not in names:
             continue
         model, chain = start(folder, norm), build()
-        results = run_chain(trainer(devices, precision=precision).fresh, model, data(), chain)
+        rule = WholeClasses([3]) if any(stage.whole_classes for stage in chain) else None
+        give_codes(model, draw_codes(10, (1, 8, 8), torch.Generator().manual_seed(0)))
+        results = run_chain(trainer(devices, precision=precision).fresh, model, data(rule), chain)
         found[name] = {
             "weights": model.state_dict(),
             "artifacts": chain[-1].artifacts.state_dict(),
@@ -291,6 +326,27 @@ def links(folder, devices):
     }
 
 
+def margins(folder, devices):
+    """The record of a training, kept in the middle of an epoch, gone on with, and in its checkpoint."""
+    kept = Path(folder) / f"margins-{devices}.ckpt"
+
+    class Keep(Callback):
+        def on_train_batch_end(self, running, module, outputs, batch, batch_idx):
+            if running.global_step == 8:
+                running.save_checkpoint(kept)
+
+    records, served = [], data(view="train")
+    for resume in (None, kept):
+        model, record = start(folder).double(), RecordMargins()
+        links = [record, *([Keep()] if resume is None else [])]
+        length = {"max_epochs": 2, "limit_val_batches": 0, "enable_checkpointing": False}
+        running = trainer(devices, precision="64-true", callbacks=links, **length)
+        running.fit(model, datamodule=served, ckpt_path=resume)
+        records.append(record.state_dict())
+    saved = torch.load(kept, weights_only=True)["callbacks"]["RecordMargins"]
+    return {"records": records, "pending": saved["pending"], "steps": len(served.plan)}
+
+
 def failing(folder, devices):
     """A loss that is not finite on the last rank alone ends the stage on all ranks, and the next stage runs."""
     sys.path.insert(0, os.getcwd())
@@ -306,6 +362,35 @@ def failing(folder, devices):
     untouched = all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     run_chain(trainer(devices).fresh, model, data(), [shipped.FineTune(max_epochs=1, optimizer=sgd(0.05))])
     return {"errors": errors, "untouched": untouched, "weights": model.state_dict()}
+
+
+def sisa(folder, devices):
+    """An ensemble that is trained and loses samples, beside a fresh training on what is left."""
+
+    def model():
+        return Sisa("MLP", 10, 1, image_size=8, network_args={"hidden": [16]}, optimizer=sgd(0.05), shards=2, slices=2)
+
+    def fit(name, module):
+        fitted = model()
+        place = str(Path(folder) / f"sisa-{name}-{devices}")
+        trainer(devices, precision="64-true", max_epochs=3, default_root_dir=place).fit(fitted, datamodule=module)
+        return fitted, f"{place}/checkpoints/last.ckpt"
+
+    rule, output = RandomFraction(0.02), Path(folder) / f"sisa-unlearned-{devices}"
+    deleted, checkpoint = fit("first", data(rule))
+    first = {name: value.clone() for name, value in deleted.state_dict().items()}
+    report = trainer(devices, precision="64-true").unlearn(
+        deleted, data(rule), [shipped.RetrainShards()], checkpoint=checkpoint, output=str(output), relearn_epochs=0
+    )
+    fresh, _ = fit("fresh", data(rule, view="retain"))
+    return {
+        "first": first,
+        "weights": deleted.state_dict(),
+        "fresh": fresh.state_dict(),
+        "work": report.rows[-1].stages[0].work,
+        "files": files(output),
+        "left": files(Path(checkpoint).parent),
+    }
 
 
 def files(folder):
@@ -327,6 +412,8 @@ JOBS = {
         benchmark,
         failing,
         links,
+        sisa,
+        margins,
     )
 }
 

@@ -16,16 +16,20 @@ from lightning_unlearn.classifier import Classifier
 pytestmark = pytest.mark.ddp
 
 # Stages that leave artifacts alone.
-UNCHANGED = ("EstimateUnseen", "KeepWeights", "MaskLearning", "SaliencyMask")
-BASES = {"AlternatingStage", "CachedStage", "UnlearningStage"}
+UNCHANGED = ("AdversarialExamples", "ErrorMaximisingNoise", "EstimateUnseen", "KeepWeights", "MaskLearning", "SaliencyMask")
+# Bases, and what works on an ensemble alone, see tests/sisa.
+BASES = {"AlternatingStage", "CachedStage", "RetrainShards", "UnlearningStage"}
 # Images that every rank runs through the network to see how it is built, before it takes per-sample gradients.
 PROBE = 14
-# By stage. What looks at no sample of its own rank is done by each: the system of Influence (51 samples forward and backward
-# for each of its two sides, and one that stands for many under `vmap`), and the rounds of SynFlow.
+# By stage, at most. What looks at no sample of its own rank is done by each: the system of Influence (51 samples, five
+# products of two passes forward and backward), and the rounds of SynFlow.
 EXTRA = {
+    "ErrorMaximisingNoise": 5 * 3 * 3,
     "FisherForgetting": PROBE,
     "FisherNoise": PROBE,
-    "Influence": 51 * 6 + 3,
+    "Impair": 5 * 3 * 3,
+    "Influence": 51 * 6 * 5 + 3,
+    "MnemonicForgetting": 10 * 5,
     "SelectiveDampening": 2 * PROBE,
     "SynFlowPrune": 5 * 3,
 }
@@ -147,6 +151,24 @@ def test_shared_links(folder):
         assert not torch.equal(first["weights"][name].float(), first["before"][name])
 
 
+def test_margins_are_recorded_once_a_sample_and_resumed_inside_an_epoch(folder):
+    one, first, second = (found["margins"] for found in (*launch(folder, ["margins"], 1), *launch(folder, ["margins"], 2)))
+    assert one["steps"] == 6
+    for record in (*one["records"], *first["records"], *second["records"]):
+        # 174 samples, each once in either epoch.
+        assert record["seen"].sum() == 2 * 174
+        assert torch.equal(record["seen"].unique(), torch.tensor([0, 2]))
+        for name, value in one["records"][0].items():
+            close = {"rtol": 1e-4, "atol": 1e-5, "equal_nan": True}
+            torch.testing.assert_close(record[name].double(), value.double(), msg=lambda text, n=name: f"{n}: {text}", **close)
+    # Two steps of 29 samples, of both ranks.
+    assert int(torch.isfinite(first["pending"][1]).sum()) == 2 * 29
+    for whole, resumed in (one["records"], first["records"], second["records"]):
+        assert all(torch.equal(v.nan_to_num(nan=-7.0), resumed[n].nan_to_num(nan=-7.0)) for n, v in whole.items())
+    other = second["records"][0]
+    assert all(torch.equal(v.nan_to_num(nan=-7.0), other[n].nan_to_num(nan=-7.0)) for n, v in first["records"][0].items())
+
+
 @pytest.mark.parametrize("name", list(jobs.chains(long=False)))
 def test_an_epoch_in_float32(chains, name):
     one, first, second = (found["chains_in_float32"][name] for found in chains)
@@ -228,6 +250,19 @@ def test_a_broken_loss_on_one_rank_ends_the_stage_on_all(whole):
         assert found["untouched"]
     assert difference(one["weights"], first["weights"]) <= 1e-4
     assert difference(first["weights"], second["weights"]) == 0
+
+
+def test_an_ensemble_of_shards(folder):
+    one, first, second = (found["sisa"] for found in (*launch(folder, ["sisa"], 1), *launch(folder, ["sisa"], 2)))
+    for found in (one, first, second):
+        assert difference(found["weights"], found["fresh"]) == 0
+        assert difference(found["weights"], found["first"]) > 1e-4
+        assert found["left"] == [".lock", "slices/slices.json", "split.json"]
+    for name in ("first", "weights"):
+        assert difference(one[name], first[name]) <= 1e-8
+        assert difference(first[name], second[name]) == 0
+    assert one["work"] == first["work"] > 0
+    assert one["files"] == first["files"]
 
 
 def test_the_command_line_on_two_ranks(folder):

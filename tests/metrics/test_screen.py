@@ -32,7 +32,7 @@ def models(make_outputs):
 
 def test_every_metric_is_there_and_has_a_unit(models):
     found = screen(**models, svc=True)
-    expected = set(UNITS) - {"test_forgotten/acc"}
+    expected = set(UNITS) - {"test_forgotten/acc", "attack/success"}  # of whole classes, and of data with a trigger
     assert set(found.metrics) == expected
     assert all(isinstance(v, float) and math.isfinite(v) for v in found.metrics.values())
     assert set(UNITS.values()) == {"points", "nats", "share"}

@@ -54,7 +54,7 @@ def details(names=("cat", "dog"), seed=0):
 
 def stages(name="MaskLearning", layers=("a.weight",)):
     return [
-        StageRecord(name, 4.0, 1000.0, 0.02, dict.fromkeys(layers, 0.5)),
+        StageRecord(name, 4.0, 1000.0, 0.02, dict.fromkeys(layers, 0.5), {}, {name: dict.fromkeys(layers, 0.25)}),
         StageRecord("FineTune", 8.0, 3000.0, 0.05),
     ]
 

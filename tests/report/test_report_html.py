@@ -10,7 +10,7 @@ from report_samples import EVIL, benchmark, hostile, metrics, request, single
 
 from lightning_unlearn.report.html import render
 from lightning_unlearn.report.labels import plain
-from lightning_unlearn.report.schema import Report, Row
+from lightning_unlearn.report.schema import Report, Row, StageRecord
 
 VOID = {"meta", "br", "wbr", "hr", "img", "input", "link"}
 SVG = {"svg", "g", "path", "use", "text", "defs", "clipPath", "rect"}
@@ -110,7 +110,7 @@ def test_order_of_the_sections():
     assert heads == [
         "What was forgotten", "What it cost", "How far from a retrained model", "Does the memory come back?",
         "Peak memory", "What an attacker sees", "Per class", "What changed, per layer", "Time per stage",
-        "Configuration", "Versions", "What this does not show",
+        "What the stages found", "Configuration", "Versions", "What this does not show",
     ]  # fmt: skip
     assert re.findall(r"<h2>(.*?)</h2>", render(benchmark()))[:3] == [
         "Leaderboard", "Cost, quality and spread", "Differences between methods",
@@ -228,3 +228,19 @@ slow = {"torch", "lightning", "torchvision", "timm", "matplotlib", "rich"} & set
 assert not slow, slow
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_stages_found_stands_in_plain_words():
+    report = single()
+    many = {f"layer{i}.weight": i / 100 for i in range(20)}
+    chosen = {"selected": {"epoch": 3.0, "of": 5.0, "distance": 1 / 3}}
+    report.rows[0].stages = [StageRecord("Scrub", 1.0, found=chosen), StageRecord("Prune", 1.0, found={"weights_kept": many})]
+    page = Page(render(report)).text
+    assert "What the stages found" in page
+    assert "Epoch chosen by unseen samples" in page
+    assert "0.3333" in page
+    assert "Prune: 20 figures" in page
+    assert "Share of weights not pruned: layer19.weight" in page
+    for stage in report.rows[0].stages:
+        stage.found = {}
+    assert "What the stages found" not in Page(render(report)).text

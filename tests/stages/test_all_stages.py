@@ -9,8 +9,10 @@ from helpers import sgd
 
 import lightning_unlearn.stages as stages
 from lightning_unlearn.chain import check_chain, run_chain
+from lightning_unlearn.data.forget import RandomFraction, WholeClasses
 from lightning_unlearn.estimators import Copies, Neighbours
 from lightning_unlearn.functional.structure import ParameterSelector
+from lightning_unlearn.mnemonic import draw_codes, give_codes
 
 END = ParameterSelector(parts=["last_stage", "head"])
 LAST = ("network.layer3.",)
@@ -26,9 +28,14 @@ class Settings:
 
 
 ROWS = {
+    "AdversarialExamples": Settings({"steps": 5}),
+    "AdversarialFineTune": Settings({"optimizer": sgd(0.05), "parameters": END}, (*LAST, "network.linear.")),
     "BadTeacher": Settings({"max_epochs": 2, "optimizer": sgd(0.05), "parameters": END}, (*LAST, "network.linear.")),
+    "ClassMeanTargets": Settings(),
+    "ClassWeightedFineTune": Settings({"optimizer": sgd(0.05), "parameters": END}, (*LAST, "network.linear.")),
     "ContrastiveRounds": Settings({"optimizer": sgd(0.01), "parameters": END}, (*LAST, "network.linear.")),
     "DistilOriginal": Settings({"optimizer": sgd(0.05), "parameters": END}, (*LAST, "network.linear.")),
+    "ErrorMaximisingNoise": Settings({"count": 8, "steps": 4}),
     "EstimateUnseen": Settings({"estimators": [Copies(2, (1,)), Neighbours(3)], "unseen_samples": 20}),
     "FineTune": Settings({"optimizer": sgd(0.05), "parameters": END}, (*LAST, "network.linear.")),
     "FisherForgetting": Settings({"samples": 20, "kind": "model_mc", "parameters": END}, (*LAST, "network.linear.")),
@@ -36,16 +43,23 @@ ROWS = {
     "GaussianNoise": Settings({"std": 0.1, "parameters": ParameterSelector(parts=["last_stage"])}, LAST),
     "GradientAscent": Settings({"max_retain_drop": 100.0, "parameters": END}, (*LAST, "network.linear.")),
     "ImitateUnseen": Settings({"max_steps": 3, "parameters": END}, (*LAST, "network.linear.")),
+    "Impair": Settings({"noise_batch": 8, "batch_size": 16, "parameters": END}, (*LAST, "network.linear.")),
     "Influence": Settings({"samples": 20, "parameters": END}, (*LAST, "network.linear.")),
+    "IterativePrune": Settings({"sparsity": 0.5, "rate": 0.3, "epochs": 1, "rewind_epoch": 0}, ("network.",)),
     "KLToUniform": Settings({"optimizer": sgd(0.01), "parameters": END}, (*LAST, "network.linear.")),
     "KeepWeights": Settings(),
     "L1Sparse": Settings({"max_epochs": 2, "optimizer": sgd(0.05), "parameters": END}, (*LAST, "network.linear.")),
     "MagnitudePrune": Settings({"sparsity": 0.5, "parameters": END}, PRUNED),
     "MaskLearning": Settings({"max_epochs": 10, "penalty": 1e-4}),
+    "MatchEntropy": Settings({"epochs": 0.5, "optimizer": sgd(0.05), "parameters": END}, (*LAST, "network.linear.")),
+    "MnemonicForgetting": Settings({"parameters": END}, (*LAST, "network.linear.")),
     "NegGradPlus": Settings({"max_retain_drop": 100.0, "optimizer": sgd(0.05), "parameters": END}, (*LAST, "network.linear.")),
     "NormDecay": Settings({"factor": 0.5}, LAST),
     "RandomLabel": Settings({"optimizer": sgd(0.01), "parameters": END}, (*LAST, "network.linear.")),
+    "RandomTensorFineTune": Settings({"max_epochs": 6, "optimizer": sgd(0.05), "parameters": END}, (*LAST, "network.linear.")),
+    "RedrawSmallest": Settings({"share": 0.9, "parameters": END}, (*PRUNED, "network.linear.")),
     "Relabel": Settings({"max_steps": 3, "parameters": END}, (*LAST, "network.linear.")),
+    "Repair": Settings({"parameters": END}, (*LAST, "network.linear.")),
     "RepairReset": Settings({"multipliers": [0.5, 1.0], "optimizer": sgd(0.05), "parameters": END}, (*LAST, "network.linear.")),
     "ResetByGradient": Settings({"parameters": END}, (f"{LAST[0]}0.conv", f"{LAST[0]}0.shortcut.0.")),
     "ResetLayers": Settings({"last_blocks": 1}, ("network.linear.",)),
@@ -55,8 +69,10 @@ ROWS = {
     "Scrub": Settings({"optimizer": sgd(0.01), "parameters": END}, (*LAST, "network.linear.")),
     "SelectiveDampening": Settings({"alpha": 0.5, "parameters": END}, (*LAST, "network.linear.")),
     "SynFlowPrune": Settings({"sparsity": 0.5, "rounds": 5, "parameters": END}, PRUNED),
+    "TransposeKernels": Settings({"parameters": END}, (f"{LAST[0]}0.conv",)),
 }
-BASES = {"AlternatingStage", "CachedStage", "UnlearningStage"}
+# Bases, and what works on an ensemble alone, see tests/sisa.
+BASES = {"AlternatingStage", "CachedStage", "RetrainShards", "UnlearningStage"}
 
 
 def build(name):
@@ -70,13 +86,25 @@ def chain_of(name):
     return [*(s for chain in before for s in chain), stage]
 
 
+def rule_of(name):
+    """What such a stage can forget."""
+    return WholeClasses([3]) if any(stage.whole_classes for stage in chain_of(name)) else RandomFraction(0.1)
+
+
+@pytest.fixture
+def trained_resnet(trained_resnet):
+    """With mnemonic codes, of which only the stage that forgets by them takes notice."""
+    give_codes(trained_resnet, draw_codes(10, (1, 8, 8), torch.Generator().manual_seed(0)))
+    return trained_resnet
+
+
 def test_every_stage_has_a_row():
     assert set(ROWS) == set(stages.__all__) - BASES
 
 
 @pytest.mark.parametrize("name", sorted(ROWS))
 def test_stage(name, trained_resnet, make_data, spied, fresh, tmp_path):
-    data = make_data(spied)  # reading a test image would raise
+    data = make_data(spied, rule_of(name))  # reading a test image would raise
     start = {key: value.clone() for key, value in trained_resnet.state_dict().items()}
     trained_resnet.network.conv1.weight.requires_grad_(False)
     found = {key: p.requires_grad for key, p in trained_resnet.named_parameters()}
@@ -111,7 +139,7 @@ def test_images_of_the_worker_path_give_the_same_weights(name, trained_resnet, m
     states = []
     for resident in (True, False):
         model = copy.deepcopy(trained_resnet)
-        run_chain(fresh, model, make_data(resident=resident), chain_of(name))
+        run_chain(fresh, model, make_data(forget=rule_of(name), resident=resident), chain_of(name))
         states.append(model.state_dict())
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 

@@ -111,7 +111,7 @@ def test_features_that_take_too_much_memory_are_not_cached(trained_resnet, make_
 
     class Watched(FineTune):
         def on_train_start(self):
-            sizes.append(None if self.cached is None else self._rows["features"].nbytes)
+            sizes.append(None if self.cached is None else self._features.rows.nbytes)
 
     def run(cache):
         run_chain(fresh, copy.deepcopy(trained_resnet), data, [Watched(max_steps=1, parameters=END, cache=cache)])

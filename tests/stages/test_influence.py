@@ -44,3 +44,28 @@ def test_the_loss_on_forgotten_samples_rises(trained, make_data, fresh):
 def test_arguments_are_checked(arguments):
     with pytest.raises(ChainError, match="needed: all above 0"):
         Influence(**arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"form": "upward"}, {"curvature": "fisher", "solver": "cg"}, {"curvature": "dense"}, {"solver": "lissa"}]
+)
+def test_forms_and_solvers_are_checked(arguments):
+    with pytest.raises(ChainError, match="needed: reweighted, removal or newton; and fisher with the solver exact"):
+        Influence(**arguments)
+
+
+def test_a_matrix_that_is_not_positive_is_refused(trained, make_data, fresh):
+    whole = {"curvature": "ggn", "solver": "exact"}
+    with pytest.raises(ChainError, match="and the dense matrix takes 4096 at most"):
+        run_chain(fresh, trained, make_data(), [Influence(**whole)])
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"form": "newton", "curvature": "hessian", "damping": 1.0, "solver": "cg"}, {"form": "removal"}]
+)
+def test_the_loss_rises_through_the_whole_network(trained, make_data, fresh, arguments):
+    data = make_data()
+    batch = next(iter(data.evaluation_loader("forget")))
+    before = float(F.cross_entropy(trained(batch.input), batch.target).detach())
+    run_chain(fresh, trained, data, [Influence(alpha=0.1, samples=50, **arguments)])
+    assert float(F.cross_entropy(trained(batch.input), batch.target).detach()) > before

@@ -1,0 +1,113 @@
+"""Mnemonic codes: one random image per class that a model learnt with its data, and that stays with the model."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["CODES_KEY", "Codes", "codes_of", "draw_codes", "give_codes"]
+
+# What a checkpoint calls them among the states of callbacks.
+CODES_KEY = "MnemonicCodes"
+# Not a buffer: weights keep their names, whoever trained them with codes or without.
+_ATTRIBUTE = "mnemonic_codes"
+
+
+@dataclass(frozen=True)
+class Codes:
+    """The codes of classes.
+
+    Attributes:
+        images: (M, C, H, W), float32, in the space of the network's input: as it is after normalisation.
+        labels: Their classes, (M,), int64, each once.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def of(self, classes: Sequence[int]) -> "Codes":
+        """The codes of some classes.
+
+        Args:
+            classes: Labels; those without a code are left out.
+
+        Returns:
+            Their codes.
+        """
+        chosen = torch.isin(self.labels, torch.tensor(classes, dtype=torch.int64))
+        return Codes(self.images[chosen], self.labels[chosen])
+
+    def without(self, classes: Sequence[int]) -> "Codes":
+        """The codes of all other classes.
+
+        Args:
+            classes: Labels.
+
+        Returns:
+            Their codes.
+        """
+        chosen = ~torch.isin(self.labels, torch.tensor(classes, dtype=torch.int64))
+        return Codes(self.images[chosen], self.labels[chosen])
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps.
+
+        Returns:
+            Tensors by name.
+        """
+        return {"images": self.images, "labels": self.labels}
+
+    @classmethod
+    def from_state(cls, state: object) -> "Codes | None":
+        """Codes of what `state_dict` gave.
+
+        Args:
+            state: Anything that a checkpoint held.
+
+        Returns:
+            The codes; None where these are none.
+        """
+        if not isinstance(state, Mapping):
+            return None
+        images, labels = state.get("images"), state.get("labels")
+        if not (isinstance(images, Tensor) and isinstance(labels, Tensor)) or images.dim() != 4:
+            return None
+        return cls(images.float(), labels.long()) if len(images) == len(labels) else None
+
+
+def draw_codes(classes: int, shape: Sequence[int], generator: torch.Generator) -> Codes:
+    """One code per class, uniform in 0 ... 1 (Yamashita et al. 2023).
+
+    Args:
+        classes: Their number.
+        shape: (C, H, W) of the network's input.
+        generator: Source of the numbers, on the CPU.
+
+    Returns:
+        The codes.
+    """
+    return Codes(torch.rand(classes, *shape, generator=generator), torch.arange(classes))
+
+
+def codes_of(model: nn.Module) -> Codes | None:
+    """The codes that a model was trained with.
+
+    Args:
+        model: A model.
+
+    Returns:
+        The codes; None where there are none.
+    """
+    found = getattr(model, _ATTRIBUTE, None)
+    return found if isinstance(found, Codes) else None
+
+
+def give_codes(model: nn.Module, codes: Codes | None) -> None:
+    """Let a model carry codes; copies of it carry them too.
+
+    Args:
+        model: A model.
+        codes: The codes; None takes those away that it has.
+    """
+    object.__setattr__(model, _ATTRIBUTE, codes)
