@@ -34,14 +34,12 @@ class Forbidden:
 
 @pytest.fixture(autouse=True)
 def _own_seed():
-    """Seeds that a test sets end with it; every test begins without one."""
-    before = os.environ.pop("PL_GLOBAL_SEED", None)
+    """Seeds that a test or a fixture sets end with the test; every test begins without one."""
+    os.environ.pop("PL_GLOBAL_SEED", None)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
     os.environ.pop("PL_GLOBAL_SEED", None)
-    if before is not None:
-        os.environ["PL_GLOBAL_SEED"] = before
 
 
 @pytest.fixture(scope="session")

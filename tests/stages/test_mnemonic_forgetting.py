@@ -111,7 +111,10 @@ def test_gaussian_noise_has_the_step_as_its_deviation(with_codes, make_data, mak
     run_chain(
         make_trainer(precision="64-true").fresh, model, make_data(forget=THREE), [MnemonicForgetting(perturbation="gaussian")]
     )
-    drawn = torch.cat([((p.detach() - start[name]) / steps[name]).flatten() for name, p in model.named_parameters()])
+    # Smaller steps are lost in the rounding of the weight.
+    found = [((p.detach() - start[name]) / steps[name])[steps[name] > 1e-12] for name, p in model.named_parameters()]
+    drawn = torch.cat(found)
+    assert len(drawn) > 1000
     assert abs(drawn.std() - 1) < 5 / (2 * len(drawn)) ** 0.5
     assert abs(drawn.mean()) < 5 / len(drawn) ** 0.5
 
