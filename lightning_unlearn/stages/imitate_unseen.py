@@ -83,9 +83,8 @@ class ImitateUnseen(CachedStage):
         super().on_fit_start()
         targets = self.artifacts["targets"]
         probabilities, labels = targets["probabilities"].double(), self.data.samples.targets[targets["index"]]
-        # Float32 whatever the precision of the network: targets are not rounded.
-        self._targets = probabilities.float().to(self.device)
-        self._log_odds = log_odds(probabilities, labels).float().to(self.device)
+        self._targets = probabilities.to(self.device)
+        self._log_odds = log_odds(probabilities, labels).to(self.device)
         self._whole_classes = bool(targets["whole_classes"])
         position = torch.zeros(len(self.data.samples), dtype=torch.int64)
         position[targets["index"]] = torch.arange(len(targets["index"]))
@@ -107,16 +106,16 @@ class ImitateUnseen(CachedStage):
         """See `UnlearningStage.loss_of`."""
         assert isinstance(batch, dict)
         forget, retain = batch["forget"], batch["retain"]
-        forget_logits, retain_logits = logits[: len(forget.index)].float(), logits[len(forget.index) :]
+        # Float32 at least, whatever the precision of the network: targets are not rounded.
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        forget_logits, retain_logits = logits[: len(forget.index)].to(dtype), logits[len(forget.index) :]
         position = self._position[forget.index]
-        divergence = self.divergence_weight * F.kl_div(
-            forget_logits.log_softmax(1), self._targets[position], reduction="none"
-        ).sum(1)
+        kl = F.kl_div(forget_logits.log_softmax(1), self._targets[position].to(dtype), reduction="none").sum(1)
+        divergence = self.divergence_weight * kl
         if self.margin_weight > 0 and not self._whole_classes:
-            found = margin(forget_logits, forget.target).float()
-            divergence = divergence + self.margin_weight * F.huber_loss(
-                found, self._log_odds[position], reduction="none", delta=_LINEAR_FROM
-            )
+            found, wanted = margin(forget_logits, forget.target), self._log_odds[position]
+            miss = F.huber_loss(found, wanted, reduction="none", delta=_LINEAR_FROM)
+            divergence = divergence + self.margin_weight * miss.to(dtype)
         loss = F.cross_entropy(retain_logits, retain.target, reduction="none")
         b_f, b_r = forget.total or len(forget.index), retain.total or len(retain.index)
         return (b_f * self.mean(divergence, forget) + b_r * self.mean(loss, retain)) / (b_f + b_r)
