@@ -1,5 +1,6 @@
 """The notebooks run from the first cell to the last, and are kept without output."""
 
+import re
 from pathlib import Path
 
 import nbformat
