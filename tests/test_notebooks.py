@@ -38,4 +38,4 @@ def test_notebook_runs(path, tmp_path, monkeypatch):
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=500, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
     printed = "".join(output.get("text", "") for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs)
-    assert re.search("forg[eo]t", printed, re.IGNORECASE)
+    assert re.search(r"forg[eo]t", printed, re.IGNORECASE)
