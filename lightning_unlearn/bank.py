@@ -20,14 +20,14 @@ from lightning_unlearn.checkpoint import read_saved, read_weights, save_weights
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.views import View
 from lightning_unlearn.exceptions import CheckpointError
-from lightning_unlearn.files import write_atomic, write_text_atomic
+from lightning_unlearn.files import hash_of_file, write_atomic, write_text_atomic
 from lightning_unlearn.fingerprint import hash_of_weights
 from lightning_unlearn.mnemonic import codes_of, give_codes
 from lightning_unlearn.ranks import barrier, first_says, is_first, lock_on_first
 from lightning_unlearn.trained_on import record_in_bank
 from lightning_unlearn.training import describe, fit_quietly, stable_repr
 
-__all__ = ["Bank", "Recipe", "hash_of_file"]
+__all__ = ["Bank", "Recipe"]
 
 log = logging.getLogger(__name__)
 
@@ -239,16 +239,3 @@ def _read_entry(entry: Path, content: str) -> dict[str, Tensor]:
     if record["sha256"] != hash_of_file(entry / "weights.ckpt"):
         raise CheckpointError("its weights differ from those that were kept")
     return read_weights(entry / "weights.ckpt")[0]
-
-
-def hash_of_file(path: Path) -> str:
-    """A hash of a file's content.
-
-    Args:
-        path: The file.
-
-    Returns:
-        64 hexadecimal digits.
-    """
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

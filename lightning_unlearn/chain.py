@@ -291,7 +291,7 @@ def _identity(model: nn.Module, data: UnlearningDataModule, stages: Sequence[Unl
 def _plain_settings(stage: UnlearningStage) -> list[tuple[str, str]]:
     """The arguments that a stage kept. Lists and private attributes are left out: they may hold what a fit recorded."""
     given = {key: value for key, value in vars(stage).items() if not key.startswith("_") and key != "training"}
-    plain = str | int | float | tuple | None  # type: ignore[type-arg]  # for isinstance
+    plain = (str, int, float, tuple, type(None))
     return sorted((key, stable_repr(value)) for key, value in given.items() if isinstance(value, plain))
 
 

@@ -1,6 +1,7 @@
 """Files that are whole or absent, and folders that one process uses at a time."""
 
 import errno
+import hashlib
 import os
 import secrets
 import time
@@ -17,7 +18,7 @@ try:
 except ImportError:  # pragma: no cover  # Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["lock_folder", "write_atomic", "write_text_atomic"]
+__all__ = ["hash_of_file", "lock_folder", "write_atomic", "write_text_atomic"]
 
 LOCK_NAME = ".lock"
 # Seconds before an unlocked temporary file counts as left by a killed process: a younger one may be about
@@ -190,3 +191,16 @@ def _os_error(error: BaseException | None) -> OSError | None:
             return error
         error = error.__cause__ or error.__context__
     return None
+
+
+def hash_of_file(path: Path) -> str:
+    """A hash of a file's content.
+
+    Args:
+        path: The file.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from lightning_unlearn.data.saved_split import SPLIT, SavedSplit
 from lightning_unlearn.exceptions import CheckpointError, ConfigError, RunError
-from lightning_unlearn.files import write_text_atomic
+from lightning_unlearn.files import hash_of_file, write_text_atomic
 from lightning_unlearn.report.ledger_schema import PastRequest
 from lightning_unlearn.report.schema import Report
 
-__all__ = ["BEGUN", "LEDGER", "START", "UNLEARNED", "Entry", "append", "hash_of", "past_requests", "read_ledger", "verify"]
+__all__ = ["BEGUN", "LEDGER", "START", "UNLEARNED", "Entry", "append", "past_requests", "read_ledger", "verify"]
 
 LEDGER = "ledger.jsonl"
 # The line of a request that is not finished.
@@ -99,19 +99,6 @@ class Entry:
         if not all(isinstance(key, str) for key in content["keys"]):
             raise ValueError("'keys' holds other than texts")
         return cls(**content)
-
-
-def hash_of(path: Path) -> str:
-    """A hash of a file's content.
-
-    Args:
-        path: The file.
-
-    Returns:
-        64 hexadecimal digits.
-    """
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def append(folder: Path, earlier: Sequence[Entry], entry: Entry) -> None:
@@ -255,7 +242,7 @@ def _against_files(folder: Path, entries: Sequence[Entry]) -> list[str]:
     checkpoint = folder / UNLEARNED
     if not checkpoint.is_file():
         problems.append(f"{UNLEARNED} is missing.")
-    elif hash_of(checkpoint) != entries[-1].after:
+    elif hash_of_file(checkpoint) != entries[-1].after:
         last = entries[-1].number
         problems.append(f"{UNLEARNED} is not that of line {last}: it was changed, or the ledger's end is missing.")
     try:

@@ -11,8 +11,8 @@ import yaml
 
 from lightning_unlearn.data.saved_split import SPLIT, SavedSplit
 from lightning_unlearn.exceptions import ConfigError, RunError
-from lightning_unlearn.files import LOCK_NAME, lock_folder
-from lightning_unlearn.ledger import UNLEARNED, hash_of, read_ledger
+from lightning_unlearn.files import LOCK_NAME, hash_of_file, lock_folder
+from lightning_unlearn.ledger import UNLEARNED, read_ledger
 from lightning_unlearn.trained_on import ENTRY, TRAINED, kept_keys
 
 __all__ = ["Finding", "Purge", "delete", "find"]
@@ -156,7 +156,7 @@ class _Search:
             return
         kept = kept_keys(path.with_name(name), unfinished=torn or name.startswith("stage"))
         if kept is None:
-            if hash_of(path) in self.origins:
+            if hash_of_file(path) in self.origins:
                 self._delete(path, "the checkpoint that a request started from")
             else:
                 self._leave(path, "nothing beside it says what it was trained on")

@@ -10,8 +10,8 @@ from pathlib import Path
 from lightning_unlearn.chain import remove_stage_files, settings_of
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.saved_split import SPLIT
-from lightning_unlearn.files import write_text_atomic
-from lightning_unlearn.ledger import BEGUN, START, UNLEARNED, Entry, append, hash_of, past_requests, read_ledger
+from lightning_unlearn.files import hash_of_file, write_text_atomic
+from lightning_unlearn.ledger import BEGUN, START, UNLEARNED, Entry, append, past_requests, read_ledger
 from lightning_unlearn.ranks import lock_on_first
 from lightning_unlearn.report.schema import Report
 from lightning_unlearn.report.writing import save_report
@@ -62,7 +62,7 @@ class RequestRecord:
             keys=sorted(samples.keys[i] for i in forget.tolist()),
             method=method,
             settings=hashlib.sha256(settings_of(stages).encode()).hexdigest(),
-            before=None if checkpoint is None else hash_of(Path(checkpoint)),
+            before=None if checkpoint is None else hash_of_file(Path(checkpoint)),
             after="",
             previous=earlier[-1].hash if earlier else START,
         )
@@ -85,7 +85,7 @@ class RequestRecord:
         """
         part = self.folder / f"{UNLEARNED}.part"
         save(part)
-        entry = replace(self.entry, time=_now(), after=hash_of(part)).sealed()
+        entry = replace(self.entry, time=_now(), after=hash_of_file(part)).sealed()
         report.history = past_requests([*self.earlier, entry])
         save_report(report, self.folder)
         ready = "".join(e.line() + "\n" for e in (*self.earlier, entry))

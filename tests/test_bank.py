@@ -6,10 +6,11 @@ import pytest
 import torch
 from helpers import sgd, untrained
 
-from lightning_unlearn.bank import Bank, Recipe, hash_of_file
+from lightning_unlearn.bank import Bank, Recipe
 from lightning_unlearn.classifier import Classifier
 from lightning_unlearn.data.augment import Augmentation
 from lightning_unlearn.data.noise import LabelNoise
+from lightning_unlearn.files import hash_of_file
 from lightning_unlearn.fingerprint import hash_of_weights
 
 RECIPE = Recipe(untrained, 1, {"accelerator": "cpu"})

@@ -8,7 +8,8 @@ import pytest
 
 from lightning_unlearn.data.saved_split import SavedSplit
 from lightning_unlearn.exceptions import RunError
-from lightning_unlearn.ledger import BEGUN, START, Entry, append, hash_of, past_requests, read_ledger, verify
+from lightning_unlearn.files import hash_of_file
+from lightning_unlearn.ledger import BEGUN, START, Entry, append, past_requests, read_ledger, verify
 from lightning_unlearn.report.schema import Report
 from lightning_unlearn.report.writing import save_report
 
@@ -26,7 +27,7 @@ def entry(number, previous, before, after):
 def run(tmp_path):
     """A folder after five requests."""
     (tmp_path / "unlearned.ckpt").write_bytes(b"weights")
-    afters = [f"{i:064x}" for i in range(COUNT - 1)] + [hash_of(tmp_path / "unlearned.ckpt")]
+    afters = [f"{i:064x}" for i in range(COUNT - 1)] + [hash_of_file(tmp_path / "unlearned.ckpt")]
     entries: list[Entry] = []
     for i, after in enumerate(afters):
         last = entries[-1] if entries else None

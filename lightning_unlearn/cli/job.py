@@ -6,13 +6,13 @@ from typing import Any
 
 from lightning.pytorch import LightningModule
 
-from lightning_unlearn.bank import hash_of_file
 from lightning_unlearn.cli.arguments import Call
 from lightning_unlearn.cli.configs import Tree
 from lightning_unlearn.cli.redact import without_names
 from lightning_unlearn.cli.run_folder import RunFolder
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.exceptions import CheckpointError, ConfigError
+from lightning_unlearn.files import hash_of_file
 from lightning_unlearn.sisa.store import successor_of
 from lightning_unlearn.trainer import UnlearningTrainer
 

@@ -78,14 +78,31 @@ class ByScore(ForgetRule):
         if self.fraction is not None:
             return max(1, round(self.fraction * n))
         assert self.count is not None  # checked in the constructor
-        if self.count > n:
-            raise DataError(f"count is {self.count}, but {self.path} has scores for only {n} training samples; ask for fewer.")
-        return self.count
+        return checked_count(self.count, n, self.path)
 
     def describe(self) -> str:
         """One plain line."""
         size = f"{self.count}" if self.fraction is None else f"{self.fraction * 100:.4g} %"
         return f"{size} {self.end} by {self.column or 'score'} in {self.path.name}"
+
+
+def checked_count(count: int, n: int, path: Path) -> int:
+    """A count of samples that are there.
+
+    Args:
+        count: How many are asked for.
+        n: How many have a score.
+        path: Where the scores come from, for the message.
+
+    Returns:
+        The count.
+
+    Raises:
+        DataError: There are fewer.
+    """
+    if count > n:
+        raise DataError(f"count is {count}, but {path} has scores for only {n} training samples; ask for fewer.")
+    return count
 
 
 def scored(scores: Tensor, candidates: Tensor, path: Path) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lightning_unlearn.data.by_score import highest_first, read_column, read_scores, scored
+from lightning_unlearn.data.by_score import checked_count, highest_first, read_column, read_scores, scored
 from lightning_unlearn.data.forget import ForgetRule, Selection
 from lightning_unlearn.data.vision import Samples
 from lightning_unlearn.exceptions import DataError
@@ -85,11 +85,7 @@ class SuspectedMislabels(ForgetRule):
         if count is None:
             assert self.quantile is not None  # one of the three is given
             count = len(pool) - math.ceil(self.quantile * len(pool) - 1e-9)
-        if count > len(pool):
-            raise DataError(
-                f"count is {count}, but {self.path} has scores for only {len(pool)} training samples; ask for fewer."
-            )
-        return highest_first(samples, pool, scores, seed)[:count]
+        return highest_first(samples, pool, scores, seed)[: checked_count(count, len(pool), self.path)]
 
     def describe(self) -> str:
         """One plain line."""

@@ -88,6 +88,7 @@ class EstimateUnseen(UnlearningStage):
         self.aim_below = aim_below
         self._summary: dict[str, float] = {}
         self._bank_rows: dict[int, Tensor] = {}
+        self._members: dict[int, Tensor] = {}
 
     def on_fit_start(self) -> None:
         """Estimate, calibrate, and leave the targets."""
@@ -103,7 +104,7 @@ class EstimateUnseen(UnlearningStage):
             "probabilities": probabilities,
             "whole_classes": torch.tensor(whole),
         }
-        self._bank_rows = {}
+        self._bank_rows, self._members = {}, {}
 
     def summary(self) -> Mapping[str, Mapping[str, float]]:
         """The chosen mixture, and the accuracy of the targets on the forgotten samples."""
@@ -150,12 +151,18 @@ class EstimateUnseen(UnlearningStage):
         return mixed([self._guess(i, part, index, bank) for i in used], [weights[i] for i in used])
 
     def _guess(self, i: int, part: Part, index: Tensor, bank: Tensor) -> Tensor:
-        """Probabilities (N, K) of samples by one estimator."""
+        """Probabilities (N, K) of samples by one estimator; those of the bank are asked for twice and kept."""
+        if part == "retain" and i in self._members:
+            return self._members[i]
         if i not in self._bank_rows and (part == "retain" or self.estimators[i].uses_bank):
             self._bank_rows[i] = self._rows(i, "retain", bank)
         rows = self._bank_rows[i] if part == "retain" else self._rows(i, part, index)
         labels = self.data.part("retain")[0].targets[bank]
-        return self.estimators[i].estimate(rows, self._bank_rows.get(i, rows), labels, self.num_classes, part == "retain")
+        own = part == "retain"
+        found = self.estimators[i].estimate(rows, self._bank_rows.get(i, rows), labels, self.num_classes, own)
+        if own:
+            self._members[i] = found
+        return found
 
     def _rows(self, i: int, part: Part, index: Tensor) -> Tensor:
         loader = self.data.evaluation_loader(part, index)
