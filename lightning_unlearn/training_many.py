@@ -1,5 +1,6 @@
 """Training many classifiers of one kind at once, each as it would be trained alone."""
 
+import copy
 import multiprocessing
 import os
 from collections.abc import Mapping, Sequence
@@ -208,7 +209,7 @@ def _fitting(network: nn.Module, example: Tensor) -> int:
         return value
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda value: value):
-        network(example)
+        copy.deepcopy(network)(example)  # a copy: BatchNorm would count this batch
     kept = 2 * kept + 5 * sum(p.numel() * p.element_size() for p in network.parameters())
     if example.is_cuda:
         free = torch.cuda.mem_get_info(example.device)[0]

@@ -102,8 +102,9 @@ def test_what_cannot_be_trained_together_says_why(models, arguments, reason, mak
     assert reason in way.reason
 
 
-def test_the_way_is_one_that_is_right(make_data):
-    models = [build(seed) for seed in range(8)]
+@pytest.mark.parametrize("make", [build, resnet])
+def test_the_way_is_one_that_is_right(make, make_data):
+    models = [make(seed) for seed in range(8)]
     weights = copy.deepcopy(models[0].state_dict())
     way = find_way(models, make_data(), CPU)
     assert isinstance(way, Way)
