@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing.synchronize import Event
 
 import torch
 
@@ -87,15 +88,21 @@ def run_tasks(tasks: Sequence[Task], processes: int, quiet: bool = False) -> dic
             # Workers run with one thread, so no lock of another thread's can be held in them for ever.
             warnings.filterwarnings("ignore", ".*use of fork\\(\\) may lead to deadlocks.*")
             context = multiprocessing.get_context("fork")
-            pool = ProcessPoolExecutor(min(processes, len(tasks)), context, initializer=_begin_worker, initargs=(os.getpid(),))
-            with pool:
+            stop = context.Event()
+            arguments = (os.getpid(), stop)
+            with ProcessPoolExecutor(
+                min(processes, len(tasks)), context, initializer=_begin_worker, initargs=arguments
+            ) as pool:
                 running: dict[Future[str], Task] = {pool.submit(_run_numbered, i): task for i, task in enumerate(tasks)}
                 try:
                     while running:
                         for future in wait(running, return_when=FIRST_COMPLETED).done:
                             done(running.pop(future), future.result())
-                except BaseException:
-                    pool.shutdown(wait=False, cancel_futures=True)
+                except BaseException as error:
+                    # After a failure the others may finish what they have begun; whoever stops a run will not wait for it.
+                    if not isinstance(error, Exception):
+                        stop.set()
+                    pool.shutdown(cancel_futures=True)
                     raise
     except BrokenProcessPool as error:
         raise RunError(
@@ -121,15 +128,15 @@ def one_thread() -> Generator[None]:
         torch.set_num_threads(before)
 
 
-def _begin_worker(parent: int) -> None:
+def _begin_worker(parent: int, stop: Event) -> None:
     torch.set_num_threads(1)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent, stop), daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
-    """End this worker when the run that forked it is killed: it would hold the run folder's lock for ever."""
-    while os.getppid() == parent:
-        time.sleep(1)
+def _end_with(parent: int, stop: Event) -> None:
+    """End this worker when the run that forked it is stopped, or killed: it would hold the run folder's lock for ever."""
+    while os.getppid() == parent and not stop.wait(1):
+        pass
     os._exit(1)
 
 

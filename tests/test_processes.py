@@ -1,5 +1,8 @@
 import logging
 import os
+import signal
+import threading
+import time
 
 import pytest
 
@@ -39,6 +42,28 @@ def test_a_worker_that_dies_is_an_error_with_a_remedy():
     dies = [Task(f"t{i}", 1.0, lambda: os._exit(9)) for i in range(2)]
     with pytest.raises(RunError, match="Finished cells are kept"):
         run_tasks(dies, 2)
+
+
+def test_whoever_stops_a_run_does_not_wait_for_its_workers(tmp_path):
+    def sleeps():
+        (tmp_path / str(os.getpid())).touch()
+        time.sleep(120)
+
+    def stop():
+        while len(list(tmp_path.iterdir())) < 2:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=stop, daemon=True).start()
+    begin = time.perf_counter()
+    with pytest.raises(KeyboardInterrupt):
+        run_tasks([Task(f"t{i}", 1.0, sleeps) for i in range(3)], 2)
+    assert time.perf_counter() - begin < 60
+    pids = [int(file.name) for file in tmp_path.iterdir()]
+    assert len(pids) == 2
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
 
 
 def test_the_remaining_time_is_said(caplog):
