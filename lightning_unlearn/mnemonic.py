@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-__all__ = ["CODES_KEY", "Codes", "codes_of", "draw_codes", "give_codes"]
+from lightning_unlearn.exceptions import CheckpointError
+
+__all__ = ["CODES_KEY", "Codes", "codes_for", "codes_of", "draw_codes", "give_codes"]
 
 # What a checkpoint calls them among the states of callbacks.
 CODES_KEY = "MnemonicCodes"
@@ -101,6 +103,32 @@ def codes_of(model: nn.Module) -> Codes | None:
     """
     found = getattr(model, _ATTRIBUTE, None)
     return found if isinstance(found, Codes) else None
+
+
+def codes_for(model: nn.Module, classes: Sequence[int]) -> Codes:
+    """The codes of a model that is to forget some classes by them.
+
+    Args:
+        model: A model.
+        classes: What it is to forget.
+
+    Returns:
+        The codes.
+
+    Raises:
+        CheckpointError: There are none, or not of these classes and of others.
+    """
+    codes = codes_of(model)
+    if codes is None:
+        raise CheckpointError(
+            "The model has no mnemonic codes, by which MnemonicForgetting forgets. Needed: an original that was trained "
+            "with them: fit ... -c trainer/mnemonic_codes. With the data at hand, source: data does without."
+        )
+    lacking = sorted(set(classes) - set(codes.labels.tolist()))
+    if lacking or len(codes.of(classes).labels) == len(codes.labels):
+        what = f"none for the classes {lacking} (forgotten earlier?)" if lacking else "none for any other class"
+        raise CheckpointError(f"The model has mnemonic codes of {codes.labels.tolist()}: {what}. Needed: codes of both.")
+    return codes
 
 
 def give_codes(model: nn.Module, codes: Codes | None) -> None:

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from lightning_unlearn.collect import collect
-from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.estimators import Copies, Estimator, Neighbours
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.calibration import (
@@ -17,7 +15,8 @@ from lightning_unlearn.functional.calibration import (
     strike_classes,
     with_log_odds,
 )
-from lightning_unlearn.functional.mixture import LEAST, choose_mixture, mixed
+from lightning_unlearn.functional.mixture import LEAST, choose_mixture
+from lightning_unlearn.guesses import Guesses
 from lightning_unlearn.random import generator
 from lightning_unlearn.stages.base import UnlearningStage
 
@@ -87,8 +86,6 @@ class EstimateUnseen(UnlearningStage):
         self.rank_noise = rank_noise
         self.aim_below = aim_below
         self._summary: dict[str, float] = {}
-        self._bank_rows: dict[int, Tensor] = {}
-        self._members: dict[int, Tensor] = {}
 
     def on_fit_start(self) -> None:
         """Estimate, calibrate, and leave the targets."""
@@ -96,7 +93,12 @@ class EstimateUnseen(UnlearningStage):
         targets = samples.targets[index]
         gone = self._classes_without_retained_samples()
         whole = len(gone) > 0 and bool(torch.isin(targets, gone).all())
-        probabilities = strike_classes(self._answers("forget", index), gone) if whole else self._estimate(index, targets)
+        bank = self.data.random_part("retain", self.bank_samples, "estimate")
+        guesses = Guesses(self.estimators, bank, self.classifier, self.data, self.trainer, self.num_classes)
+        if whole:
+            probabilities = strike_classes(guesses.answers("forget", index), gone)
+        else:
+            probabilities = self._estimate(guesses, index, targets)
         right = (probabilities.argmax(1) == targets).float().mean()
         self._summary["forget/acc"] = 100 * float(right)
         self.artifacts["targets"] = {
@@ -104,28 +106,25 @@ class EstimateUnseen(UnlearningStage):
             "probabilities": probabilities,
             "whole_classes": torch.tensor(whole),
         }
-        self._bank_rows, self._members = {}, {}
 
     def summary(self) -> Mapping[str, Mapping[str, float]]:
         """The chosen mixture, and the accuracy of the targets on the forgotten samples."""
         return {"estimate": self._summary}
 
-    def _estimate(self, index: Tensor, targets: Tensor) -> Tensor:
-        bank = self.data.random_part("retain", self.bank_samples, "estimate")
-        labels = self.data.part("retain")[0].targets[bank]
+    def _estimate(self, guesses: Guesses, index: Tensor, targets: Tensor) -> Tensor:
         unseen, everything = self.data.part("unseen")
         if len(everything) == 0 and (self.calibrate or self.weights is None):
             raise ChainError(
                 "EstimateUnseen: no unseen samples to calibrate and choose on. Set calibrate to false and give weights."
             )
-        weights = self._choose(bank) if self.weights is None else self.weights
+        weights = self._choose(guesses) if self.weights is None else self.weights
         for estimator, weight in zip(self.estimators, weights, strict=True):
             self._summary[f"weight/{estimator!r}"] = weight / sum(weights)
-        probabilities = self._mixture(weights, "forget", index, bank)
+        probabilities = guesses.mixture(weights, "forget", index)
         if not self.calibrate:
             return probabilities
-        members = self._mixture(weights, "retain", bank, bank)
-        truth, truth_labels = self._answers("unseen", everything), unseen.targets[everything]
+        members, labels = guesses.mixture_of_bank(weights), guesses.bank_labels
+        truth, truth_labels = guesses.answers("unseen", everything), unseen.targets[everything]
         values = match_quantiles(
             log_odds(probabilities, targets, LEAST),
             log_odds(members, labels, LEAST),
@@ -137,42 +136,12 @@ class EstimateUnseen(UnlearningStage):
         exponent = sharpening_exponent(members, labels, truth, truth_labels) ** 0.5
         return with_log_odds(probabilities, targets, values - self.aim_below, exponent)
 
-    def _choose(self, bank: Tensor) -> list[float]:
+    def _choose(self, guesses: Guesses) -> list[float]:
         chosen = self.data.random_part("unseen", self.unseen_samples, "estimate")
         labels = self.data.part("unseen")[0].targets[chosen]
         every = range(len(self.estimators))
-        members = [self._guess(i, "retain", bank, bank) for i in every]
-        unseen = [self._guess(i, "unseen", chosen, bank) for i in every]
-        truth = log_odds(self._answers("unseen", chosen), labels)
-        return choose_mixture(members, self.data.part("retain")[0].targets[bank], unseen, labels, truth)
-
-    def _mixture(self, weights: Sequence[float], part: Part, index: Tensor, bank: Tensor) -> Tensor:
-        used = [i for i, weight in enumerate(weights) if weight > 0]
-        return mixed([self._guess(i, part, index, bank) for i in used], [weights[i] for i in used])
-
-    def _guess(self, i: int, part: Part, index: Tensor, bank: Tensor) -> Tensor:
-        """Probabilities (N, K) of samples by one estimator; those of the bank are asked for twice and kept."""
-        if part == "retain" and i in self._members:
-            return self._members[i]
-        if i not in self._bank_rows and (part == "retain" or self.estimators[i].uses_bank):
-            self._bank_rows[i] = self._rows(i, "retain", bank)
-        rows = self._bank_rows[i] if part == "retain" else self._rows(i, part, index)
-        labels = self.data.part("retain")[0].targets[bank]
-        own = part == "retain"
-        found = self.estimators[i].estimate(rows, self._bank_rows.get(i, rows), labels, self.num_classes, own)
-        if own:
-            self._members[i] = found
-        return found
-
-    def _rows(self, i: int, part: Part, index: Tensor) -> Tensor:
-        loader = self.data.evaluation_loader(part, index)
-        return collect(lambda batch: self.estimators[i].rows(self.classifier, batch.input), loader, index, self.trainer).cpu()
-
-    def _answers(self, part: Part, index: Tensor) -> Tensor:
-        """The network's own probabilities, float64: in float32 a sure answer would be no different from a certain one."""
-        loader = self.data.evaluation_loader(part, index)
-        logits = collect(lambda batch: self.classifier(batch.input).float(), loader, index, self.trainer)
-        return logits.cpu().double().softmax(1)
+        members, unseen = [guesses.of_bank(i) for i in every], [guesses.of(i, "unseen", chosen) for i in every]
+        return choose_mixture(members, guesses.bank_labels, unseen, labels, log_odds(guesses.answers("unseen", chosen), labels))
 
     def _classes_without_retained_samples(self) -> Tensor:
         samples, forget = self.data.part("forget")

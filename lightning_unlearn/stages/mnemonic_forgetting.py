@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from lightning_unlearn.collect import sum_over_ranks
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.split_data import Part
-from lightning_unlearn.exceptions import ChainError, CheckpointError
+from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.mnemonic import forgetting_step, mean_squared_gradient
 from lightning_unlearn.functional.structure import ParameterSelector
-from lightning_unlearn.mnemonic import codes_of
+from lightning_unlearn.mnemonic import codes_for
 from lightning_unlearn.random import generator, run_seed
 from lightning_unlearn.stages.base import UnlearningStage
 from lightning_unlearn.stages.gradient_passes import mean_fisher
@@ -72,29 +72,15 @@ class MnemonicForgetting(UnlearningStage):
         self._found: dict[str, dict[str, float]] = {}
 
     def check(self, classifier: nn.Module, data: UnlearningDataModule) -> None:
-        """See `UnlearningStage.check`; and codes of forgotten and of other classes.
+        """See `UnlearningStage.check`; and codes of forgotten and of other classes, see `codes_for`.
 
         Args:
             classifier: The network.
             data: The data, split.
-
-        Raises:
-            CheckpointError: Codes are missing.
         """
         super().check(classifier, data)
-        classes = data.forgotten_classes
-        if self.source == "data":
-            return
-        codes = codes_of(classifier)
-        if codes is None:
-            raise CheckpointError(
-                "The model has no mnemonic codes, by which MnemonicForgetting forgets. Needed: an original that was trained "
-                "with them: fit ... -c trainer/mnemonic_codes. With the data at hand, source: data does without."
-            )
-        lacking = sorted(set(classes) - set(codes.labels.tolist()))
-        if lacking or len(codes.of(classes).labels) == len(codes.labels):
-            what = f"none for the classes {lacking} (forgotten earlier?)" if lacking else "none for any other class"
-            raise CheckpointError(f"The model has mnemonic codes of {codes.labels.tolist()}: {what}. Needed: codes of both.")
+        if self.source == "codes":
+            codes_for(classifier, data.forgotten_classes)
 
     def on_fit_start(self) -> None:
         """Find the step, try the candidates, keep the best."""
@@ -154,9 +140,8 @@ class MnemonicForgetting(UnlearningStage):
                 batch = self.trainer.precision_plugin.convert_input(batch)
                 yield batch.input, batch.target
             return
-        codes = codes_of(self.classifier)
-        assert codes is not None  # `check` has looked
         classes = self.data.forgotten_classes
+        codes = codes_for(self.classifier, classes)
         codes = codes.of(classes) if part == "forget" else codes.without(classes)
         dtype = next(self.classifier.parameters()).dtype
         yield codes.images.to(self.device, dtype), codes.labels.to(self.device)

@@ -1,0 +1,122 @@
+"""What several estimators say about samples, beside what the network itself says."""
+
+from collections.abc import Sequence
+
+from lightning.pytorch import Trainer
+from torch import Tensor, nn
+
+from lightning_unlearn.collect import collect
+from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.data.split_data import Part
+from lightning_unlearn.estimators import Estimator
+from lightning_unlearn.functional.mixture import mixed
+
+__all__ = ["Guesses"]
+
+
+class Guesses:
+    """Probabilities by several estimators; what they need of the bank is computed once.
+
+    Args:
+        estimators: What guesses.
+        bank: Indices of the retained samples that estimators may look at, (M,).
+        network: The network, on its device and in eval mode.
+        data: The data, split.
+        trainer: Moves batches, and joins what the ranks saw.
+        num_classes: K.
+    """
+
+    def __init__(
+        self,
+        estimators: Sequence[Estimator],
+        bank: Tensor,
+        network: nn.Module,
+        data: UnlearningDataModule,
+        trainer: Trainer,
+        num_classes: int,
+    ) -> None:
+        self.estimators, self.bank, self.num_classes = estimators, bank, num_classes
+        self.bank_labels = data.part("retain")[0].targets[bank]
+        self._network, self._data, self._trainer = network, data, trainer
+        self._bank_rows: dict[int, Tensor] = {}
+        self._members: dict[int, Tensor] = {}
+
+    def answers(self, part: Part, index: Tensor) -> Tensor:
+        """The network's own probabilities.
+
+        Args:
+            part: Part of the data.
+            index: Samples of it, (N,).
+
+        Returns:
+            (N, K), float64 on the CPU: in float32 a sure answer would be no different from a certain one.
+        """
+        loader = self._data.evaluation_loader(part, index)
+        logits = collect(lambda batch: self._network(batch.input).float(), loader, index, self._trainer)
+        return logits.cpu().double().softmax(1)
+
+    def of(self, i: int, part: Part, index: Tensor) -> Tensor:
+        """What one estimator says.
+
+        Args:
+            i: Its number.
+            part: Part of the data.
+            index: Samples of it, (N,).
+
+        Returns:
+            (N, K), on the CPU.
+        """
+        rows = self._rows(i, part, index)
+        # Those that do not look at the bank need no features of it.
+        bank = self._rows_of_bank(i) if self.estimators[i].uses_bank else rows
+        return self.estimators[i].estimate(rows, bank, self.bank_labels, self.num_classes, False)
+
+    def of_bank(self, i: int) -> Tensor:
+        """What one estimator says about the bank itself, each sample without its own entry.
+
+        Args:
+            i: Its number.
+
+        Returns:
+            (M, K), on the CPU.
+        """
+        if i not in self._members:
+            rows = self._rows_of_bank(i)
+            self._members[i] = self.estimators[i].estimate(rows, rows, self.bank_labels, self.num_classes, True)
+        return self._members[i]
+
+    def mixture(self, weights: Sequence[float], part: Part, index: Tensor) -> Tensor:
+        """The weighted mean of what they say; see `mixed`.
+
+        Args:
+            weights: One per estimator.
+            part: Part of the data.
+            index: Samples of it, (N,).
+
+        Returns:
+            (N, K), float64.
+        """
+        used = [i for i, weight in enumerate(weights) if weight > 0]
+        return mixed([self.of(i, part, index) for i in used], [weights[i] for i in used])
+
+    def mixture_of_bank(self, weights: Sequence[float]) -> Tensor:
+        """The same for the bank.
+
+        Args:
+            weights: One per estimator.
+
+        Returns:
+            (M, K), float64.
+        """
+        used = [i for i, weight in enumerate(weights) if weight > 0]
+        return mixed([self.of_bank(i) for i in used], [weights[i] for i in used])
+
+    def _rows_of_bank(self, i: int) -> Tensor:
+        if i not in self._bank_rows:
+            self._bank_rows[i] = self._rows(i, "retain", self.bank)
+        return self._bank_rows[i]
+
+    def _rows(self, i: int, part: Part, index: Tensor) -> Tensor:
+        loader = self._data.evaluation_loader(part, index)
+        rows = collect(lambda batch: self.estimators[i].rows(self._network, batch.input), loader, index, self._trainer)
+        return rows.cpu()
