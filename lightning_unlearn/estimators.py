@@ -74,7 +74,7 @@ class Copies(Estimator):
     """
 
     def __init__(self, count: int = 8, shifts: Sequence[float] = (2, 3, 4), rotation: float = 0.0, flip: bool = True) -> None:
-        if count < 1 or (not shifts and not rotation and not flip):
+        if count < 1 or not (any(shifts) or rotation or (flip and count > 1)):
             raise ChainError(
                 f"Copies: count is {count}, shifts {list(shifts)}, rotation {rotation} and flip {flip}; needed: at least one "
                 "copy, and something in which it differs."
@@ -85,21 +85,21 @@ class Copies(Estimator):
         self.flip = flip
 
     def rows(self, network: nn.Module, images: Tensor) -> Tensor:
-        """See `Estimator.rows`: the estimates themselves."""
+        """See `Estimator.rows`: the logits of all copies, (B, count * K)."""
         source = generator("copies", seed=0)
-        total: Tensor | None = None
+        logits = []
         for k in range(self.count):
             down, right, turn = (2 * torch.randint(2, (3,), generator=source) - 1).tolist()
             size = self.shifts[k % len(self.shifts)] if self.shifts else 0.0
-            copy = images.flip(-1) if self.flip and k % 2 == 1 else images
-            answer = network(_moved(copy, down * size, right * size, turn * self.rotation)).float().softmax(1)
-            total = answer if total is None else total + answer
-        assert total is not None
-        return total / self.count
+            # With an even number of sizes each would always, or never, be mirrored.
+            turns = k // len(self.shifts) if self.shifts and len(self.shifts) % 2 == 0 else 0
+            copy = images.flip(-1) if self.flip and (k + turns) % 2 == 1 else images
+            logits.append(network(_moved(copy, down * size, right * size, turn * self.rotation)).float())
+        return torch.cat(logits, 1)
 
     def estimate(self, rows: Tensor, bank: Tensor, labels: Tensor, num_classes: int, own: bool) -> Tensor:
-        """See `Estimator.estimate`."""
-        return rows
+        """See `Estimator.estimate`; in float64, for in float32 many sure answers would be equal."""
+        return rows.double().view(len(rows), self.count, num_classes).softmax(2).mean(1)
 
 
 class OwnAnswer(Estimator):
@@ -109,13 +109,13 @@ class OwnAnswer(Estimator):
     """
 
     def rows(self, network: nn.Module, images: Tensor) -> Tensor:
-        """See `Estimator.rows`: the estimates themselves."""
-        answer: Tensor = network(images).float().softmax(1)
-        return answer
+        """See `Estimator.rows`: the logits."""
+        logits: Tensor = network(images).float()
+        return logits
 
     def estimate(self, rows: Tensor, bank: Tensor, labels: Tensor, num_classes: int, own: bool) -> Tensor:
-        """See `Estimator.estimate`."""
-        return rows
+        """See `Estimator.estimate`; in float64, for in float32 many sure answers would be equal."""
+        return rows.double().softmax(1)
 
 
 class Neighbours(Estimator):

@@ -28,13 +28,13 @@ def images():
 
 
 def test_copies_are_shifted_and_mirrored_in_turn(images):
+    """Every size is mirrored in half of its copies, with an even number of sizes too."""
     network = Recorder()
     Copies(4, (1, 2), flip=True).rows(network, images)
     assert len(network.seen) == 4
     ones = torch.ones(5, dtype=torch.int64)
-    for k, seen in enumerate(network.seen):
-        size = (1, 2)[k % 2]
-        mirrored = torch.full((5,), k % 2 == 1)
+    for seen, size, flipped in zip(network.seen, (1, 2, 1, 2), (False, True, True, False), strict=True):
+        mirrored = torch.full((5,), flipped)
         candidates = [shift_and_flip(images, ones * y * size, ones * x * size, mirrored) for y in (-1, 1) for x in (-1, 1)]
         assert sum(torch.allclose(seen, c, atol=1e-5) for c in candidates) == 1
 
@@ -43,7 +43,8 @@ def test_every_sample_gets_the_same_copies_in_every_batch(images):
     whole = Copies(3, (0.5,), rotation=10).rows(Recorder(), images)
     parts = torch.cat([Copies(3, (0.5,), rotation=10).rows(Recorder(), part) for part in images.split(2)])
     torch.testing.assert_close(whole, parts)
-    torch.testing.assert_close(whole.sum(1), torch.ones(5))
+    found = Copies(3, (0.5,), rotation=10).estimate(whole, whole, torch.zeros(5).long(), 2, own=False)
+    torch.testing.assert_close(found, torch.stack([x.double().softmax(1) for x in whole.split(2, 1)]).mean(0))
 
 
 def test_a_turn_by_a_quarter_is_a_turn_by_a_quarter():
@@ -70,7 +71,7 @@ def test_its_own_answer_is_the_networks(images):
     network = SmallCNN(in_chans=3, num_classes=4, image_size=8).eval()
     rows = OwnAnswer().rows(network, images)
     torch.testing.assert_close(
-        OwnAnswer().estimate(rows, rows, torch.zeros(5).long(), 4, own=False), network(images).softmax(1)
+        OwnAnswer().estimate(rows, rows, torch.zeros(5).long(), 4, own=False), network(images).double().softmax(1)
     )
 
 

@@ -215,7 +215,7 @@ class SplitData(LightningDataModule):
         assert self.trigger is not None
         return self.trigger.on_all(self.dataset.test)
 
-    def random_part(self, name: Part, count: int | None, purpose: str, seed: int = 0) -> Tensor:
+    def random_part(self, name: Part, count: int | None, purpose: str, seed: int = 0, among: Tensor | None = None) -> Tensor:
         """Random samples of a part, without replacement; two purposes or seeds draw independently.
 
         Args:
@@ -223,12 +223,27 @@ class SplitData(LightningDataModule):
             count: How many; None, or more than there are: all.
             purpose: What they are for.
             seed: Seed of the draw; 0 where every run is to look at the same samples.
+            among: Only these samples of the part.
 
         Returns:
             Sample indices, (min(count, N),), sorted, int64.
         """
         samples, index = self.part(name)
+        index = index if among is None else among
         return index[order(samples.hashes[index], seed, purpose)[:count]].sort().values
+
+    @property
+    def gone_classes(self) -> Tensor:
+        """Labels of forgotten samples of which none is retained, (C,), int64, sorted."""
+        forgotten, retained = (self.samples.targets[index] for index in (self._parts.forget, self._parts.retain))
+        gone: Tensor = forgotten[~torch.isin(forgotten, retained)].unique()  # type: ignore[no-untyped-call]  # in torch
+        return gone
+
+    @property
+    def unseen_of_retained_classes(self) -> Tensor:
+        """Unseen samples of classes that are retained, (U,), int64: others the network does not know, or is to forget."""
+        samples, index = self.part("unseen")
+        return index[torch.isin(samples.targets[index], self.samples.targets[self._parts.retain])]
 
     @property
     def forgets_whole_classes(self) -> bool:

@@ -3,7 +3,15 @@
 import torch
 from torch import Tensor
 
-__all__ = ["log_odds", "match_quantiles", "neighbour_votes", "sharpening_exponent", "strike_classes", "with_log_odds"]
+__all__ = [
+    "calibrated",
+    "log_odds",
+    "match_quantiles",
+    "neighbour_votes",
+    "sharpening_exponent",
+    "strike_classes",
+    "with_log_odds",
+]
 
 
 def log_odds(probabilities: Tensor, targets: Tensor, floor: float = 1e-12) -> Tensor:
@@ -21,13 +29,48 @@ def log_odds(probabilities: Tensor, targets: Tensor, floor: float = 1e-12) -> Te
     return torch.log(p) - torch.log1p(-p)
 
 
+def calibrated(
+    guesses: Tensor,
+    targets: Tensor,
+    members: Tensor,
+    member_targets: Tensor,
+    unseen: Tensor,
+    unseen_targets: Tensor,
+    noise: float = 0.0,
+    lower: float = 0.0,
+    source: torch.Generator | None = None,
+) -> Tensor:
+    """Guesses about samples made to be distributed as answers to unseen ones: see `match_quantiles`, `sharpening_exponent`.
+
+    Args:
+        guesses: (N, K).
+        targets: Labels, (N,), int64.
+        members: Guesses of the same kind about samples that were trained on, (M, K).
+        member_targets: Their labels, (M,), int64.
+        unseen: True answers to unseen samples, (U, K).
+        unseen_targets: Their labels, (U,), int64.
+        noise: See `match_quantiles`.
+        lower: What is taken off the log-odds of the labels in the end.
+        source: See `match_quantiles`.
+
+    Returns:
+        (N, K), rows summing to 1.
+    """
+    of_members, of_unseen = log_odds(members, member_targets), log_odds(unseen, unseen_targets)
+    values = match_quantiles(log_odds(guesses, targets), of_members, of_unseen, noise, source)
+    # Half of the way: on unseen samples of CIFAR-10 the whole exponent raised Jensen-Shannon by 5 %, its root by nothing.
+    exponent = sharpening_exponent(members, member_targets, unseen, unseen_targets) ** 0.5
+    return with_log_odds(guesses, targets, values - lower, exponent)
+
+
 def match_quantiles(
     values: Tensor, members: Tensor, unseen: Tensor, noise: float = 0.0, source: torch.Generator | None = None
 ) -> Tensor:
     """Carry values over from the distribution of `members` to that of `unseen`: the q-th quantile becomes the q-th quantile.
 
     Forgotten samples are ranked among retained ones, not among themselves: both were trained on, so what an estimator still
-    remembers of them lifts both alike, and a request of difficult samples stays difficult.
+    remembers of them lifts both alike, and a request of difficult samples stays difficult. Equal values get ranks at random
+    among the members that they equal, so that a coarse estimate is carried over in distribution too.
 
     Args:
         values: (N,).
@@ -35,7 +78,7 @@ def match_quantiles(
         unseen: True values of samples that were not trained on, (U,), at least one.
         noise: Standard deviation of noise on values and members before ranking, in units of the members' own deviation: it
             weakens the tie between estimate and result and leaves the distribution as it is.
-        source: Generator of the noise, on the CPU.
+        source: Generator of the noise and of ranks among equals, on the CPU; None: torch's own.
 
     Returns:
         (N,), float64.
@@ -53,7 +96,9 @@ def match_quantiles(
         values, members = (v + size * torch.randn(len(v), generator=source, dtype=v.dtype).to(v) for v in (values, members))
     members = members.sort().values
     below, upto = torch.searchsorted(members, values), torch.searchsorted(members, values, right=True)
-    rank = ((below + upto).double() / 2 + 0.5) / (len(members) + 1)
+    place = torch.rand(len(values), generator=source, dtype=values.dtype).to(values.device)
+    place = torch.where(upto - below > 1, place, 0.5)
+    rank = (below + place * (upto - below) + 0.5) / (len(members) + 1)
     return torch.quantile(unseen.double(), rank)
 
 
@@ -145,8 +190,10 @@ def strike_classes(probabilities: Tensor, classes: Tensor) -> Tensor:
         classes: Classes to strike, (C,), int64, fewer than K.
 
     Returns:
-        (N, K), rows summing to 1.
+        (N, K), rows summing to 1; what was given where there is nothing to strike.
     """
+    if len(classes) == 0:
+        return probabilities
     rest = probabilities.double().clamp(min=1e-12)
     rest[:, classes] = 0.0
     return (rest / rest.sum(1, keepdim=True)).to(probabilities.dtype)

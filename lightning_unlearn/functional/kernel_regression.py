@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize, one_hot
 
+from lightning_unlearn.exceptions import ChainError
+
 __all__ = ["kernel_regression", "relu_tangent_kernel"]
 
 # Temperatures that are tried; scores of a regression on one-hot labels lie between 0 and 1.
@@ -48,12 +50,20 @@ def kernel_regression(rows: Tensor, bank: Tensor, labels: Tensor, num_classes: i
 
     Returns:
         (N, K), rows summing to 1, float32.
+
+    Raises:
+        ChainError: The kernel cannot be inverted, or features are not finite.
     """
     bank = bank.flatten(1)
     kernel = relu_tangent_kernel(bank, bank)
     # A network that has collapsed gives features of length 0; its answer is then that nothing is known.
     kernel.diagonal().add_(ridge * (float(kernel.diagonal().mean()) or 1.0))
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(kernel))
+    factor, failed = torch.linalg.cholesky_ex(kernel)
+    if int(failed):
+        finite = bool(kernel.isfinite().all())
+        what = f"cannot be inverted with ridge {ridge}; needed: a larger one" if finite else "are not finite; needed: numbers"
+        raise ChainError(f"KernelRegression: the features of {len(bank)} retained samples {what}.")
+    inverse = torch.cholesky_inverse(factor)
     prior = 1 / num_classes
     wanted = one_hot(labels, num_classes).double() - prior
     weights = inverse @ wanted

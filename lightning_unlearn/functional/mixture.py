@@ -9,8 +9,6 @@ from lightning_unlearn.functional.calibration import log_odds
 
 __all__ = ["choose_mixture", "faithfulness", "mixed"]
 
-# Probability below which estimates are not told apart: a mean of a few answers says no more.
-LEAST = 1e-6
 # Rounds of the greedy choice: weights come in tenths.
 _ROUNDS = 10
 # How much estimates of trained samples scatter by what is remembered, in units of how much they are lifted by it on average.
@@ -18,7 +16,7 @@ _SCATTER = 1.5
 
 
 def mixed(guesses: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """The weighted mean; a little of everything, so that logarithms exist.
+    """The weighted mean; a little of everything: a mean of a few answers does not tell smaller probabilities apart.
 
     Args:
         guesses: Probabilities of several estimators, each (N, K).
@@ -71,9 +69,7 @@ def choose_mixture(
     """
 
     def score(weights: Sequence[float]) -> float:
-        return faithfulness(
-            log_odds(mixed(members, weights), member_labels, LEAST), log_odds(mixed(unseen, weights), labels, LEAST), truth
-        )
+        return faithfulness(log_odds(mixed(members, weights), member_labels), log_odds(mixed(unseen, weights), labels), truth)
 
     best = [0.0] * len(unseen)
     for _ in range(_ROUNDS):

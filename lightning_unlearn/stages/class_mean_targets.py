@@ -36,9 +36,14 @@ class ClassMeanTargets(UnlearningStage):
     def check(self, classifier: nn.Module, data: UnlearningDataModule) -> None:
         """See `UnlearningStage.check`.
 
+        Args:
+            classifier: The network.
+            data: The data, split.
+
         Raises:
             ChainError: There are no unseen samples.
         """
+        super().check(classifier, data)
         if len(data.part("unseen")[1]) == 0:
             raise ChainError("ClassMeanTargets: there are no unseen samples. Give --data.unseen 0.1, or more.")
 
@@ -57,5 +62,5 @@ class ClassMeanTargets(UnlearningStage):
         self.artifacts["targets"] = {
             "index": index,
             "probabilities": means[samples.targets[index]],
-            "whole_classes": torch.tensor(False),
+            "class_gone": torch.zeros(len(index), dtype=torch.bool),
         }

@@ -4,18 +4,13 @@ import math
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.estimators import Copies, Estimator, Neighbours
 from lightning_unlearn.exceptions import ChainError
-from lightning_unlearn.functional.calibration import (
-    log_odds,
-    match_quantiles,
-    sharpening_exponent,
-    strike_classes,
-    with_log_odds,
-)
-from lightning_unlearn.functional.mixture import LEAST, choose_mixture
+from lightning_unlearn.functional.calibration import calibrated, log_odds, strike_classes
+from lightning_unlearn.functional.mixture import choose_mixture
 from lightning_unlearn.guesses import Guesses
 from lightning_unlearn.random import generator
 from lightning_unlearn.stages.base import UnlearningStage
@@ -31,17 +26,17 @@ class EstimateUnseen(UnlearningStage):
     sample is ranked, by the log-odds of its label, among *retained* samples, of which the estimators remember as much, and
     gets the log-odds that an unseen sample of that rank has; the other classes are sharpened towards answers to unseen samples.
 
-    Where whole classes are forgotten, a model that never saw them gives them no probability: they are struck from the
-    network's own answer, and nothing is calibrated.
+    A model that never saw a class gives it no probability. So where none of its samples is retained it is struck from all
+    targets; those of its own samples are the network's answer without it, and are not calibrated.
 
-    Artifacts: `targets`, with `index` (F,), `probabilities` (F, K), float64, and whether they are of `whole_classes`; on the
-    CPU.
+    Artifacts: `targets`, with `index` (F,), `probabilities` (F, K), float64, and `class_gone` (F,), bool: which samples are of
+    such a class; on the CPU.
 
     Args:
         estimators: What guesses; None: `Copies` and `Neighbours` with their defaults.
         weights: Weight of each estimator; None: chosen on unseen samples; see `choose_mixture`.
         bank_samples: Retained samples among which neighbours are looked for and forgotten samples are ranked, a random part.
-        unseen_samples: Unseen samples on which the mixture is chosen.
+        unseen_samples: Unseen samples on which the mixture is chosen, of classes that are retained.
         calibrate: Whether guesses are calibrated.
         rank_noise: Noise on the guesses before they are ranked, in units of their deviation: models that never saw a
             sample differ among themselves, and targets without noise differ too little.
@@ -87,65 +82,64 @@ class EstimateUnseen(UnlearningStage):
         self.aim_below = aim_below
         self._summary: dict[str, float] = {}
 
+    def check(self, classifier: nn.Module, data: UnlearningDataModule) -> None:
+        """See `UnlearningStage.check`; and that there are unseen samples to choose and to calibrate on.
+
+        Args:
+            classifier: The network.
+            data: The data, split.
+
+        Raises:
+            ChainError: There are too few unseen samples of classes that are retained.
+        """
+        super().check(classifier, data)
+        needed = 2 if self.weights is None else int(self.calibrate)
+        found = len(data.unseen_of_retained_classes)
+        if found < needed and not data.forgets_whole_classes:
+            raise ChainError(
+                f"EstimateUnseen: {found} unseen samples of classes that are retained; needed: at least {needed}, to choose "
+                "and to calibrate on. Give more with --data.unseen, or set calibrate to false and give weights."
+            )
+
     def on_fit_start(self) -> None:
         """Estimate, calibrate, and leave the targets."""
         samples, index = self.data.part("forget")
         targets = samples.targets[index]
-        gone = self._classes_without_retained_samples()
-        whole = len(gone) > 0 and bool(torch.isin(targets, gone).all())
+        gone = self.data.gone_classes
+        class_gone = torch.isin(targets, gone)
         bank = self.data.random_part("retain", self.bank_samples, "estimate")
         guesses = Guesses(self.estimators, bank, self.classifier, self.data, self.trainer, self.num_classes)
-        if whole:
-            probabilities = strike_classes(guesses.answers("forget", index), gone)
-        else:
-            probabilities = self._estimate(guesses, index, targets)
-        right = (probabilities.argmax(1) == targets).float().mean()
-        self._summary["forget/acc"] = 100 * float(right)
-        self.artifacts["targets"] = {
-            "index": index,
-            "probabilities": probabilities,
-            "whole_classes": torch.tensor(whole),
-        }
+        self._summary = {}
+        probabilities = torch.empty(len(index), self.num_classes, dtype=torch.float64)
+        if bool(class_gone.any()):
+            probabilities[class_gone] = guesses.answers("forget", index[class_gone])
+        if not bool(class_gone.all()):
+            probabilities[~class_gone] = self._estimate(guesses, index[~class_gone], targets[~class_gone], gone)
+        probabilities = strike_classes(probabilities, gone)
+        self._summary["forget/acc"] = 100 * float((probabilities.argmax(1) == targets).float().mean())
+        self.artifacts["targets"] = {"index": index, "probabilities": probabilities, "class_gone": class_gone}
 
     def summary(self) -> Mapping[str, Mapping[str, float]]:
         """The chosen mixture, and the accuracy of the targets on the forgotten samples."""
         return {"estimate": self._summary}
 
-    def _estimate(self, guesses: Guesses, index: Tensor, targets: Tensor) -> Tensor:
-        unseen, everything = self.data.part("unseen")
-        if len(everything) == 0 and (self.calibrate or self.weights is None):
-            raise ChainError(
-                "EstimateUnseen: no unseen samples to calibrate and choose on. Set calibrate to false and give weights."
-            )
-        weights = self._choose(guesses) if self.weights is None else self.weights
-        for estimator, weight in zip(self.estimators, weights, strict=True):
-            self._summary[f"weight/{estimator!r}"] = weight / sum(weights)
+    def _estimate(self, guesses: Guesses, index: Tensor, targets: Tensor, gone: Tensor) -> Tensor:
+        unseen = self.data.unseen_of_retained_classes
+        weights = self._choose(guesses, unseen) if self.weights is None else self.weights
+        for i, (estimator, weight) in enumerate(zip(self.estimators, weights, strict=True), 1):
+            self._summary[f"weight {i}/{estimator!r}"] = weight / sum(weights)
         probabilities = guesses.mixture(weights, "forget", index)
         if not self.calibrate:
             return probabilities
         members, labels = guesses.mixture_of_bank(weights), guesses.bank_labels
-        truth, truth_labels = guesses.answers("unseen", everything), unseen.targets[everything]
-        values = match_quantiles(
-            log_odds(probabilities, targets, LEAST),
-            log_odds(members, labels, LEAST),
-            log_odds(truth, truth_labels),
-            self.rank_noise,
-            generator("rank noise"),
-        )
-        # Half of the way: on unseen samples of CIFAR-10 the whole exponent raised Jensen-Shannon by 5 %, its root by nothing.
-        exponent = sharpening_exponent(members, labels, truth, truth_labels) ** 0.5
-        return with_log_odds(probabilities, targets, values - self.aim_below, exponent)
+        truth = strike_classes(guesses.answers("unseen", unseen), gone)
+        truth_labels = self.data.part("unseen")[0].targets[unseen]
+        noise = generator("rank noise")
+        return calibrated(probabilities, targets, members, labels, truth, truth_labels, self.rank_noise, self.aim_below, noise)
 
-    def _choose(self, guesses: Guesses) -> list[float]:
-        chosen = self.data.random_part("unseen", self.unseen_samples, "estimate")
+    def _choose(self, guesses: Guesses, unseen: Tensor) -> list[float]:
+        chosen = self.data.random_part("unseen", self.unseen_samples, "estimate", among=unseen)
         labels = self.data.part("unseen")[0].targets[chosen]
         every = range(len(self.estimators))
-        members, unseen = [guesses.of_bank(i) for i in every], [guesses.of(i, "unseen", chosen) for i in every]
-        return choose_mixture(members, guesses.bank_labels, unseen, labels, log_odds(guesses.answers("unseen", chosen), labels))
-
-    def _classes_without_retained_samples(self) -> Tensor:
-        samples, forget = self.data.part("forget")
-        _, retain = self.data.part("retain")
-        counts = torch.bincount(samples.targets[retain], minlength=self.num_classes)
-        gone: Tensor = samples.targets[forget].unique()  # type: ignore[no-untyped-call]  # missing in torch's annotations
-        return gone[counts[gone] == 0]
+        members, others = [guesses.of_bank(i) for i in every], [guesses.of(i, "unseen", chosen) for i in every]
+        return choose_mixture(members, guesses.bank_labels, others, labels, log_odds(guesses.answers("unseen", chosen), labels))

@@ -31,9 +31,10 @@ class ImitateUnseen(CachedStage):
 
     Args:
         divergence_weight: Weight of KL, 0 or more.
-        margin_weight: Weight of the loss on log-odds, 0 or more; not for whole classes, whose labels have no odds.
+        margin_weight: Weight of the loss on log-odds, 0 or more; not for samples of classes of which none is retained, whose
+            labels have no odds.
         passes: Passes over the forgotten samples; the number of steps follows from it, so it grows with their number.
-        class_passes: The same for whole classes, whose targets are learnt sooner.
+        class_passes: The same for a request of whole classes, whose targets are learnt sooner.
         max_steps: Number of steps in place of `passes`.
         **kwargs: See `CachedStage`.
     """
@@ -70,13 +71,24 @@ class ImitateUnseen(CachedStage):
         self.margin_weight = margin_weight
         self._targets = torch.empty(0)
         self._log_odds = torch.empty(0)
+        self._has_odds = torch.empty(0, dtype=torch.bool)
         self._position = torch.empty(0)
 
     def length(self, data: UnlearningDataModule) -> tuple[int, int]:
         """See `UnlearningStage.length`: as many steps as the passes over the forgotten samples take."""
-        passes = self.class_passes if bool(self.artifacts["targets"]["whole_classes"]) else self.passes
-        steps = self.max_steps or math.ceil(passes * len(data.part("forget")[1]) / self._forget_batch(data))
+        steps = self.max_steps or math.ceil(self.passes_for(data) * len(data.part("forget")[1]) / self._forget_batch(data))
         return -1, steps
+
+    def passes_for(self, data: UnlearningDataModule) -> int:
+        """Passes over the forgotten samples.
+
+        Args:
+            data: The data, split.
+
+        Returns:
+            `class_passes` where all of them are of classes of which no sample is retained, else `passes`.
+        """
+        return self.class_passes if bool(self.artifacts["targets"]["class_gone"].all()) else self.passes
 
     def on_fit_start(self) -> None:
         """Put the targets on the device."""
@@ -85,7 +97,7 @@ class ImitateUnseen(CachedStage):
         probabilities, labels = targets["probabilities"].double(), self.data.samples.targets[targets["index"]]
         self._targets = probabilities.to(self.device)
         self._log_odds = log_odds(probabilities, labels).to(self.device)
-        self._whole_classes = bool(targets["whole_classes"])
+        self._has_odds = (~targets["class_gone"]).to(self.device)
         position = torch.zeros(len(self.data.samples), dtype=torch.int64)
         position[targets["index"]] = torch.arange(len(targets["index"]))
         self._position = position.to(self.device)
@@ -112,10 +124,10 @@ class ImitateUnseen(CachedStage):
         position = self._position[forget.index]
         kl = F.kl_div(forget_logits.log_softmax(1), self._targets[position].to(dtype), reduction="none").sum(1)
         divergence = self.divergence_weight * kl
-        if self.margin_weight > 0 and not self._whole_classes:
+        if self.margin_weight > 0:
             found, wanted = margin(forget_logits, forget.target), self._log_odds[position]
             miss = F.huber_loss(found, wanted, reduction="none", delta=_LINEAR_FROM)
-            divergence = divergence + self.margin_weight * miss.to(dtype)
+            divergence = divergence + self.margin_weight * torch.where(self._has_odds[position], miss, 0.0).to(dtype)
         loss = F.cross_entropy(retain_logits, retain.target, reduction="none")
         b_f, b_r = forget.total or len(forget.index), retain.total or len(retain.index)
         return (b_f * self.mean(divergence, forget) + b_r * self.mean(loss, retain)) / (b_f + b_r)

@@ -24,13 +24,15 @@ class Relabel(ImitateUnseen):
     Args:
         suggestions: `scores.csv` of a run of `detect`, whose column `suggested` holds the labels; `rule`: the file of the
             forget rule `SuspectedMislabels`. None: the targets of an `EstimateUnseen` before this stage.
-        **kwargs: See `ImitateUnseen`.
+        **kwargs: See `ImitateUnseen`; `margin_weight` must be 0.
     """
 
     note = "Labels of forgotten samples were replaced by suggested ones, so a reference that never saw them is not the aim."
 
     def __init__(self, suggestions: str | None = None, **kwargs: object) -> None:
         super().__init__(**kwargs)  # type: ignore[arg-type]  # typed in the base class
+        if self.margin_weight > 0:
+            raise ChainError(f"Relabel: margin_weight is {self.margin_weight}; needed: 0, for labels have no odds.")
         self.suggestions = suggestions
         if suggestions is not None:
             self.requires = ()
@@ -41,18 +43,19 @@ class Relabel(ImitateUnseen):
         if self.suggestions is not None:
             self._suggested(data)
 
-    def length(self, data: UnlearningDataModule) -> tuple[int, int]:
-        """See `UnlearningStage.length`; what a file suggests takes the place of the targets."""
-        if self.suggestions is not None:
-            self.artifacts["targets"] = {
-                "index": data.part("forget")[1],
-                "probabilities": F.one_hot(self._suggested(data), data.num_classes).float(),
-                "whole_classes": torch.tensor(False),
-            }
-        return super().length(data)
+    def passes_for(self, data: UnlearningDataModule) -> int:
+        """See `ImitateUnseen.passes_for`: corrected labels are learnt like any."""
+        return self.passes
 
     def on_fit_start(self) -> None:
         """Make labels of the targets: with all probability on one class, the divergence is the cross-entropy."""
+        if self.suggestions is not None:
+            index = self.data.part("forget")[1]
+            self.artifacts["targets"] = {
+                "index": index,
+                "probabilities": F.one_hot(self._suggested(self.data), self.num_classes).float(),
+                "class_gone": torch.zeros(len(index), dtype=torch.bool),
+            }
         super().on_fit_start()
         self._targets = F.one_hot(self._targets.argmax(1), self.num_classes).to(self._targets)
 

@@ -41,6 +41,18 @@ def test_members_that_are_the_values_are_carried_over_in_distribution_and_in_ord
     torch.testing.assert_close(out.quantile(levels), unseen.quantile(levels), rtol=0.1, atol=0.1)
 
 
+def test_equal_values_are_spread_over_the_ranks_that_they_share():
+    """A coarse estimate, as a vote of neighbours is: nine in ten values are the same."""
+    source = torch.Generator().manual_seed(0)
+    values, members = ((torch.rand(2000, generator=source) > 0.1).double() for _ in range(2))
+    unseen = torch.randn(1000, generator=source, dtype=torch.float64)
+    out, again = (match_quantiles(values, members, unseen, source=torch.Generator().manual_seed(1)) for _ in range(2))
+    assert torch.equal(out, again)
+    levels = torch.linspace(0.05, 0.95, 19, dtype=torch.float64)
+    torch.testing.assert_close(out.quantile(levels), unseen.quantile(levels), rtol=0.1, atol=0.1)
+    assert out[values == 0].max() < out[values == 1].min() + 0.2
+
+
 def test_a_difficult_request_stays_difficult_and_what_estimates_remember_falls_out():
     """Estimates are the truth plus what is remembered, alike for forgotten and retained samples."""
     source = torch.Generator().manual_seed(0)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.kernel_regression import kernel_regression, relu_tangent_kernel
 
 
@@ -85,3 +86,10 @@ def test_scale_of_features_does_not_matter(scale):
 def test_features_that_say_nothing_give_no_answer():
     found = kernel_regression(torch.zeros(2, 3), torch.zeros(8, 3), torch.arange(8) % 4, 4, 0.1)
     assert torch.allclose(found, torch.full((2, 4), 0.25))
+
+
+@pytest.mark.parametrize(("value", "message"), [(float("nan"), "not finite"), (0.0, "cannot be inverted with ridge -1")])
+def test_what_cannot_be_inverted_is_named(value, message):
+    bank = torch.full((4, 3), value)
+    with pytest.raises(ChainError, match=f"4 retained samples .*{message}"):
+        kernel_regression(bank, bank, torch.tensor([0, 1, 0, 1]), 2, ridge=-1 if value == 0 else 0.1)
