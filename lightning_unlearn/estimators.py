@@ -170,7 +170,10 @@ class KernelRegression(Estimator):
 
     def estimate(self, rows: Tensor, bank: Tensor, labels: Tensor, num_classes: int, own: bool) -> Tensor:
         """See `Estimator.estimate`: the regression's probabilities."""
-        return kernel_regression(rows, bank, labels, num_classes, self.ridge, own)
+        try:
+            return kernel_regression(rows, bank, labels, num_classes, self.ridge, own)
+        except ValueError as error:
+            raise ChainError(f"KernelRegression: {error}.") from error
 
 
 def _features(network: nn.Module, images: Tensor, layer: str) -> Tensor:

@@ -10,10 +10,13 @@ from torch import nn
 
 from lightning_unlearn.audit.given import audit_given, check_lists
 from lightning_unlearn.audit.run import audit, check_audit
+from lightning_unlearn.bank import Bank, Recipe
 from lightning_unlearn.benchmark import benchmark
 from lightning_unlearn.cautions import of_original, of_split
 from lightning_unlearn.chain import check_chain, run_chain
 from lightning_unlearn.checkpoint import load_into, read_weights
+from lightning_unlearn.classifier import untrained_copy
+from lightning_unlearn.comparison import Comparison
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.forget import ForgetRule
 from lightning_unlearn.evaluation import collect_outputs
@@ -287,53 +290,26 @@ class UnlearningTrainer(ScoringTrainer):
         Raises:
             ConfigError: An audit was asked to compare shares of wrong labels or epochs.
         """
-        max_epochs, recipe = self._training()
-        if tier == "screen":
-            return benchmark(
-                self.fresh,
-                model,
-                datamodule,
-                methods,
-                max_epochs,
-                output,
-                bank,
-                seeds or [0],
-                draws or [0],
-                rules or [],
-                references,
-                goal,
-                relearn_epochs,
-                recipe,
-                self.configuration,
-                self.recipe_callbacks,
-                tune,
-                noise_fractions or [],
-                epochs or [],
-            )
-        if noise_fractions or epochs:
-            raise ConfigError("noise_fractions and epochs compare single models. Leave them out of an audit (--tier screen).")
-        check_audit(self.fresh, models, processes, seeds, tune)
-        return audit(
+        max_epochs, arguments = self._training()
+        what = Comparison(
             self.fresh,
-            model,
+            Recipe(lambda: untrained_copy(model), max_epochs, arguments, self.recipe_callbacks),
             datamodule,
             methods,
-            max_epochs,
-            output,
-            bank,
-            models,
-            tier,
-            draws or [0],
+            Path(output),
+            Bank(bank),
+            [0] if draws is None else draws,
             rules or [],
             goal,
             relearn_epochs,
-            int8,
-            processes,
-            keep_outputs,
-            recipe,
             self.configuration,
-            self.recipe_callbacks,
         )
+        if tier == "screen":
+            return benchmark(what, [0] if seeds is None else seeds, references, tune, noise_fractions or [], epochs or [])
+        if noise_fractions or epochs:
+            raise ConfigError("noise_fractions and epochs compare single models. Leave them out of an audit (--tier screen).")
+        check_audit(self.fresh, models, processes, seeds, tune)
+        return audit(what, models, tier, int8, processes, keep_outputs)
 
     def _panel(
         self,

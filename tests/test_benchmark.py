@@ -3,7 +3,7 @@ import json
 import pytest
 from helpers import untrained
 
-from lightning_unlearn.benchmark import benchmark, plan
+from lightning_unlearn.comparison import plan
 from lightning_unlearn.data.forget import RandomFraction, WholeClasses
 from lightning_unlearn.exceptions import ChainError, ConfigError, DataError
 
@@ -19,9 +19,9 @@ def run(make_data, make_trainer, tmp_path):
         for name, text in methods.items():
             (tmp_path / f"{name}.yaml").write_text(text)
             paths.append(str(tmp_path / f"{name}.yaml"))
-        arguments = {"max_epochs": 2, "folder": tmp_path / "out", "bank": tmp_path / "bank", "relearn_epochs": 0, **kwargs}
-        recipe = {"accelerator": "cpu"}
-        return benchmark(make_trainer().fresh, untrained(), make_data(), paths, recipe_arguments=recipe, **arguments)
+        where = {"output": str(tmp_path / "out"), "bank": str(tmp_path / "bank")}
+        trainer = make_trainer(max_epochs=2)
+        return trainer.benchmark(untrained(), make_data(), paths, **where, **{"relearn_epochs": 0, **kwargs})
 
     return run
 

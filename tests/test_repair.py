@@ -3,7 +3,6 @@ import torch
 from helpers import sgd, untrained
 
 from lightning_unlearn.bank import Bank, Recipe
-from lightning_unlearn.benchmark import benchmark
 from lightning_unlearn.classifier import untrained_copy
 from lightning_unlearn.data.noise import LabelNoise, NoisyLabels
 from lightning_unlearn.repair import TRUE_LABELS, baselines, smoothed, whole, with_true_labels
@@ -74,9 +73,9 @@ def test_a_benchmark_of_repair_shows_all_that_a_model_is_compared_with(noisy, ma
     (tmp_path / "tune.yaml").write_text(TUNE)
     model = untrained()
     model.optimizer = sgd(0.1, momentum=0.9)
-    report = benchmark(
-        make_trainer().fresh, model, noisy, [str(tmp_path / "tune.yaml")], 3, tmp_path / "out", tmp_path / "bank",
-        references=1, goal="repair", relearn_epochs=0, recipe_arguments={"accelerator": "cpu"},
+    report = make_trainer(max_epochs=3).benchmark(
+        model, noisy, [str(tmp_path / "tune.yaml")], references=1, goal="repair", relearn_epochs=0,
+        output=str(tmp_path / "out"), bank=str(tmp_path / "bank"),
     )  # fmt: skip
     lines = {line.method: line for line in leaderboard(report)}
     assert list(lines) == ["tune", "retrained reference", "original", TRUE_LABELS, "label smoothing 0.1"]

@@ -4,7 +4,6 @@ import pytest
 from helpers import untrained
 
 from lightning_unlearn.bank import Bank, Recipe
-from lightning_unlearn.benchmark import benchmark
 from lightning_unlearn.callbacks.record_margins import RecordMargins
 from lightning_unlearn.classifier import untrained_copy
 from lightning_unlearn.data.detected import DetectedMislabels
@@ -75,10 +74,10 @@ def test_a_grid_with_detection_is_one_benchmark_and_trains_nothing_twice(noisy, 
     (tmp_path / "decay.yaml").write_text(DECAY)
 
     def run():
-        return benchmark(
-            make_trainer().fresh, untrained(), noisy, [str(tmp_path / "decay.yaml")], 3, tmp_path / "out", tmp_path / "bank",
+        return make_trainer(max_epochs=3).benchmark(
+            untrained(), noisy, [str(tmp_path / "decay.yaml")], output=str(tmp_path / "out"), bank=str(tmp_path / "bank"),
             rules=[NoisyLabels(), DetectedMislabels("aum", quantile=0.8)], references=1, goal="repair", relearn_epochs=0,
-            recipe_arguments={"accelerator": "cpu"}, noise_fractions=[0.1, 0.3], epochs=[2],
+            noise_fractions=[0.1, 0.3], epochs=[2],
         )  # fmt: skip
 
     report = run()
@@ -124,15 +123,7 @@ def test_a_rule_that_needs_an_original_says_so(make_data):
 )
 def test_what_cannot_be_detected_is_refused_before_anything_is_trained(noisy, make_trainer, tmp_path, rule, message):
     (tmp_path / "decay.yaml").write_text(DECAY)
-    arguments = (
-        make_trainer().fresh,
-        untrained(),
-        noisy,
-        [str(tmp_path / "decay.yaml")],
-        1,
-        tmp_path / "out",
-        tmp_path / "bank",
-    )
+    trainer, where = make_trainer(max_epochs=1), {"output": str(tmp_path / "out"), "bank": str(tmp_path / "bank")}
     with pytest.raises(ConfigError, match=message):
-        benchmark(*arguments, rules=[rule])
+        trainer.benchmark(untrained(), noisy, [str(tmp_path / "decay.yaml")], rules=[rule], **where)
     assert not (tmp_path / "bank").exists()

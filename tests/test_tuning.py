@@ -5,7 +5,7 @@ import pytest
 import yaml
 from helpers import untrained
 
-from lightning_unlearn.benchmark import benchmark, plan
+from lightning_unlearn.comparison import plan
 from lightning_unlearn.data.forget import RandomFraction, WholeClasses
 from lightning_unlearn.data.vision import VisionData
 from lightning_unlearn.exceptions import ConfigError
@@ -76,10 +76,10 @@ def test_the_grid_of_every_method_names_numbers_of_its_file(name, tmp_path):
 def run(make_data, make_trainer, tmp_path):
     def run(text=TUNE, dataset=None, **kwargs):
         (tmp_path / "climb.yaml").write_text(text)
-        arguments = {"max_epochs": 4, "folder": tmp_path / "out", "bank": tmp_path / "bank", "relearn_epochs": 0, **kwargs}
+        where = {"output": str(tmp_path / "out"), "bank": str(tmp_path / "bank")}
+        arguments = {"references": 1, "relearn_epochs": 0, **where, **kwargs}
         data = make_data(dataset, unseen=60)
-        settings = {"references": 1, "recipe_arguments": {"accelerator": "cpu"}, **arguments}
-        return benchmark(make_trainer().fresh, untrained(), data, [str(tmp_path / "climb.yaml")], **settings)
+        return make_trainer(max_epochs=4).benchmark(untrained(), data, [str(tmp_path / "climb.yaml")], **arguments)
 
     return run
 

@@ -7,29 +7,20 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Literal, TypeAlias
-
-from lightning.pytorch import LightningModule
 
 from lightning_unlearn.audit.answers import Answers
 from lightning_unlearn.audit.cells import CHUNK, Cell, Cells, Group, seeds_of
 from lightning_unlearn.audit.cost import expected_seconds, seconds_per_pass
 from lightning_unlearn.audit.judging import CEILING, ZERO, Contender, Judge
 from lightning_unlearn.audit.strata import strata_of
-from lightning_unlearn.bank import Bank, Recipe
 from lightning_unlearn.bank_many import train_missing
-from lightning_unlearn.benchmark import plan
-from lightning_unlearn.callbacks.recipe import RecipeCallback
 from lightning_unlearn.chain import TrainerFactory
-from lightning_unlearn.classifier import untrained_copy
-from lightning_unlearn.data.datamodule import UnlearningDataModule
-from lightning_unlearn.data.forget import ForgetRule
+from lightning_unlearn.comparison import Comparison
 from lightning_unlearn.data.views import View
 from lightning_unlearn.exceptions import ConfigError
 from lightning_unlearn.files import write_text_atomic
 from lightning_unlearn.methods import Method
-from lightning_unlearn.metrics.screen import Goal
 from lightning_unlearn.panel import Panel, new_report, request_of
 from lightning_unlearn.processes import Task, available_processes, one_thread, run_tasks
 from lightning_unlearn.ranks import lock_on_first
@@ -53,25 +44,12 @@ MOST_MODELS = 4000
 
 
 def audit(
-    fresh: TrainerFactory,
-    model: LightningModule,
-    data: UnlearningDataModule,
-    methods: Sequence[str],
-    max_epochs: int,
-    folder: str | Path,
-    bank: str | Path,
+    what: Comparison,
     models: int = 16,
     tier: AuditTier = "audit",
-    draws: Sequence[int] = (0,),
-    rules: Sequence[ForgetRule] = (),
-    goal: Goal = "untrain",
-    relearn_epochs: int = 0,
     int8: bool = True,
     processes: int | None = None,
     keep_outputs: bool = False,
-    recipe_arguments: Mapping[str, str | int | float | bool | list[int] | None] | None = None,
-    configuration: str = "",
-    callbacks: Sequence[RecipeCallback] = (),
 ) -> Report:
     """Judge methods by what an attacker sees per sample over many models.
 
@@ -80,38 +58,27 @@ def audit(
     read again, so a killed run goes on.
 
     Args:
-        fresh: Makes a Trainer from `max_epochs`, `max_steps` and `callbacks`, or from `evaluation`.
-        model: The untrained classifier, with its optimiser and schedule.
-        data: The data; its own forget rule counts where `rules` is empty.
-        methods: Names of shipped methods, or paths of YAML files with `stages`.
-        max_epochs: Epochs of originals and references.
-        folder: Where cells and the report are written.
-        bank: Folder of the bank.
+        what: What is compared; after `relearn_epochs` all models are compared again.
         models: Originals, references and held-out references per forget set, of each as many; `seeds_of` numbers them.
         tier: `benchmark` adds KLoM and the forgetting score.
-        draws: Seeds of the rules' draws.
-        rules: Forget rules.
-        goal: What the report calls the aim.
-        relearn_epochs: Epochs of retain-only fine-tuning, after which all models are compared again; 0: left out.
         int8: Whether they are compared again with weights rounded to 8 bits.
         processes: Cells that run at once; None: as many as there are cores on a CPU, one on an accelerator.
         keep_outputs: Whether answers to single samples stay in the folder.
-        recipe_arguments: Further plain arguments of the Trainer that trains originals and references.
-        configuration: The exact configuration, YAML, for the report.
-        callbacks: What takes part in the training of originals and references.
 
     Returns:
         The report.
     """
-    chosen, sets = plan(data, methods, [0], draws, rules, 0)
-    processes = check_audit(fresh, models, processes)
-    recipe = Recipe(lambda: untrained_copy(model), max_epochs, dict(recipe_arguments or {}), callbacks)
+    chosen, sets = what.plan([0], 0)
+    data = what.data
+    processes = check_audit(what.fresh, models, processes)
     report: Report | None = None
-    with lock_on_first(folder, again=True):
+    with lock_on_first(what.folder, again=True):
         for forget_set in sets:
             data.draw(forget_set.draw, forget_set.rule)
-            panel = Panel(fresh, data, goal, request_of(data, forget_set.name), 0, retrain_epochs=max_epochs)
-            cells = Cells(fresh, data, recipe, Bank(bank), Path(folder) / "cells", forget_set.number, relearn_epochs, int8)
+            request = request_of(data, forget_set.name)
+            panel = Panel(what.fresh, data, what.goal, request, 0, retrain_epochs=what.recipe.max_epochs)
+            where = (what.bank, what.folder / "cells", forget_set.number)
+            cells = Cells(what.fresh, data, what.recipe, *where, what.relearn_epochs, int8)
             part = new_report("audit", panel)
             part.audits.append(_Runner(cells, models, tier, processes, keep_outputs, panel).run(chosen))
             if report is None:
@@ -122,8 +89,8 @@ def audit(
         assert report is not None
         counts = (("method", len(chosen)), ("forget set", len(sets)), ("model", models))
         listed = ", ".join(f"{n} {what}{'s' * (n != 1)}" for what, n in counts)
-        report.title, report.tier, report.config = f"{data.dataset.name}: {listed} a side", tier, configuration
-        save_report(report, folder)
+        report.title, report.tier, report.config = f"{data.dataset.name}: {listed} a side", tier, what.configuration
+        save_report(report, what.folder)
     return report
 
 

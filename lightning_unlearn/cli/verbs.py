@@ -7,10 +7,10 @@ import numpy as np
 
 from lightning_unlearn.audit.given import check_lists, checkpoints
 from lightning_unlearn.audit.run import check_audit
-from lightning_unlearn.benchmark import plan
 from lightning_unlearn.checkpoint import AtomicCheckpointIO
 from lightning_unlearn.cli.from_run import files_of
 from lightning_unlearn.cli.job import Job, newest_checkpoint
+from lightning_unlearn.comparison import plan
 from lightning_unlearn.data.earlier import judge_as_saved, keep_forgotten
 from lightning_unlearn.evaluation import collect_outputs
 from lightning_unlearn.exceptions import AlreadyForgottenError, ConfigError

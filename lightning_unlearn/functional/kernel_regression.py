@@ -4,8 +4,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize, one_hot
 
-from lightning_unlearn.exceptions import ChainError
-
 __all__ = ["kernel_regression", "relu_tangent_kernel"]
 
 # Temperatures that are tried; scores of a regression on one-hot labels lie between 0 and 1.
@@ -52,7 +50,7 @@ def kernel_regression(rows: Tensor, bank: Tensor, labels: Tensor, num_classes: i
         (N, K), rows summing to 1, float32.
 
     Raises:
-        ChainError: The kernel cannot be inverted, or features are not finite.
+        ValueError: The kernel cannot be inverted, or features are not finite.
     """
     bank = bank.flatten(1)
     kernel = relu_tangent_kernel(bank, bank)
@@ -62,7 +60,7 @@ def kernel_regression(rows: Tensor, bank: Tensor, labels: Tensor, num_classes: i
     if int(failed):
         finite = bool(kernel.isfinite().all())
         what = f"cannot be inverted with ridge {ridge}; needed: a larger one" if finite else "are not finite; needed: numbers"
-        raise ChainError(f"KernelRegression: the features of {len(bank)} retained samples {what}.")
+        raise ValueError(f"the features of {len(bank)} labelled samples {what}")
     inverse = torch.cholesky_inverse(factor)
     prior = 1 / num_classes
     wanted = one_hot(labels, num_classes).double() - prior

@@ -7,7 +7,6 @@ from helpers import sgd
 
 from lightning_unlearn.audit.answers import Answers
 from lightning_unlearn.audit.cells import Cells
-from lightning_unlearn.audit.run import audit
 from lightning_unlearn.classifier import Classifier
 from lightning_unlearn.data.forget import RandomFraction, WholeClasses
 from lightning_unlearn.exceptions import ConfigError
@@ -33,9 +32,9 @@ def run(make_data, make_trainer, tmp_path, bank):
             (tmp_path / f"{name}.yaml").write_text(text)
             paths.append(str(tmp_path / f"{name}.yaml"))
         model = Classifier("MLP", 10, 1, image_size=8, network_args={"hidden": [16]}, optimizer=sgd(0.1, momentum=0.9))
-        plain = {"models": 3, "max_epochs": 2, "processes": 1, "int8": False, "folder": tmp_path / "out", "bank": bank}
-        recipe = {"accelerator": "cpu"}
-        return audit(make_trainer().fresh, model, make_data(unseen=30), paths, recipe_arguments=recipe, **{**plain, **kwargs})
+        arguments = {"models": 3, "processes": 1, "int8": False, "tier": "audit", "relearn_epochs": 0, **kwargs}
+        where = {"output": str(tmp_path / "out"), "bank": str(bank)}
+        return make_trainer(max_epochs=2).benchmark(model, make_data(unseen=30), paths, **{**where, **arguments})
 
     return run
 
@@ -147,5 +146,5 @@ def test_several_processes_give_the_same_answers(run, tmp_path):
 )
 def test_what_cannot_be_audited_is_refused(run, tmp_path, given, message):
     with pytest.raises(ConfigError, match=message):
-        run({"decay": DECAY}, bank=tmp_path / "none", **given)
+        run({"decay": DECAY}, bank=str(tmp_path / "none"), **given)
     assert not (tmp_path / "none").exists()
