@@ -86,7 +86,7 @@ def chains(long):
         "FisherNoise": lambda: [s.FisherNoise(samples=101)],
         "FisherNoise, of the model": lambda: [s.FisherNoise(samples=51, kind="model", parameters=end())],
         "FisherNoise, one sample": lambda: [s.FisherNoise(samples=1, parameters=end())],
-        "GaussianNoise": lambda: [s.GaussianNoise(std=0.1)],
+        "GaussianNoise": lambda: [s.GaussianNoise(std=0.1), s.GaussianNoise(std=0.1)],
         "GradientAscent": lambda: [s.GradientAscent(max_retain_drop=100.0, **forget)],
         "ImitateUnseen": lambda: [s.EstimateUnseen(**estimate), s.ImitateUnseen(**imitate)],
         "ImitateUnseen, cached": lambda: [s.EstimateUnseen(**estimate), s.ImitateUnseen(parameters=end(), **imitate)],
