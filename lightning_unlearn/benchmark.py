@@ -32,7 +32,7 @@ from lightning_unlearn.report.decode import decode, encode
 from lightning_unlearn.report.schema import Report, Row
 from lightning_unlearn.report.writing import save_report
 from lightning_unlearn.settings import check_settings, training_settings
-from lightning_unlearn.training import stable_repr
+from lightning_unlearn.training import describe_batches, stable_repr
 from lightning_unlearn.tuning import check_tuning, development_draw, tune_method
 
 __all__ = ["benchmark", "plan"]
@@ -285,6 +285,7 @@ class _Runner:
             self.data.fingerprint("forget"),
             self.data.fingerprint("unseen"),
             self.bank.content(self.recipe, self.recipe.build(0), self.data, "train", 0),
+            describe_batches(self.data),
             forget_set.name,
             forget_set.number,
             seed,

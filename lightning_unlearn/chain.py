@@ -28,7 +28,7 @@ from lightning_unlearn.fingerprint import hash_of_weights
 from lightning_unlearn.random import at_stage, run_seed
 from lightning_unlearn.ranks import is_first
 from lightning_unlearn.stages.base import UnlearningStage
-from lightning_unlearn.training import describe_optimizer, quiet, stable_repr
+from lightning_unlearn.training import describe_batches, describe_optimizer, quiet, stable_repr
 
 __all__ = ["StageResult", "check_chain", "detach", "remove_stage_files", "run_chain", "run_stage", "settings_of", "summary_of"]
 
@@ -291,7 +291,7 @@ def _identity(model: nn.Module, data: UnlearningDataModule, stages: Sequence[Unl
     return {
         "weights": hash_of_weights(model),
         "samples": f"{data.fingerprint('retain')} {data.fingerprint('forget')}",
-        "batches": f"{data.serving} {stable_repr(data.augmentation)} {data.seed}",
+        "batches": describe_batches(data),
         "stages": settings_of(stages),
         "seeds": str(run_seed()),
     }
