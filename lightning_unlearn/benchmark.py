@@ -27,7 +27,7 @@ from lightning_unlearn.report.decode import decode, encode
 from lightning_unlearn.report.schema import Report, Row
 from lightning_unlearn.report.writing import save_report
 from lightning_unlearn.settings import check_settings, training_settings
-from lightning_unlearn.training import stable_repr
+from lightning_unlearn.training import describe_batches, stable_repr
 from lightning_unlearn.tuning import development_draw, tune_method
 
 __all__ = ["benchmark"]
@@ -185,6 +185,7 @@ class _Runner:
             self.what.data.fingerprint("forget"),
             self.what.data.fingerprint("unseen"),
             self.what.bank.content(self.what.recipe, self.what.recipe.build(0), self.what.data, "train", 0),
+            describe_batches(self.what.data),
             forget_set.name,
             forget_set.number,
             seed,

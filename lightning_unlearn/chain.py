@@ -25,10 +25,10 @@ from lightning_unlearn.data.views import VIEWS
 from lightning_unlearn.exceptions import ChainError, ConfigError
 from lightning_unlearn.files import write_atomic, write_text_atomic
 from lightning_unlearn.fingerprint import hash_of_weights
-from lightning_unlearn.random import run_seed
+from lightning_unlearn.random import at_stage, run_seed
 from lightning_unlearn.ranks import is_first
 from lightning_unlearn.stages.base import UnlearningStage
-from lightning_unlearn.training import describe_optimizer, quiet, stable_repr
+from lightning_unlearn.training import describe_batches, describe_optimizer, quiet, stable_repr
 
 __all__ = ["StageResult", "check_chain", "detach", "remove_stage_files", "run_chain", "run_stage", "settings_of", "summary_of"]
 
@@ -183,7 +183,7 @@ def run_stage(
         data: The shared data.
         stage: The stage.
         artifacts: What earlier stages left; it leaves its own there.
-        position: Its number in the chain, from 0.
+        position: Its number in the chain, from 0; its random draws depend on it.
 
     Returns:
         What it took.
@@ -197,19 +197,8 @@ def run_stage(
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     try:
-        stage.bind(model, artifacts)
-        try:
-            stage.before_fit(fresh, data)
-            epochs, steps = stage.length(data)
-            links = [SeedEachStep(), GuardFinite(), RankStatistics(), KeepPruned(), *stage.callbacks]
-            with quiet():
-                trainer = fresh(max_epochs=epochs, max_steps=steps, callbacks=links)
-                stage.attach(trainer)
-                trainer.fit(stage, datamodule=data)
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-        finally:
-            stage.release()
+        with at_stage(position):
+            trainer = _fit(fresh, model, data, stage, artifacts)
     finally:
         data.serving = before
         detach(model)
@@ -270,6 +259,26 @@ def detach(model: nn.Module) -> None:
             module.trainer = None
 
 
+def _fit(
+    fresh: TrainerFactory, model: nn.Module, data: UnlearningDataModule, stage: UnlearningStage, artifacts: Artifacts
+) -> Trainer:
+    """Fit a stage to a model; the Trainer that did."""
+    stage.bind(model, artifacts)
+    try:
+        stage.before_fit(fresh, data)
+        epochs, steps = stage.length(data)
+        links = [SeedEachStep(), GuardFinite(), RankStatistics(), KeepPruned(), *stage.callbacks]
+        with quiet():
+            trainer = fresh(max_epochs=epochs, max_steps=steps, callbacks=links)
+            stage.attach(trainer)
+            trainer.fit(stage, datamodule=data)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+    finally:
+        stage.release()
+    return trainer
+
+
 def _finished(folder: Path | None, stages: int) -> int:
     """How many stages of the chain have ended."""
     if folder is None:
@@ -282,7 +291,7 @@ def _identity(model: nn.Module, data: UnlearningDataModule, stages: Sequence[Unl
     return {
         "weights": hash_of_weights(model),
         "samples": f"{data.fingerprint('retain')} {data.fingerprint('forget')}",
-        "batches": f"{data.serving} {stable_repr(data.augmentation)} {data.seed}",
+        "batches": describe_batches(data),
         "stages": settings_of(stages),
         "seeds": str(run_seed()),
     }

@@ -19,6 +19,7 @@ from lightning_unlearn.data.batch import Batch
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.exceptions import ChainError, RunError
 from lightning_unlearn.functional.ensemble import How, fastest, stack
+from lightning_unlearn.random import at_stage
 from lightning_unlearn.schedule import build_optimizer, with_schedule
 from lightning_unlearn.stages.base import UnlearningStage
 from lightning_unlearn.stages.cached import CachedStage
@@ -118,7 +119,7 @@ def _run_together(
         raise _CannotShareAFitError("each model has pruned weights of its own")
     begin = time.perf_counter()
     before = data.serve(first.view, first.batch_size, first.forget_batch_size, f"{position}/{name}", seeds=seeds)
-    with ExitStack() as undo:
+    with at_stage(position), ExitStack() as undo:
         undo.callback(setattr, data, "serving", before)
         for stage, model, left in zip(stages, models, artifacts, strict=True):
             stage.bind(model, left)

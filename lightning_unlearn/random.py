@@ -8,16 +8,17 @@ import torch
 
 from lightning_unlearn.data.vision import hash_of_key
 
-__all__ = ["generator", "run_seed", "seeded"]
+__all__ = ["at_stage", "generator", "run_seed", "seeded", "stage_seed"]
 
 
 # Not in the environment, which processes of further ranks inherit when they are started in the middle of a part.
 _parts: list[int] = []
+_positions: list[int] = []
 
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Generator[None]:
-    """Let a part of a run have a seed of its own.
+    """Let a part of a run have a seed of its own, wherever it runs.
 
     Args:
         seed: What `run_seed` gives meanwhile.
@@ -27,20 +28,49 @@ def seeded(seed: int) -> Generator[None]:
     """
     _parts.append(seed)
     try:
-        yield
+        with at_stage(0):
+            yield
     finally:
         _parts.pop()
 
 
+@contextlib.contextmanager
+def at_stage(position: int) -> Generator[None]:
+    """Let a stage of a chain have draws of its own, also behind others of its class.
+
+    Args:
+        position: Its number in the chain, from 0.
+
+    Yields:
+        Nothing.
+    """
+    _positions.append(position)
+    try:
+        yield
+    finally:
+        _positions.pop()
+
+
+def stage_seed(seed: int) -> int:
+    """What the running stage has in place of a seed; a function of the seed and the stage's position, on every rank.
+
+    Args:
+        seed: Seed of the whole chain.
+
+    Returns:
+        The seed itself in the first stage and outside of stages, else one in 0 ... 2**32 - 1.
+    """
+    position = _positions[-1] if _positions else 0
+    return hash_of_key(f"{seed}/stage {position}") % 2**32 if position else seed
+
+
 def run_seed() -> int:
-    """The seed of the run: the one given to `seed_everything`, or 0; within `seeded` that of the part of it.
+    """The seed of the run: the one given to `seed_everything`, or 0; within `seeded` and `at_stage` that of the part of it.
 
     Returns:
         The seed.
     """
-    if _parts:
-        return _parts[-1]
-    return int(os.environ.get("PL_GLOBAL_SEED", "0"))
+    return stage_seed(_parts[-1] if _parts else int(os.environ.get("PL_GLOBAL_SEED", "0")))
 
 
 def generator(purpose: str, seed: int | None = None) -> torch.Generator:

@@ -20,7 +20,7 @@ from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.views import View
 from lightning_unlearn.schedule import build_optimizer
 
-__all__ = ["describe", "describe_optimizer", "fit_quietly", "quiet", "stable_repr"]
+__all__ = ["describe", "describe_batches", "describe_optimizer", "fit_quietly", "quiet", "stable_repr"]
 
 TrainerArguments = Mapping[str, object]
 
@@ -115,6 +115,18 @@ def stable_repr(value: object) -> str:
         Its text; `<function default_optimizer>` for a function.
     """
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+
+
+def describe_batches(data: UnlearningDataModule) -> str:
+    """What the batches of a chain depend on beside its stages and samples: results are kept under it.
+
+    Args:
+        data: The data.
+
+    Returns:
+        One line: sizes of batches, which count where a stage has none of its own, augmentation and seed.
+    """
+    return f"{data.serving.batch_size} {data.serving.forget_batch_size} {stable_repr(data.augmentation)} {data.seed}"
 
 
 def describe(model: nn.Module) -> dict[str, object]:

@@ -30,6 +30,7 @@ from lightning_unlearn.methods import Method, load_method
 from lightning_unlearn.metrics.unseen_match import distance_to_unseen
 from lightning_unlearn.random import generator
 from lightning_unlearn.ranks import barrier, is_first
+from lightning_unlearn.training import describe_batches
 
 __all__ = [
     "Trial",
@@ -56,8 +57,8 @@ class Trial:
         factors: What its settings are multiplied with, by their place in the file.
         distance: `margin_advantage` between forgotten and unseen samples, 0 ... 1; NaN where it failed.
         retain: Accuracy on retained samples, percent; NaN where it failed.
-        seconds: Of its stages.
-        work: Image passes of its stages.
+        seconds: Wall time of its stages and of the passes that judge it, or until it failed.
+        work: Image passes of its stages; 0 where it failed.
         failed: Why it gave nothing.
     """
 
@@ -206,7 +207,8 @@ def tune_method(
     trials = []
     for i, factors in enumerate(tried):
         text = yaml.safe_dump({"stages": with_factors(content, factors)["stages"]}, sort_keys=False)
-        key = [text, hash_of_weights(original), *(data.fingerprint(v) for v in ("retain", "forget", "unseen")), __version__]
+        fingerprints = [data.fingerprint(part) for part in ("retain", "forget", "unseen")]
+        key = [text, hash_of_weights(original), *fingerprints, describe_batches(data), __version__]
         digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
         path = folder / "tuning" / f"{short}-{i}-{digest}.yaml"
         if not path.with_suffix(".json").is_file():
@@ -221,8 +223,9 @@ def tune_method(
         trials.append(trial)
     best = best_trial(trials, before)
     note = (
-        f"Settings chosen from {len(trials)} trials in {sum(trial.seconds for trial in trials):.1f} s, on a development forget "
-        f"set and original that are not reported, by unseen samples: {_said(trials[best].factors)}."
+        f"Settings chosen from {len(trials)} trials in {sum(trial.seconds for trial in trials):.1f} s of wall time (their "
+        "stages, and the passes that judge them; not the training of the original), on a development forget set and original "
+        f"that are not reported, by unseen samples: {_said(trials[best].factors)}."
     )
     if not any(within_budget([before, trial.retain], MAX_RETAIN_DROP)[1] for trial in trials):
         note += f" No setting kept retain accuracy within {MAX_RETAIN_DROP:.0f} points."
@@ -236,19 +239,20 @@ def tune_method(
 def _run(
     fresh: TrainerFactory, data: UnlearningDataModule, original: LightningModule, method: Method, factors: Factors
 ) -> Trial:
-    begin = time.perf_counter()
+    trial, begin = Trial(factors), time.perf_counter()
     seed_everything(0, verbose=False)
     model = copy.deepcopy(original)
     try:
         results = run_chain(fresh, model, data, method())
         outputs = collect_outputs(fresh, model, data, ["forget", "unseen"])
         distance = distance_to_unseen(outputs["forget"], outputs["unseen"])
-        retain = _retain(fresh, model, data)
+        retain, work = _retain(fresh, model, data), sum(result.work for result in results)
+        trial = Trial(factors, math.nan if distance is None else distance, retain, work=work)
     except UnlearnError as error:
         # Settings that break a network are a result: others are tried.
-        return Trial(factors, seconds=time.perf_counter() - begin, failed=str(error))
-    seconds, work = (sum(getattr(result, name) for result in results) for name in ("seconds", "work"))
-    return Trial(factors, math.nan if distance is None else distance, retain, seconds, work)
+        trial.failed = str(error)
+    trial.seconds = time.perf_counter() - begin
+    return trial
 
 
 def _retain(fresh: TrainerFactory, model: LightningModule, data: UnlearningDataModule) -> float:

@@ -3,6 +3,7 @@
 import torch
 
 from lightning_unlearn.classifier import Classifier
+from lightning_unlearn.random import at_stage
 
 
 def sgd(lr, **kwargs):
@@ -18,7 +19,9 @@ def untrained(network="SmallCNN"):
 def steps(data, stage, epoch, position=0):
     """Batches by part of an epoch as a stage at this place of a chain was served them, for plain loops beside it."""
     data.serve(stage.view, stage.batch_size, stage.forget_batch_size, f"{position}/{type(stage).__name__}")
-    for pieces in data.plan.steps(epoch):
+    with at_stage(position):
+        plan = data.plan
+    for pieces in plan.steps(epoch):
         batches = {}
         for name, piece in pieces.items():
             maker = data.evaluation_loader("train", piece.index).maker

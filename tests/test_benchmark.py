@@ -14,14 +14,15 @@ BREAKS = "stages:\n- class_path: MaskLearning\n  init_args: {max_epochs: 1}\n"
 
 @pytest.fixture
 def run(make_data, make_trainer, tmp_path):
-    def run(methods, **kwargs):
+    def run(methods, forget_batch_size=None, **kwargs):
         paths = []
         for name, text in methods.items():
             (tmp_path / f"{name}.yaml").write_text(text)
             paths.append(str(tmp_path / f"{name}.yaml"))
         where = {"output": str(tmp_path / "out"), "bank": str(tmp_path / "bank")}
+        data = make_data(forget_batch_size=forget_batch_size)
         trainer = make_trainer(max_epochs=2)
-        return trainer.benchmark(untrained(), make_data(), paths, **where, **{"relearn_epochs": 0, **kwargs})
+        return trainer.benchmark(untrained(), data, paths, **where, **{"relearn_epochs": 0, **kwargs})
 
     return run
 
@@ -62,6 +63,15 @@ def test_only_what_is_new_runs(run, tmp_path):
     changed = run({"decay": DECAY.replace("0.5", "0.25"), "tune": TUNE})
     assert len(cells(changed)) == 2
     assert cells(changed) != cells(more)
+
+
+def test_the_size_of_forget_batches_counts_where_a_stage_has_none(run, tmp_path):
+    # Bounded, so that no rate breaks the network.
+    ascent = "stages:\n- {class_path: KLToUniform, init_args: {max_epochs: 1}}\n"
+    reports = [run({"ascent": ascent}, forget_batch_size=size) for size in (None, 3)]
+    assert len(list((tmp_path / "bank").glob("*/weights.ckpt"))) == 3
+    assert sum(path.name.startswith("ascent") for path in (tmp_path / "out" / "cells").iterdir()) == 2
+    assert cells(reports[0]) != cells(reports[1])
 
 
 def test_seeds_draws_and_rules_make_cells(run, tmp_path):

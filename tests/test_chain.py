@@ -1,4 +1,5 @@
 import copy
+import itertools
 import json
 
 import pytest
@@ -7,6 +8,7 @@ from helpers import sgd
 
 from lightning_unlearn.artifacts import Artifacts
 from lightning_unlearn.chain import check_chain, run_chain
+from lightning_unlearn.data.augment import Augmentation
 from lightning_unlearn.exceptions import ChainError, ConfigError, DataError
 from lightning_unlearn.functional.structure import ParameterSelector
 from lightning_unlearn.stages import (
@@ -152,6 +154,40 @@ def test_stages_of_one_kind_have_their_own_noise_and_order(trained, make_data, f
 
     run_chain(fresh, trained, make_data(), [Recording(max_steps=1), Recording(max_steps=1)])
     assert seen[0] != seen[1]
+
+
+def test_two_stages_of_noise_add_other_noise(trained, make_data, fresh):
+    weights = [copy.deepcopy(trained.network.fc.weight.data)]
+
+    class Recorded(GaussianNoise):
+        def on_fit_end(self):
+            weights.append(self.classifier.network.fc.weight.detach().clone())
+
+    run_chain(fresh, trained, make_data(), [Recorded(0.1, relative=False), Recorded(0.1, relative=False)])
+    first, second = (after - before for before, after in itertools.pairwise(weights))
+    assert abs(torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1]) < 0.3
+
+
+@pytest.mark.parametrize("seed", [None, 0])
+def test_two_stages_of_one_kind_augment_in_other_ways_and_have_other_dropout(seed, trained, make_data, fresh):
+    images, masks = [], []
+
+    class Recording(FineTune):
+        def on_fit_start(self):
+            super().on_fit_start()
+            images.append({})
+            masks.append([])
+
+        def training_step(self, batch, batch_idx):
+            images[-1] |= dict(zip(batch.index.tolist(), batch.input.clone(), strict=True))
+            masks[-1] += torch.rand(20).tolist()
+            return super().training_step(batch, batch_idx)
+
+    run_chain(fresh, trained, make_data(seed=seed, augmentation=Augmentation(2)), [Recording(cache=False) for _ in range(2)])
+    first, second = images
+    assert first.keys() == second.keys()
+    assert sum(torch.equal(first[index], second[index]) for index in first) < 0.5 * len(first)
+    assert not set(masks[0]) & set(masks[1])
 
 
 def test_results_are_plain(trained, make_data, fresh, tmp_path):

@@ -45,7 +45,7 @@ METHODS = {
     "imitate": imitated,
     "imitate_end": lambda: imitated(parameters=END),
     "ascent": lambda: [GradientAscent(max_epochs=2, batch_size=16, optimizer=sgd(0.01))],
-    "noise_then_tune": lambda: [GaussianNoise(std=0.3), tuned()],
+    "noise_then_tune": lambda: [GaussianNoise(std=0.3), GaussianNoise(std=0.1), tuned()],
     "selective": lambda: [MaskLearning(max_epochs=2, optimizer=lambda p: torch.optim.Adam(p, 3e-3)), NormDecay(0.3), tuned()],
 }
 ALONE = {"ascent"}

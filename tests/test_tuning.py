@@ -1,5 +1,6 @@
 import json
 import math
+import time
 
 import pytest
 import yaml
@@ -118,6 +119,24 @@ def test_choosing_reads_no_test_sample(spied, make_data, make_trainer, trained, 
     path, note = tune_method(make_trainer().fresh, data, trained, str(tmp_path / "climb.yaml"), 3, tmp_path / "out")
     assert path.is_file()
     assert "3 trials" in note
+
+
+def test_seconds_count_what_judges_a_trial_and_trials_are_known_by_their_batches(trained, make_data, make_trainer, tmp_path):
+    from lightning_unlearn.tuning import tune_method
+
+    def slow(*args, **kwargs):
+        if kwargs.get("evaluation"):
+            time.sleep(0.3)
+        return make_trainer().fresh(*args, **kwargs)
+
+    (tmp_path / "climb.yaml").write_text(TUNE)
+    for size in (None, 3):
+        data = make_data(unseen=60, forget_batch_size=size)
+        _, note = tune_method(slow, data, trained, str(tmp_path / "climb.yaml"), 1, tmp_path)
+        assert "s of wall time (their stages, and the passes that judge them; not the training of the original)" in note
+    trials = [json.loads(p.read_text()) for p in (tmp_path / "tuning").glob("*.json")]
+    assert len(trials) == 2
+    assert all(trial["seconds"] >= 0.6 for trial in trials)
 
 
 def test_settings_that_break_a_network_are_listed_and_others_go_on(trained, make_data, make_trainer, tmp_path):

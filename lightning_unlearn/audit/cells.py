@@ -24,7 +24,7 @@ from lightning_unlearn.data.split import SavedSplit
 from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.evaluation import relearning_stages
 from lightning_unlearn.methods import Method
-from lightning_unlearn.training import stable_repr
+from lightning_unlearn.training import describe_batches, stable_repr
 
 __all__ = ["CHUNK", "Cell", "Cells", "Group", "asked", "seeds_of"]
 
@@ -121,7 +121,8 @@ class Cells:
     def _content(self) -> list[object]:
         fingerprints = [self.data.fingerprint(part) for part in ("retain", "forget", "unseen")]
         recipe = self.bank.content(self.recipe, self.recipe.build(0), self.data, "train", 0)
-        return [*fingerprints, recipe, self.number, self.relearn_epochs, self.int8, SAMPLES, __version__]
+        batches = describe_batches(self.data)
+        return [*fingerprints, recipe, batches, self.number, self.relearn_epochs, self.int8, SAMPLES, __version__]
 
     @cached_property
     def samples(self) -> dict[Part, Tensor]:

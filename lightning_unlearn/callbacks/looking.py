@@ -1,10 +1,14 @@
-"""What callbacks that watch a fit look at: answers to a part of the data, and weights to come back to."""
+"""What callbacks that watch a fit look at: answers to a part of the data, and weights to come back to.
+
+On several ranks all of them look at the first one's network: statistics of BatchNorm differ between ranks within an epoch.
+"""
 
 from typing import cast
 
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from lightning_unlearn.callbacks.rank_statistics import share_buffers
 from lightning_unlearn.callbacks.weight_edit import EditedStage
 from lightning_unlearn.collect import collect
 from lightning_unlearn.data.datamodule import UnlearningDataModule
@@ -42,6 +46,7 @@ def answers(trainer: Trainer, stage: LightningModule, part: Part, index: Tensor 
     samples, every = data_of(trainer).part(part)
     chosen = every if index is None else index
     classifier = cast(EditedStage, stage).classifier
+    share_buffers(classifier, trainer)
     modes = [(module, module.training) for module in classifier.modules()]
     classifier.eval()
     loader = data_of(trainer).evaluation_loader(part, chosen)
@@ -72,10 +77,12 @@ def weights_of(stage: LightningModule) -> dict[str, Tensor]:
     """A copy of the classifier's weights and buffers.
 
     Args:
-        stage: The stage.
+        stage: The stage, within its fit.
 
     Returns:
-        By name, where they are.
+        By name, where they are, the same on every rank.
     """
-    state = cast(EditedStage, stage).classifier.state_dict()
+    classifier = cast(EditedStage, stage).classifier
+    share_buffers(classifier, stage.trainer)
+    state = classifier.state_dict()
     return {name: value.detach().clone() for name, value in state.items()}

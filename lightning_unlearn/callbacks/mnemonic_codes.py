@@ -33,7 +33,7 @@ class MnemonicCodes(RecipeCallback):
     after its augmentation and normalisation. Whether an image is replaced is a function of (seed, epoch, sample key): the same
     on any number of ranks and after a resume. The codes stay with the model and in its checkpoints, where the stage
     `MnemonicForgetting` finds them.
-    Runs on `on_fit_start` and `on_train_batch_start`.
+    Every fit draws its own, unless it is resumed. Runs on `setup`, `on_fit_start` and `on_train_batch_start`.
 
     Args:
         mixing: Probability that an image is replaced; the source has 0.1 for MNIST, CUB and STN, 0.3 for CIFAR and ImageNet.
@@ -57,6 +57,11 @@ class MnemonicCodes(RecipeCallback):
     def state_key(self) -> str:
         """What checkpoints call it, also in a subclass."""
         return CODES_KEY
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let the codes of an earlier fit go; a checkpoint brings its own after this."""
+        if stage == "fit":
+            self.codes = None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the codes, unless a resumed run brought them, and leave them with the model."""

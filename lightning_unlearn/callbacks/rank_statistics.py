@@ -8,7 +8,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["RankStatistics"]
+__all__ = ["RankStatistics", "share_buffers"]
 
 
 class RankStatistics(Callback):
@@ -16,20 +16,40 @@ class RankStatistics(Callback):
 
     DDP hands the first rank's buffers round before every forward pass, not after the last one: without this, ranks would
     end with different networks and fill their shares of the outputs from them.
-    It warns once: a benchmark makes many fits.
-    Runs on `on_train_start` and `on_train_end`.
+    It warns once: a benchmark makes many fits. It acts after all other callbacks, which may put back what
+    each rank kept.
+    Runs on `setup`, `on_train_start`, `on_train_epoch_end` and `on_train_end`.
     """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take the last place: Lightning has put the module's own callbacks behind those of the Trainer by now."""
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning, absent in its annotations
+        trainer.callbacks = [*(c for c in callbacks if c is not self), self]  # type: ignore[attr-defined]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Warn."""
         if trainer.world_size > 1 and any(_has_own_statistics(module) for module in pl_module.modules()):
             _warn(trainer.strategy.root_device.type == "cpu")
 
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give all ranks the first one's buffers: what is kept at the beginning of an epoch may come back."""
+        share_buffers(pl_module, trainer)
+
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give all ranks the first one's buffers."""
-        if trainer.world_size > 1:
-            for buffer in pl_module.buffers():
-                dist.broadcast(buffer, 0)
+        """The same."""
+        share_buffers(pl_module, trainer)
+
+
+def share_buffers(network: nn.Module, trainer: Trainer) -> None:
+    """Give all ranks the first one's buffers, in place.
+
+    Args:
+        network: On the device of its rank.
+        trainer: Knows the ranks.
+    """
+    if trainer.world_size > 1:
+        for buffer in network.buffers():
+            dist.broadcast(buffer, 0)
 
 
 @cache

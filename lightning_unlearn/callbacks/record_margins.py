@@ -33,7 +33,8 @@ class RecordMargins(Callback):
     Works with any LightningModule whose `training_step` calls `self(images)` for logits (B, K), with an
     `UnlearningDataModule` that serves the view `train` or `retain`. Does nothing in the stages of unlearning.
 
-    Runs on `on_train_batch_start`, `on_train_batch_end`, `on_train_epoch_end` and `on_save_checkpoint`.
+    Every fit begins a record, unless it is resumed. Runs on `setup`, `on_train_batch_start`, `on_train_batch_end`,
+    `on_train_epoch_end` and `on_save_checkpoint`.
     """
 
     def __init__(self) -> None:
@@ -43,6 +44,11 @@ class RecordMargins(Callback):
         self._batch: Batch | None = None
         self._logits: Tensor | None = None
         self._handle: RemovableHandle | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let the record of an earlier fit go; a checkpoint brings its own after this."""
+        if stage == "fit":
+            self._record, self._pending, self._pending_epoch = {}, None, -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Watch the module's forward passes.

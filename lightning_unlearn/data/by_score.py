@@ -14,9 +14,18 @@ from lightning_unlearn.data.hashing import order
 from lightning_unlearn.data.request import nearest, read_array
 from lightning_unlearn.data.tables import read_rows
 from lightning_unlearn.data.vision import Samples
-from lightning_unlearn.exceptions import DataError
+from lightning_unlearn.exceptions import DataError, UnlearnError
 
-__all__ = ["ByScore", "highest_first", "read_column", "read_scores", "scored"]
+__all__ = [
+    "ByScore",
+    "check_highest",
+    "checked_count",
+    "count_above",
+    "highest_first",
+    "read_column",
+    "read_scores",
+    "scored",
+]
 
 _NEEDED = "a score for every sample, as .csv with a header"
 # What `detect` says of a sample beside its scores.
@@ -54,8 +63,7 @@ class ByScore(ForgetRule):
         if (count is None) == (fraction is None):
             given = "neither" if count is None else f"both {count} and {fraction}"
             raise DataError(f"Of count and fraction {given} was given; needed: one of them.")
-        if count is not None and (isinstance(count, bool) or count < 1):
-            raise DataError(f"count is {count}; needed: at least one sample to forget.")
+        check_highest(count, None, DataError)
         if fraction is not None and (isinstance(fraction, bool) or not 0 < fraction <= 1):
             raise DataError(f"fraction is {fraction}; needed: above 0, at most 1 (0.04 forgets 4 % of the samples).")
         if end not in ("highest", "lowest"):
@@ -84,6 +92,33 @@ class ByScore(ForgetRule):
         """One plain line."""
         size = f"{self.count}" if self.fraction is None else f"{self.fraction * 100:.4g} %"
         return f"{size} {self.end} by {self.column or 'score'} in {self.path.name}"
+
+
+def check_highest(count: int | None, quantile: float | None, error: type[UnlearnError]) -> None:
+    """Refuse what says nothing about how many of the highest scores are meant.
+
+    Args:
+        count: So many, at least 1; None: not given.
+        quantile: Those above this quantile, in (0, 1); None: not given.
+        error: What is raised where one is out of range.
+    """
+    if count is not None and (isinstance(count, bool) or count < 1):
+        raise error(f"count is {count}; needed: at least one sample.")
+    if quantile is not None and not 0 < quantile < 1:
+        raise error(f"quantile is {quantile}; needed: above 0 and below 1 (0.9 chooses the highest tenth).")
+
+
+def count_above(quantile: float, n: int) -> int:
+    """How many of n scores lie above a quantile of theirs.
+
+    Args:
+        quantile: In (0, 1).
+        n: Scores.
+
+    Returns:
+        n - ceil(quantile n); what float arithmetic adds to a whole number does not count.
+    """
+    return n - math.ceil(quantile * n - 1e-9)
 
 
 def checked_count(count: int, n: int, path: Path) -> int:

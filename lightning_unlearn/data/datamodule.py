@@ -17,7 +17,7 @@ from lightning_unlearn.data.trigger import Trigger
 from lightning_unlearn.data.views import TWO_PARTS, Plan, View
 from lightning_unlearn.data.vision import Samples, VisionData
 from lightning_unlearn.exceptions import ConfigError, DataError
-from lightning_unlearn.random import run_seed
+from lightning_unlearn.random import run_seed, stage_seed
 
 __all__ = ["Serving", "UnlearningDataModule"]
 
@@ -71,7 +71,8 @@ class UnlearningDataModule(SplitData):
         resident: Whether the whole set is held on the device as uint8; None: where it takes at most 2 GiB.
         split_seed: Seed of the unseen part.
         forget_seed: Seed of the forget rule's draw.
-        seed: Seed of batch order and augmentation; None: the seed given to `seed_everything`, or 0.
+        seed: Seed of batch order and augmentation; None: the seed given to `seed_everything`, or 0. Each stage of a chain makes
+            another one of it.
         trigger: A backdoor to plant in the training set: a patch on some images, whose label becomes the attacker's. The
             unseen part and the test set stay clean; reports then state how often the attack succeeds.
     """
@@ -199,7 +200,7 @@ class UnlearningDataModule(SplitData):
         loader = ViewLoader(self.plan, self._maker(samples), self._position, lambda: self.serving.images)
         if not self.serving.seeds:
             return loader
-        return ManyLoader(loader, self.serving.seeds if self.seed is None else [self.seed] * len(self.serving.seeds))
+        return ManyLoader(loader, [stage_seed(seed if self.seed is None else self.seed) for seed in self.serving.seeds])
 
     def val_dataloader(self) -> list[EvaluationLoader]:
         """Unseen samples: what is watched during training. Never the test set."""
@@ -254,7 +255,7 @@ class UnlearningDataModule(SplitData):
 
     @property
     def _order_seed(self) -> int:
-        return run_seed() if self.seed is None else self.seed
+        return run_seed() if self.seed is None else stage_seed(self.seed)
 
     @property
     def _ranks(self) -> tuple[int, int]:

@@ -7,7 +7,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lightning_unlearn.data.by_score import checked_count, highest_first, read_column, read_scores, scored
+from lightning_unlearn.data.by_score import (
+    check_highest,
+    checked_count,
+    count_above,
+    highest_first,
+    read_column,
+    read_scores,
+    scored,
+)
 from lightning_unlearn.data.forget import ForgetRule, Selection
 from lightning_unlearn.data.vision import Samples
 from lightning_unlearn.exceptions import DataError
@@ -53,10 +61,7 @@ class SuspectedMislabels(ForgetRule):
             )
         if threshold is not None and not math.isfinite(threshold):
             raise DataError(f"threshold is {threshold}; needed: a finite number, in the units of the score.")
-        if count is not None and (isinstance(count, bool) or count < 1):
-            raise DataError(f"count is {count}; needed: at least one sample to forget.")
-        if quantile is not None and not 0 < quantile < 1:
-            raise DataError(f"quantile is {quantile}; needed: above 0 and below 1 (0.9 forgets the highest tenth).")
+        check_highest(count, quantile, DataError)
         self.path = Path(path)
         self.column = column
         self.threshold = threshold
@@ -84,7 +89,7 @@ class SuspectedMislabels(ForgetRule):
         count = self.count
         if count is None:
             assert self.quantile is not None  # one of the three is given
-            count = len(pool) - math.ceil(self.quantile * len(pool) - 1e-9)
+            count = count_above(self.quantile, len(pool))
         return highest_first(samples, pool, scores, seed)[: checked_count(count, len(pool), self.path)]
 
     def describe(self) -> str:

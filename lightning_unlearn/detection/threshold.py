@@ -1,12 +1,12 @@
 """Where suspects begin."""
 
 import importlib
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from lightning_unlearn.data.by_score import check_highest, count_above
 from lightning_unlearn.exceptions import ConfigError
 
 __all__ = ["Threshold"]
@@ -34,10 +34,7 @@ class Threshold:
     def __post_init__(self) -> None:
         if self.count is not None and self.quantile is not None:
             raise ConfigError(f"Both count {self.count} and quantile {self.quantile} were given; needed: one of them, or none.")
-        if self.count is not None and (isinstance(self.count, bool) or self.count < 1):
-            raise ConfigError(f"count is {self.count}; needed: at least one suspect.")
-        if self.quantile is not None and not 0 < self.quantile < 1:
-            raise ConfigError(f"quantile is {self.quantile}; needed: above 0 and below 1 (0.9 suspects the highest tenth).")
+        check_highest(self.count, self.quantile, ConfigError)
 
     def describe(self) -> str:
         """One plain line."""
@@ -61,17 +58,14 @@ class Threshold:
         known = ~scores.isnan()
         values = scores[known].double()
         chosen = torch.zeros(len(scores), dtype=torch.bool)
-        if self.count is not None:
-            if self.count > len(values):
-                raise ConfigError(f"count is {self.count}, but there are scores of {len(values)} samples only; ask for fewer.")
-            above = torch.zeros(len(values), dtype=torch.bool)
-            above[torch.argsort(values, stable=True, descending=True)[: self.count]] = True
-        elif self.quantile is not None:
-            above = torch.zeros(len(values), dtype=torch.bool)
-            highest = len(values) - math.ceil(self.quantile * len(values) - 1e-9)
-            above[torch.argsort(values, stable=True, descending=True)[:highest]] = True
-        else:
-            above = _upper_part(values, log)
+        count = self.count if self.quantile is None else count_above(self.quantile, len(values))
+        if count is None:
+            chosen[known] = _upper_part(values, log)
+            return chosen
+        if count > len(values):
+            raise ConfigError(f"count is {count}, but there are scores of {len(values)} samples only; ask for fewer.")
+        above = torch.zeros(len(values), dtype=torch.bool)
+        above[torch.argsort(values, stable=True, descending=True)[:count]] = True
         chosen[known] = above
         return chosen
 

@@ -9,11 +9,24 @@ from collections.abc import Callable, Collection, Iterable
 
 from torch import nn
 
-__all__ = ["blocks", "head_name", "last_half", "last_stage", "layer_weights", "weight_layers"]
+__all__ = ["blocks", "head_name", "last_half", "last_stage", "layer_weights", "parameter_name", "weight_layers"]
 
 _WEIGHT_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _HEAD_NAMES = {"fc", "head", "heads", "classifier", "linear", "last_linear", "logits", "output"}
+
+
+def parameter_name(layer: str, parameter: str = "weight") -> str:
+    """The full name of a layer's parameter.
+
+    Args:
+        layer: Name of the module, as in `named_modules`; empty for the network itself.
+        parameter: Its name within the module.
+
+    Returns:
+        The name, as in `named_parameters` of the network.
+    """
+    return f"{layer}.{parameter}" if layer else parameter
 
 
 def weight_layers(network: nn.Module) -> dict[str, nn.Module]:
@@ -43,7 +56,7 @@ def layer_weights(network: nn.Module, names: Collection[str], head: bool = True)
         ValueError: There is none among them.
     """
     left_out = None if head else head_name(network)
-    weights = [name for layer in weight_layers(network) if layer != left_out and (name := f"{layer}.weight") in names]
+    weights = [name for layer in weight_layers(network) if layer != left_out and (name := parameter_name(layer)) in names]
     if not weights:
         kind = "a convolution or linear layer" if head else "a convolution or hidden linear layer"
         raise ValueError(f"the selection holds no weight of {kind}. Select some.")

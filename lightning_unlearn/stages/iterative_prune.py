@@ -66,11 +66,14 @@ class IterativePrune(FineTune):
         self.epochs = epochs
         self.rewind_epoch = rewind_epoch
         self._masks: dict[str, Tensor] = {}
+        self._on: dict[str, float] = {}
         self._early: tuple[dict[str, Tensor], list[dict[str, object]]] | None = None
 
     def bind(self, classifier: nn.Module, artifacts: Artifacts) -> None:
         """See `UnlearningStage.bind`; a network without a weight to prune is refused."""
         super().bind(classifier, artifacts)
+        # Of a fit that failed nothing is gone on with.
+        self._masks, self._on, self._early = {}, {}, None
         try:
             self._names = layer_weights(classifier, self.selected, head=False)
         except ValueError as error:
@@ -118,8 +121,8 @@ class IterativePrune(FineTune):
         self._masks, self._early = {}, None
 
     def summary(self) -> Mapping[str, Mapping[str, float]]:
-        """Share of the weights that stay, by parameter."""
-        return {"weights_kept": self._on}
+        """Share of the weights that stay, by parameter; nothing before a fit has ended."""
+        return {"weights_kept": self._on} if self._on else {}
 
     def _weights(self) -> dict[str, Tensor]:
         parameters = dict(self.classifier.named_parameters())

@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from lightning_unlearn.callbacks.weight_edit import EditedStage
 from lightning_unlearn.exceptions import ChainError
+from lightning_unlearn.functional.anatomy import parameter_name
 from lightning_unlearn.random import generator
 from lightning_unlearn.stages.fine_tune import FineTune
 from lightning_unlearn.stages.gaussian_noise import add_noise
@@ -102,7 +103,7 @@ class RandomTensorFineTune(FineTune):
 def _of_batch_norm(network: nn.Module) -> set[str]:
     """Names of the parameters of BatchNorm."""
     return {
-        f"{layer}.{name}"
+        parameter_name(layer, name)
         for layer, module in network.named_modules()
         if isinstance(module, nn.modules.batchnorm._BatchNorm)
         for name, _ in module.named_parameters(recurse=False)

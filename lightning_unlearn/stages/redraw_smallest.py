@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lightning_unlearn.callbacks.weight_edit import EditedStage, WeightEdit
 from lightning_unlearn.exceptions import ChainError
-from lightning_unlearn.functional.anatomy import weight_layers
+from lightning_unlearn.functional.anatomy import parameter_name, weight_layers
 from lightning_unlearn.functional.pruning import largest
 from lightning_unlearn.functional.structure import ParameterSelector
 from lightning_unlearn.random import generator
@@ -105,4 +105,4 @@ def _fan_in(network: nn.Module) -> dict[str, int]:
     """Inputs of the layer of each weight and bias of convolutions and linear layers."""
     parameters, layers = dict(network.named_parameters()), weight_layers(network)
     own = [name for name in parameters if name.rpartition(".")[0] in layers]
-    return {name: parameters[f"{name.rpartition('.')[0]}.weight".lstrip(".")][0].numel() for name in own}
+    return {name: parameters[parameter_name(name.rpartition(".")[0])][0].numel() for name in own}

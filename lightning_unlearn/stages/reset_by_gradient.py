@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_unlearn.exceptions import ChainError
+from lightning_unlearn.functional.anatomy import parameter_name
 from lightning_unlearn.functional.masks import share_on
 from lightning_unlearn.functional.structure import ParameterSelector
 from lightning_unlearn.random import generator
@@ -65,7 +66,7 @@ class ResetByGradient(UnlearningStage):
 
     def choose(self, classifier: nn.Module) -> list[str]:
         """See `UnlearningStage.choose`: kernels of 2-D convolutions only."""
-        kernels = {f"{name}.weight".lstrip(".") for name, m in classifier.named_modules() if isinstance(m, nn.Conv2d)}
+        kernels = {parameter_name(name) for name, m in classifier.named_modules() if isinstance(m, nn.Conv2d)}
         names = [name for name in super().choose(classifier) if name in kernels]
         if not names:
             raise ValueError("no kernel of a 2-D convolution is selected; needed: at least one.")

@@ -6,6 +6,7 @@ from torch import nn
 
 from lightning_unlearn.callbacks.weight_edit import EditedStage, WeightEdit
 from lightning_unlearn.exceptions import ChainError
+from lightning_unlearn.functional.anatomy import parameter_name
 from lightning_unlearn.functional.structure import ParameterSelector
 from lightning_unlearn.random import generator
 from lightning_unlearn.stages.base import UnlearningStage
@@ -33,7 +34,7 @@ def reset_modules(network: nn.Module, names: set[str], source: torch.Generator) 
     with torch.random.fork_rng(devices=list(devices)):
         torch.manual_seed(seed)
         for prefix, module in network.named_modules():
-            own = {f"{prefix}.{name}".lstrip(".") for name, _ in module.named_parameters(recurse=False)}
+            own = {parameter_name(prefix, name) for name, _ in module.named_parameters(recurse=False)}
             if not own & names:
                 continue
             reset = getattr(module, "reset_parameters", None)

@@ -4,6 +4,7 @@ from lightning.pytorch import Callback
 from torch import nn
 
 from lightning_unlearn.callbacks.weight_edit import EditedStage, WeightEdit
+from lightning_unlearn.functional.anatomy import parameter_name
 from lightning_unlearn.functional.structure import ParameterSelector
 from lightning_unlearn.stages.base import UnlearningStage
 
@@ -49,7 +50,7 @@ class TransposeKernels(UnlearningStage):
             ValueError: There is none among the selected parameters.
         """
         square = {
-            f"{name}.weight".lstrip(".")
+            parameter_name(name)
             for name, m in classifier.named_modules()
             if isinstance(m, nn.Conv2d) and m.kernel_size[0] == m.kernel_size[1] > 1
         }

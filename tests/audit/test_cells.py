@@ -1,8 +1,10 @@
 import itertools
 
 import pytest
+from helpers import untrained
 
-from lightning_unlearn.audit.cells import seeds_of
+from lightning_unlearn.audit.cells import Cell, Cells, seeds_of
+from lightning_unlearn.bank import Bank, Recipe
 
 
 @pytest.mark.parametrize("forget_set", [0, 1, 7])
@@ -25,3 +27,9 @@ def test_a_larger_audit_goes_on_with_the_models_of_a_smaller_one(group):
 def test_unlearned_models_have_the_seeds_of_what_they_were():
     assert seeds_of("unlearned", 5, 3) == seeds_of("original", 5, 3)
     assert seeds_of("shadow", 5, 3) == seeds_of("held_out", 5, 3)
+
+
+def test_a_cell_is_known_by_the_size_of_forget_batches(make_data, fresh, tmp_path):
+    recipe, cell = Recipe(untrained, 1, {"accelerator": "cpu"}), Cell("unlearned", (0,), "scrub")
+    made = [Cells(fresh, make_data(forget_batch_size=n), recipe, Bank(tmp_path), tmp_path, 0).path(cell) for n in (4, 8, 8)]
+    assert made[0] != made[1] == made[2]

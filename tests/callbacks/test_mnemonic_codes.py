@@ -93,6 +93,17 @@ def test_a_checkpoint_carries_the_codes_and_a_resumed_run_keeps_them(make_data, 
     assert torch.equal(codes_of(again).images, codes.images)
 
 
+def test_every_fit_draws_codes_of_its_own_seed(make_data):
+    data, again = make_data(), MnemonicCodes(0.2)
+    first = codes_of(train(data, again, epochs=1))
+    seed_everything(4, verbose=False)
+    second, fresh = untrained(), untrained()
+    for model, callback in ((second, again), (fresh, MnemonicCodes(0.2))):
+        fit_quietly(model, data, "train", 1, CPU, [callback])
+    assert not torch.equal(codes_of(second).images, first.images)
+    assert torch.equal(codes_of(second).images, codes_of(fresh).images)
+
+
 def test_a_bank_knows_models_by_their_callbacks_and_keeps_codes(make_data, tmp_path):
     bank, data = Bank(tmp_path), make_data()
     plain = Recipe(untrained, 1, CPU)

@@ -1,6 +1,7 @@
 """The record is what a loop over the same batches would write, whatever the model, however often the fit was stopped."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 from lightning_unlearn.callbacks.record_margins import RecordMargins
 from lightning_unlearn.callbacks.seed_each_step import SeedEachStep
 from lightning_unlearn.chain import run_chain
+from lightning_unlearn.data.vision import VisionData
 from lightning_unlearn.detection.record import MarginRecord
 from lightning_unlearn.exceptions import CheckpointError, ConfigError
 from lightning_unlearn.stages import FineTune
@@ -111,6 +113,21 @@ def test_a_resumed_fit_records_the_same_bits(make_data, tmp_path, every):
     assert again.keys() == whole.keys()
     for name, value in whole.items():
         assert torch.equal(value.nan_to_num(nan=-7.0), again[name].nan_to_num(nan=-7.0)), name
+
+
+def test_every_fit_begins_a_record(make_data, digits):
+    callback = RecordMargins()
+    other = replace(digits.train, keys=[f"other {key}" for key in digits.train.keys])
+    for dataset in (None, VisionData("digits", other, digits.test, digits.classes, digits.mean, digits.std)):
+        data = make_data(dataset, seed=0)
+        for epochs in (2, 1):
+            torch.manual_seed(0)
+            fit_quietly(untrained(), data, "train", epochs, {"accelerator": "cpu"}, callbacks=[callback])
+            state = callback.state_dict()
+            assert len(state["losses"]) == len(state["rivals"]) == int(state["seen"].max()) == epochs
+            assert torch.equal(state["hashes"], data.samples.hashes)
+    torch.manual_seed(0)
+    assert torch.equal(recorded(untrained(), data, 1)["margin_sum"], state["margin_sum"])
 
 
 def test_a_checkpoint_gives_the_record_of_the_samples_as_they_are_now(make_data, digits, tmp_path):

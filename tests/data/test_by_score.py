@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_unlearn.data.by_score import ByScore, read_scores
+from lightning_unlearn.data.by_score import ByScore, count_above, read_scores
 from lightning_unlearn.data.vision import Samples
 from lightning_unlearn.exceptions import DataError
 
@@ -25,6 +25,12 @@ def write(path, scores, keys=KEYS, columns=("score",)):
 def select(rule, samples, candidates=None, seed=0):
     candidates = torch.arange(len(samples)) if candidates is None else candidates
     return rule.select(samples, candidates, seed, ["a", "b", "c"]).indices
+
+
+@pytest.mark.parametrize("tenths", range(1, 10))
+def test_what_lies_above_a_quantile(tenths):
+    # By whole numbers, which round nothing.
+    assert [count_above(tenths / 10, n) for n in range(200)] == [n - -(-tenths * n // 10) for n in range(200)]
 
 
 @pytest.mark.parametrize("kind", ["csv", "npy"])

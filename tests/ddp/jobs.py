@@ -27,6 +27,7 @@ from lightning_unlearn.estimators import Copies, Neighbours
 from lightning_unlearn.evaluation import collect_outputs
 from lightning_unlearn.exceptions import UnlearnError
 from lightning_unlearn.functional.structure import ParameterSelector
+from lightning_unlearn.metrics.unseen_match import distance_to_unseen
 from lightning_unlearn.mnemonic import draw_codes, give_codes
 from lightning_unlearn.sisa import Sisa
 from lightning_unlearn.stages.gradient_passes import mean_fisher, mean_gradient
@@ -85,7 +86,7 @@ def chains(long):
         "FisherNoise": lambda: [s.FisherNoise(samples=101)],
         "FisherNoise, of the model": lambda: [s.FisherNoise(samples=51, kind="model", parameters=end())],
         "FisherNoise, one sample": lambda: [s.FisherNoise(samples=1, parameters=end())],
-        "GaussianNoise": lambda: [s.GaussianNoise(std=0.1)],
+        "GaussianNoise": lambda: [s.GaussianNoise(std=0.1), s.GaussianNoise(std=0.1)],
         "GradientAscent": lambda: [s.GradientAscent(max_retain_drop=100.0, **forget)],
         "ImitateUnseen": lambda: [s.EstimateUnseen(**estimate), s.ImitateUnseen(**imitate)],
         "ImitateUnseen, cached": lambda: [s.EstimateUnseen(**estimate), s.ImitateUnseen(parameters=end(), **imitate)],
@@ -229,9 +230,37 @@ def batch_norm_in_train_mode(folder, devices):
             warnings.simplefilter("always")
             run_chain(trainer(devices).fresh, model, data(), [stage])
         found["warnings"].append([str(w.message) for w in caught if "BatchNorm" in str(w.message)])
+        weights = copy.deepcopy(model.state_dict())  # before a pass over the data, which gives all ranks those of the first
         outputs = collect_outputs(trainer(devices).fresh, model, data())
         accuracy = {part: float((o.logits.argmax(1) == o.targets).float().mean()) for part, o in outputs.items()}
-        found[name] = {"weights": model.state_dict(), "accuracy": accuracy}
+        found[name] = {"weights": weights, "accuracy": accuracy}
+    return found
+
+
+class OwnBuffers(Callback):
+    """Leaves every rank buffers of its own at the end, as a callback of a stage's `configure_callbacks` may."""
+
+    def on_train_end(self, running, module):
+        for buffer in module.classifier.buffers():
+            buffer.add_(running.global_rank)
+
+
+class Disturbed(shipped.FineTune):
+    def configure_callbacks(self):
+        return [OwnBuffers()]
+
+
+def buffers_of_a_chosen_epoch(folder, devices):
+    """An epoch is chosen, or buffers are spoilt, with BatchNorm in train mode: weights, and how near the forgotten are."""
+    found = {}
+    for name, kind in (("chosen", shipped.FineTune), ("disturbed", Disturbed)):
+        model, select = start(folder, "batch"), SelectByUnseen(max_retain_drop=100.0, samples=51)
+        stage = kind(max_epochs=3, optimizer=sgd(0.02), callbacks=[select] if name == "chosen" else [])
+        run_chain(trainer(devices).fresh, model, data(), [stage])
+        weights = copy.deepcopy(model.state_dict())  # before a pass over the data, which gives all ranks those of the first
+        outputs = collect_outputs(trainer(devices).fresh, model, data(), ["forget", "unseen"])
+        distance = distance_to_unseen(outputs["forget"], outputs["unseen"])
+        found[name] = {"weights": weights, "distance": distance, "promised": select.distances, "at": select.chosen}
     return found
 
 
@@ -407,6 +436,7 @@ JOBS = {
         chains_in_float32,
         chains_in_eval_mode,
         batch_norm_in_train_mode,
+        buffers_of_a_chosen_epoch,
         evaluation,
         unlearn,
         benchmark,

@@ -203,6 +203,16 @@ def test_batch_norm_in_train_mode_warns_and_stays_close(whole):
             assert abs(one[name]["accuracy"][part] - first[name]["accuracy"][part]) <= 0.02
 
 
+def test_ranks_go_back_to_the_same_buffers_and_end_with_them(folder):
+    first, second = (found["buffers_of_a_chosen_epoch"] for found in launch(folder, ["buffers_of_a_chosen_epoch"], 2))
+    for name in ("chosen", "disturbed"):
+        assert difference(first[name]["weights"], second[name]["weights"]) == 0
+    chosen = first["chosen"]
+    # What was looked at is what came back.
+    assert chosen["promised"][chosen["at"]] == pytest.approx(chosen["distance"], abs=1e-6)
+    assert chosen["promised"] == second["chosen"]["promised"]
+
+
 def test_every_sample_is_evaluated_once(whole):
     one, *ranks = (found["evaluation"] for found in whole)
     for (count, precision), parts in one.items():

@@ -7,7 +7,15 @@ import timm
 import torchvision
 from torch import nn
 
-from lightning_unlearn.functional.anatomy import blocks, head_name, last_half, last_stage, weight_layers
+from lightning_unlearn.functional.anatomy import (
+    blocks,
+    head_name,
+    last_half,
+    last_stage,
+    layer_weights,
+    parameter_name,
+    weight_layers,
+)
 from lightning_unlearn.functional.structure import ParameterSelector, first_blocks, last_blocks, parameters_of
 from lightning_unlearn.networks import MLP, ResNet, SmallCNN
 
@@ -22,6 +30,11 @@ def convnext():
 
 def timm_resnet():
     return timm.create_model("resnet18", num_classes=10)
+
+
+def test_a_network_of_one_layer_names_its_parameters_without_a_dot():
+    assert (parameter_name("", "bias"), parameter_name("block.conv")) == ("bias", "block.conv.weight")
+    assert layer_weights(nn.Linear(3, 2), ["weight", "bias"]) == ["weight"]
 
 
 HEADS = [

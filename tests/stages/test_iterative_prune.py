@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from helpers import sgd
@@ -83,6 +85,30 @@ def test_what_is_pruned_learns_something(trained_resnet, make_data, fresh):
     assert torch.stack(right).mean() > 0.5
     assert result.work == 3 * stage.max_epochs * sum(len(data.part(p)[1]) for p in ("retain", "forget"))
     assert stage.max_epochs == 4 + 2 * 3
+
+
+class Failing(IterativePrune):
+    """Ends once at the beginning of an epoch."""
+
+    fails_at = 3
+
+    def on_train_epoch_start(self):
+        if self.current_epoch == self.fails_at:
+            self.fails_at = -1
+            raise OSError("the disk is gone")
+
+
+def test_after_a_failed_fit_a_stage_begins_anew(trained_resnet, make_data, fresh):
+    failing, plain = (Failing(0.5, 0.3, epochs=2, rewind_epoch=1, optimizer=sgd(0.1, momentum=0.9)) for _ in range(2))
+    plain.fails_at = -1
+    with pytest.raises(OSError, match="the disk is gone"):
+        run_chain(fresh, copy.deepcopy(trained_resnet), make_data(batch_size=16), [failing])
+    assert failing.summary() == {}
+    models = copy.deepcopy(trained_resnet), trained_resnet
+    [found], [expected] = (run_chain(fresh, m, make_data(), [s]) for m, s in zip(models, (failing, plain), strict=True))
+    assert found.summary == expected.summary
+    assert found.summary["weights_kept"]
+    assert all(torch.equal(value, models[1].state_dict()[name]) for name, value in models[0].state_dict().items())
 
 
 def test_arguments_are_checked():
