@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_unlearn.data.forget import ForgetRule, Selection
 from lightning_unlearn.data.hashing import Draw, chosen_share
-from lightning_unlearn.data.vision import Images, Samples
+from lightning_unlearn.data.vision import Images, Samples, stamp
 from lightning_unlearn.exceptions import DataError
 
 __all__ = ["Place", "Trigger", "TriggeredSamples"]
@@ -37,6 +37,18 @@ class _Patched:
     def __getitem__(self, index: int) -> Tensor:
         image = self.images[index]
         return self.trigger.patch(image) if bool(self.chosen[index]) else image
+
+    def stamp(self, index: int) -> bytes:
+        """See `Stamped`; the patch is part of it.
+
+        Args:
+            index: Which.
+
+        Returns:
+            Its stamp.
+        """
+        patch = repr(self.trigger).encode() if bool(self.chosen[index]) else b""
+        return stamp(self.images, index) + patch
 
 
 @dataclass(frozen=True)
