@@ -7,7 +7,7 @@ import timm
 import torchvision
 from torch import nn
 
-from lightning_unlearn.functional.anatomy import blocks, head_name, last_half, last_stage, weight_layers
+from lightning_unlearn.functional.anatomy import blocks, head_name, last_half, last_hidden, last_stage, weight_layers
 from lightning_unlearn.functional.structure import ParameterSelector, first_blocks, last_blocks, parameters_of
 from lightning_unlearn.networks import MLP, ResNet, SmallCNN
 
@@ -22,6 +22,12 @@ def convnext():
 
 def timm_resnet():
     return timm.create_model("resnet18", num_classes=10)
+
+
+class Wrapped(nn.Module):
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
 
 
 HEADS = [
@@ -106,6 +112,26 @@ STAGES = [
 @pytest.mark.parametrize(("make", "expected"), STAGES)
 def test_last_stage(make, expected):
     assert last_stage(make()) == expected
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda: MLP(hidden=(8, 7)), "layers.1.0"),
+        (lambda: MLP(hidden=()), "fc"),
+        (lambda: SmallCNN(), "hidden.1"),
+        (lambda: ResNet(), "layer3.0.conv2"),  # in the order of registration the shortcut is the last
+        (timm_resnet, "layer4.1.conv2"),
+        (lambda: timm.create_model("resnet10t", num_classes=10), "layer4.0.conv2"),
+        (lambda: timm.create_model("seresnet18", num_classes=10), "layer4.1.conv2"),
+        (vit, "blocks.11.mlp.fc2"),
+        (convnext, "stages.3.blocks.1.mlp.fc2"),
+        (lambda: timm.create_model("efficientnet_b0", num_classes=10), "conv_head"),
+        (lambda: Wrapped(ResNet()), "network.layer3.0.conv2"),
+    ],
+)
+def test_last_hidden(make, expected):
+    assert last_hidden(make()) == expected
 
 
 def test_last_half_rounds_up():
