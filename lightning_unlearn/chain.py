@@ -66,6 +66,7 @@ class StageResult:
         summary: What the stage itself reports.
         note: What a reader of its figures must know.
         peak_mb: Most GPU memory that was held, MB of 2**20 bytes; 0 on the CPU.
+        trained_on_unseen: Whether it trained on unseen samples, with which nothing can be compared from then on.
     """
 
     name: str
@@ -74,6 +75,7 @@ class StageResult:
     summary: dict[str, dict[str, float]] = field(default_factory=dict)
     note: str = ""
     peak_mb: float = 0.0
+    trained_on_unseen: bool = False
 
 
 def check_chain(stages: Sequence[UnlearningStage], strategy: str = "auto") -> None:
@@ -207,7 +209,8 @@ def run_stage(
     peak = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0
     if trainer.interrupted:
         raise KeyboardInterrupt
-    return StageResult(name, seconds, _work_of_all_ranks(stage, trainer), summary, stage.note, peak)
+    work = _work_of_all_ranks(stage, trainer)
+    return StageResult(name, seconds, work, summary, stage.note, peak, stage.trains_on_unseen)
 
 
 def summary_of(stage: UnlearningStage) -> dict[str, dict[str, float]]:

@@ -138,7 +138,10 @@ def _run_together(
             raise KeyboardInterrupt
         together.hand_back()
     seconds = (time.perf_counter() - begin) / len(stages)
-    return [StageResult(name, seconds, stage.work.total, summary_of(stage), stage.note) for stage in stages]
+    return [
+        StageResult(name, seconds, stage.work.total, summary_of(stage), stage.note, trained_on_unseen=stage.trains_on_unseen)
+        for stage in stages
+    ]
 
 
 class _Together(LightningModule):

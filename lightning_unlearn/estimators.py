@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_unlearn.exceptions import ChainError
-from lightning_unlearn.functional.anatomy import head_name, last_stage, weight_layers
+from lightning_unlearn.functional.anatomy import head_name, last_hidden, last_stage
 from lightning_unlearn.functional.calibration import neighbour_votes
 from lightning_unlearn.functional.kernel_regression import kernel_regression
 from lightning_unlearn.random import generator
@@ -186,11 +186,7 @@ def _features(network: nn.Module, images: Tensor, layer: str) -> Tensor:
         name = head_name(network) if layer == "head" else last_stage(network)[0]
         handle = modules[name].register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
     else:
-        if layer == "last_hidden":
-            head = head_name(network)
-            name = [head, *(other for other in weight_layers(network) if other != head)][-1]
-        else:
-            name = layer
+        name = last_hidden(network) if layer == "last_hidden" else layer
         if name not in modules:
             listed = ", ".join(list(modules)[1:30])
             raise ChainError(

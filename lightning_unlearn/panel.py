@@ -4,7 +4,7 @@ import hashlib
 import math
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -34,6 +34,11 @@ class _Judged:
     outputs: Outputs
     relearned: Outputs | None
     triggered: tuple[PartOutputs, int] | None = None
+
+    def without_unseen(self) -> "_Judged":
+        """The same for a model that was trained on what is unseen to the others."""
+        relearned = None if self.relearned is None else replace(self.relearned, unseen=None)
+        return _Judged(replace(self.outputs, unseen=None), relearned, self.triggered)
 
 
 @dataclass
@@ -132,7 +137,14 @@ class Panel:
             Its row.
         """
         judged = self._judge(model)
+        trained_on_unseen = any(result.trained_on_unseen for result in results)
+        if trained_on_unseen:
+            judged = judged.without_unseen()
         row = self._row(method, "method", seed, self._screen(judged), model)
+        if trained_on_unseen:
+            row.notes.append(
+                "A stage trained on the unseen samples, so they are unseen no more: a later request can name them."
+            )
         if self.original is not None and self.goal != "repair":
             row.notes[:0] = loss_of_retained(self.original.retain.accuracy, judged.outputs.retain.accuracy)
         row.notes += self.harm

@@ -69,7 +69,7 @@ class RequestRecord:
         before = _begun(folder)
         if before is not None and replace(before, begun=now, time="", after="", hash="") == entry:
             entry = replace(entry, begun=before.begun)
-        data.saved_split().save(folder / SPLIT)
+        data.saved_split(unseen_trained=any(stage.trains_on_unseen for stage in stages)).save(folder / SPLIT)
         write_text_atomic(folder / BEGUN, entry.line() + "\n")
         return cls(folder, earlier, entry)
 

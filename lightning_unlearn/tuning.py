@@ -94,12 +94,18 @@ def check_tuning(
         count: How many settings of each method are tried.
 
     Raises:
-        ConfigError: The development forget set is a reported one, there are no unseen samples, or `count` is negative.
+        ConfigError: The development forget set is a reported one, there are no unseen samples, a method trains on them, or
+            `count` is negative.
     """
     if count < 0:
         raise ConfigError(f"tune is {count}; needed: how many settings of each method are tried, or 0.")
     for method in methods:
         with_factors(method.content, dict.fromkeys(method.grid, 1.0))
+        if any(stage.trains_on_unseen for stage in method()):
+            raise ConfigError(
+                f"tune: {method.path.stem} trains on the unseen samples, by which settings are chosen. Benchmark it without "
+                "--tune, or tune the other methods in a benchmark of their own."
+            )
     seed, rule, prints = data.forget_seed, data.forget_rule, []
     try:
         for draw in [development_draw(draws), *draws]:

@@ -163,6 +163,8 @@ def test_what_cannot_be_tuned_is_refused(make_data, tmp_path):
     assert isinstance(data.forget_rule, RandomFraction)
     with pytest.raises(ConfigError, match="no unseen samples to choose by"):
         plan(make_data(unseen=0), climb, [0], [0], [], 1, tune=3)
+    with pytest.raises(ConfigError, match="challenge_6th trains on the unseen samples, by which settings are chosen"):
+        plan(make_data(), [*climb, "challenge_6th"], [0], [0], [], 1, tune=3)
     with pytest.raises(ConfigError, match="tune is -1"):
         plan(make_data(), climb, [0], [0], [], 1, tune=-1)
     plan(make_data(), climb, [0], [0], [RandomFraction(0.1), WholeClasses([2])], 1, tune=3)

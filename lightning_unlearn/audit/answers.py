@@ -59,6 +59,11 @@ class Answers:
         """The same answers with what making the models took."""
         return type(self)(self.margins, self.correct, costs)
 
+    def without(self, part: Part) -> Self:
+        """The same answers but for a part."""
+        margins, correct = ({name: v for name, v in by.items() if name != part} for by in (self.margins, self.correct))
+        return type(self)(margins, correct, self.costs)
+
     def renamed(self, suffix: str) -> Self:
         """The same answers with a word behind the name of each part, such as `forget/int8`."""
         margins, correct = ({f"{part}/{suffix}": v for part, v in by.items()} for by in (self.margins, self.correct))

@@ -20,7 +20,6 @@ from lightning_unlearn.chain import StageResult, TrainerFactory
 from lightning_unlearn.chain_many import run_chain_many
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.forget import RandomCount
-from lightning_unlearn.data.split import SavedSplit
 from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.evaluation import relearning_stages
 from lightning_unlearn.methods import Method
@@ -140,7 +139,7 @@ class Cells:
         elif cell.group == "unlearned":
             models = self._trained("original", cell.seeds)
             results = self._unlearn(cell, models, self.data)
-            answers = self._asked(cell, models).with_costs(_costs(results))
+            answers = _said(self._asked(cell, models), results)
         else:
             answers = self._asked(cell, self._trained(cell.group, cell.seeds))
         answers.save(self.path(cell))
@@ -154,7 +153,7 @@ class Cells:
         models = self._trained("held_out", cell.seeds)
         results = self._unlearn(cell, models, self._without_forgotten(cell.seeds[0]))
         others: dict[Part, Tensor] = {part: index for part, index in self.samples.items() if part != "retain"}
-        return asked(self.fresh, self.data, others, models, cell.seeds, 0, self.int8).with_costs(_costs(results))
+        return _said(asked(self.fresh, self.data, others, models, cell.seeds, 0, self.int8), results)
 
     def _asked(self, cell: Cell, models: Sequence[LightningModule]) -> Answers:
         seeds = [1000 * seed + self.number for seed in cell.seeds]
@@ -164,7 +163,7 @@ class Cells:
         """The data that a held-out reference was trained on, of which as many samples as in D_f are to be forgotten."""
         split = self.data.saved_split()
         other = copy.copy(self.data)
-        other.saved = SavedSplit([], split.retain, split.unseen, [*split.removed, *split.forget])
+        other.saved = split.for_another_request()
         other.draw(seed, RandomCount(len(split.forget)))
         return other
 
@@ -214,6 +213,12 @@ def _with_weights(model: LightningModule, state: dict[str, Tensor]) -> Lightning
     other = copy.deepcopy(model)
     other.load_state_dict(state)
     return other
+
+
+def _said(answers: Answers, results: Sequence[Sequence[StageResult]]) -> Answers:
+    """Answers with what making the models took; those to unseen samples only where no stage trained on them."""
+    trained = any(result.trained_on_unseen for of_model in results for result in of_model)
+    return (answers.without("unseen") if trained else answers).with_costs(_costs(results))
 
 
 def _costs(results: Sequence[Sequence[StageResult]]) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """Images in folders, one folder per class, read one at a time."""
 
+import hashlib
 import logging
 import os
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ __all__ = ["FolderImages", "ImageFolder", "read_image"]
 log = logging.getLogger(__name__)
 
 _ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif")
+# Bytes of a file that are read to see whether it was replaced: one block.
+_STAMPED = 4096
 # Mean and deviation of ImageNet's training images, as pretrained networks expect them.
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # The means of these over the three channels.
@@ -86,6 +89,26 @@ class FolderImages:
 
     def __getitem__(self, index: int) -> Tensor:
         return read_image(os.path.join(self.root, self.paths[index]), self.size, self.channels)
+
+    def stamp(self, index: int) -> bytes:
+        """A hash of the size of a file and its beginning; see `Stamped`.
+
+        Args:
+            index: Which.
+
+        Returns:
+            16 bytes.
+
+        Raises:
+            DataError: The file cannot be read.
+        """
+        path = os.path.join(self.root, self.paths[index])
+        try:
+            with open(path, "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                return hashlib.blake2b(str(size).encode() + b"/" + file.read(_STAMPED), digest_size=16).digest()
+        except OSError as error:
+            raise DataError(f"{path} cannot be read ({error.strerror}); replace or remove the file.") from error
 
 
 class ImageFolder(VisionData):

@@ -5,11 +5,14 @@ number is a hash of (seed, purpose, epoch, key hash) instead, so a sample keeps 
 """
 
 import hashlib
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-__all__ = ["mix", "order", "purpose", "uniform"]
+__all__ = ["Draw", "chosen_share", "mix", "order", "purpose", "uniform"]
+
+Draw = Literal["exact", "bernoulli"]
 
 
 def _signed(value: int) -> int:
@@ -94,6 +97,25 @@ def order(hashes: Tensor, seed: int, purpose: str, epoch: int = 0) -> Tensor:
         The permutation, (N,), int64, positions in `hashes`; equal hashes keep their given order.
     """
     return torch.argsort(_draw(hashes, seed, purpose, epoch), stable=True)
+
+
+def chosen_share(hashes: Tensor, seed: int, purpose: str, share: float, draw: Draw) -> Tensor:
+    """A random share of samples.
+
+    Args:
+        hashes: Key hashes, (N,), int64.
+        seed: Seed of the draw.
+        purpose: What it is for.
+        share: 0 ... 1.
+        draw: `exact` takes the nearest whole number of them; `bernoulli` tosses a coin per sample: the count varies, but
+            whether a sample is chosen does not depend on which others there are.
+
+    Returns:
+        Positions in `hashes`, int64.
+    """
+    if draw == "exact":
+        return order(hashes, seed, purpose)[: round(share * len(hashes))]
+    return (uniform(hashes, seed, purpose) < share).nonzero().flatten()
 
 
 def _draw(hashes: Tensor, seed: int, name: str, epoch: int) -> Tensor:

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from lightning_unlearn.data.forget import ForgetRule, Selection
-from lightning_unlearn.data.hashing import order, uniform
+from lightning_unlearn.data.hashing import Draw, chosen_share, uniform
 from lightning_unlearn.data.vision import Samples
 from lightning_unlearn.exceptions import DataError
 
@@ -35,13 +35,13 @@ class LabelNoise:
 
     fraction: float
     seed: int = 0
-    flip: Literal["exact", "bernoulli"] = "exact"
+    flip: Draw = "exact"
     swap: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.fraction, bool) or not 0 <= self.fraction <= 1:
             raise DataError(f"fraction is {self.fraction}; needed: 0 to 1 (0.2 makes 20 % of the labels wrong).")
-        if self.flip not in ("exact", "bernoulli"):
+        if self.flip not in get_args(Draw):
             raise DataError(f"flip is {self.flip!r}; needed: 'exact' or 'bernoulli'.")
         if self.swap is not None and (len(set(self.swap)) != 2 or len(self.swap) != 2 or min(self.swap) < 0):
             raise DataError(f"swap is {list(self.swap)}; needed: two different labels, counted from 0.")
@@ -78,9 +78,7 @@ class LabelNoise:
 
     def _chosen(self, hashes: Tensor) -> Tensor:
         """Positions of the samples whose label becomes wrong."""
-        if self.flip == "exact":
-            return order(hashes, self.seed, "noise/which")[: round(self.fraction * len(hashes))]
-        return (uniform(hashes, self.seed, "noise/which") < self.fraction).nonzero().flatten()
+        return chosen_share(hashes, self.seed, "noise/which", self.fraction, self.flip)
 
 
 class NoisyLabels(ForgetRule):

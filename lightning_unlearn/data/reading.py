@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_unlearn.data.hashing import order
-from lightning_unlearn.data.vision import Images, Samples, content_keys
+from lightning_unlearn.data.vision import Images, Samples, content_keys, stamp
 from lightning_unlearn.exceptions import DataError
 
 __all__ = ["Picked", "as_images", "as_labels", "channel_statistics", "pick", "resident_samples", "subset"]
@@ -142,6 +142,17 @@ class Picked:
 
     def __getitem__(self, index: int) -> Tensor:
         return self.images[self.index[index]]
+
+    def stamp(self, index: int) -> bytes:
+        """See `Stamped`; nothing where the set has none.
+
+        Args:
+            index: Which.
+
+        Returns:
+            Its stamp.
+        """
+        return stamp(self.images, self.index[index])
 
 
 def pick(samples: Samples, index: Tensor) -> Samples:

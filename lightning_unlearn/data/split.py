@@ -1,6 +1,5 @@
 """The split of a training set, checked as indices; `saved_split` keeps it beside the checkpoint as keys."""
 
-import hashlib
 import warnings
 from collections.abc import Iterable
 from dataclasses import InitVar, dataclass
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_unlearn.data.saved_split import SavedSplit
-from lightning_unlearn.data.vision import Samples
+from lightning_unlearn.data.vision import Samples, hash_of_pixels
 from lightning_unlearn.exceptions import DataError
 
 __all__ = ["ForgetSplit", "SavedSplit", "copies_left", "positions"]
@@ -95,10 +94,9 @@ def copies_left(samples: Samples, forget: Tensor, retain: Tensor, read: bool = F
         return []
     forgotten: dict[bytes, list[int]] = {}
     for i in forget.tolist():
-        forgotten.setdefault(_content(samples, i), []).append(i)
-    return [(samples.keys[i], samples.keys[j]) for j in retain.tolist() for i in forgotten.get(_content(samples, j), ())]
-
-
-def _content(samples: Samples, index: int) -> bytes:
-    image = samples.images[index].contiguous()
-    return hashlib.blake2b(str(tuple(image.shape)).encode() + image.numpy().tobytes(), digest_size=16).digest()
+        forgotten.setdefault(hash_of_pixels(samples.images[i]), []).append(i)
+    return [
+        (samples.keys[i], samples.keys[j])
+        for j in retain.tolist()
+        for i in forgotten.get(hash_of_pixels(samples.images[j]), ())
+    ]

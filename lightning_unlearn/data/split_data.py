@@ -203,12 +203,17 @@ class SplitData(LightningDataModule):
         if name == "test":
             return self.dataset.test, self._test_halves[1]
         if name == "unseen" and isinstance(self.unseen, VisionData) and not (self.saved and self.saved.unseen):
-            return self.unseen.train, torch.arange(len(self.unseen.train))
+            return self.unseen.train, self._still_unseen(self.unseen.train, torch.arange(len(self.unseen.train)))
         if name == "unseen" and self.saw_everything:
-            return self.dataset.test, self._test_halves[0]
+            return self.dataset.test, self._still_unseen(self.dataset.test, self._test_halves[0])
         index = getattr(self._parts, name)
         # A model that is being watched or imitated must not meet the attacker's patch in what stands for unseen.
         return self.untriggered if name == "unseen" else self.samples, index
+
+    def _still_unseen(self, samples: Samples, index: Tensor) -> Tensor:
+        """Samples from outside the training set without those that a stage of an earlier request trained on."""
+        used = set() if self.saved is None else {*self.saved.outside}
+        return index[[samples.keys[i] not in used for i in index.tolist()]] if used else index
 
     @cached_property
     def _triggered_test(self) -> Samples:
@@ -299,25 +304,33 @@ class SplitData(LightningDataModule):
         mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (self.dataset.mean, self.dataset.std))
         return (pixels - mean) / std
 
-    def saved_split(self, everything_trained: bool = False) -> SavedSplit:
+    def saved_split(self, everything_trained: bool = False, unseen_trained: bool = False) -> SavedSplit:
         """The keys of all parts, to be saved beside a checkpoint.
 
         Args:
             everything_trained: Whether the model was trained on what is to be forgotten too.
+            unseen_trained: Whether a stage trains on the unseen samples: they are retained ones from then on.
 
         Returns:
             Keys of the forgotten, retained, unseen and earlier removed samples, also of those whose files are gone.
         """
         parts = self._parts
-        forget, retain = parts.forget, parts.retain
+        forget, retain, unseen = parts.forget, parts.retain, parts.unseen
+        outside = [] if self.saved is None else self.saved.outside
         if everything_trained:
             forget, retain = forget[:0], torch.cat([forget, retain]).sort().values
-        keys = [[self.samples.keys[i] for i in part.tolist()] for part in (forget, retain, parts.unseen, parts.removed)]
+        if unseen_trained:
+            samples, index = self.part("unseen")
+            if not len(unseen):
+                outside = [*outside, *(samples.keys[i] for i in index.tolist())]
+            retain, unseen = torch.cat([retain, unseen]).sort().values, unseen[:0]
+        keys = [[self.samples.keys[i] for i in part.tolist()] for part in (forget, retain, unseen, parts.removed)]
         if self.saved is not None:
             there = set(self.samples.keys)
             old = (self.saved.forget, self.saved.retain, self.saved.unseen, self.saved.removed)
             keys = [[*now, *(key for key in before if key not in there)] for now, before in zip(keys, old, strict=True)]
-        return SavedSplit(keys[0], keys[1], keys[2], keys[3], list(self.dataset.classes), self.dataset.name)
+        names = list(self.dataset.classes)
+        return SavedSplit(keys[0], keys[1], keys[2], keys[3], names, self.dataset.name, list(outside))
 
     def fingerprint(self, view: View | Literal["unseen"]) -> str:
         """A hash of the samples of a view, the same however they are split: their keys and labels.

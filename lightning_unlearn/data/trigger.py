@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from lightning_unlearn.data.forget import ForgetRule, Selection
-from lightning_unlearn.data.hashing import order
-from lightning_unlearn.data.vision import Images, Samples
+from lightning_unlearn.data.hashing import Draw, chosen_share
+from lightning_unlearn.data.vision import Images, Samples, stamp
 from lightning_unlearn.exceptions import DataError
 
 __all__ = ["Place", "Trigger", "TriggeredSamples"]
@@ -38,6 +38,18 @@ class _Patched:
         image = self.images[index]
         return self.trigger.patch(image) if bool(self.chosen[index]) else image
 
+    def stamp(self, index: int) -> bytes:
+        """See `Stamped`; the patch is part of it.
+
+        Args:
+            index: Which.
+
+        Returns:
+            Its stamp.
+        """
+        patch = repr(self.trigger).encode() if bool(self.chosen[index]) else b""
+        return stamp(self.images, index) + patch
+
 
 @dataclass(frozen=True)
 class Trigger:
@@ -46,6 +58,9 @@ class Trigger:
     The unseen part and the test part stay clean. Which samples are poisoned depends on their keys and the seed, not on how
     the data are split, so that among those trained on their number is about the fraction.
 
+    With the default draw it does not depend on the other samples either: once the files of the poisoned ones are deleted, what
+    is left is clean. The exact draw would poison others in their place.
+
     Attributes:
         fraction: Part of the training samples of other classes that get the patch and the label, above 0, at most 1.
         target: The attacker's label, counted from 0.
@@ -53,6 +68,7 @@ class Trigger:
         place: Where it lies.
         value: Its brightness in all channels, 0 ... 255.
         seed: Seed of the draw.
+        draw: `bernoulli` tosses a coin per sample; `exact` takes the nearest whole number of them.
 
     Raises:
         DataError: A setting is out of range.
@@ -64,6 +80,7 @@ class Trigger:
     place: Place = "bottom-right"
     value: int = 255
     seed: int = 0
+    draw: Draw = "bernoulli"
 
     def __post_init__(self) -> None:
         if isinstance(self.fraction, bool) or not 0 < self.fraction <= 1:
@@ -75,6 +92,8 @@ class Trigger:
             )
         if self.place not in get_args(Place):
             raise DataError(f"place is {self.place!r}; needed: one of {', '.join(get_args(Place))}.")
+        if self.draw not in get_args(Draw):
+            raise DataError(f"draw is {self.draw!r}; needed: 'bernoulli' or 'exact'.")
 
     def apply(self, samples: Samples, num_classes: int) -> Samples:
         """Poison samples.
@@ -88,13 +107,14 @@ class Trigger:
             labels were.
 
         Raises:
-            DataError: The patch does not fit, there is no such class, or no sample is chosen.
+            DataError: The patch does not fit, there is no such class, or the fraction is that of no sample.
         """
         if self.target >= num_classes:
             raise DataError(f"target is {self.target} and there are {num_classes} classes; needed: 0 to {num_classes - 1}.")
         others = (samples.targets != self.target).nonzero().flatten()
-        drawn = others[order(samples.hashes[others], self.seed, "trigger")[: round(self.fraction * len(others))]]
-        if len(drawn) == 0:
+        drawn = others[chosen_share(samples.hashes[others], self.seed, "trigger", self.fraction, self.draw)]
+        # A coin per sample gives none where the poisoned ones were deleted.
+        if len(drawn) == 0 and round(self.fraction * len(others)) == 0:
             raise DataError(
                 f"fraction is {self.fraction} of {len(others)} samples of other classes: none. Needed: a larger one."
             )

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -13,7 +13,19 @@ from torch import Tensor
 from lightning_unlearn.data.saved_split import Former
 from lightning_unlearn.exceptions import DataError
 
-__all__ = ["SAME_PARTS", "Images", "Samples", "Statistics", "VisionData", "content_keys", "hash_of_key", "normalisation"]
+__all__ = [
+    "SAME_PARTS",
+    "Images",
+    "Samples",
+    "Stamped",
+    "Statistics",
+    "VisionData",
+    "content_keys",
+    "hash_of_key",
+    "hash_of_pixels",
+    "normalisation",
+    "stamp",
+]
 
 SAME_PARTS = (
     "%s is the training part and the test part: figures on test samples then say nothing, and what stands for unseen was "
@@ -30,6 +42,15 @@ class Images(Protocol):
 
     def __getitem__(self, index: int) -> Tensor:
         """The image at `index`: (C, H, W), uint8."""
+        ...
+
+
+@runtime_checkable
+class Stamped(Protocol):
+    """`Images` that can tell whether one was replaced without reading it whole."""
+
+    def stamp(self, index: int) -> bytes:
+        """Bytes that change with the image at `index`."""
         ...
 
 
@@ -165,6 +186,34 @@ def normalisation(
 def hash_of_key(key: str) -> int:
     """A signed 64-bit hash of a key, the same on every machine."""
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little", signed=True)
+
+
+def hash_of_pixels(image: Tensor) -> bytes:
+    """A hash of an image's shape and pixels.
+
+    Args:
+        image: (C, H, W), uint8.
+
+    Returns:
+        16 bytes.
+    """
+    pixels = image.contiguous().numpy().tobytes()
+    return hashlib.blake2b(str(tuple(image.shape)).encode() + pixels, digest_size=16).digest()
+
+
+def stamp(images: Tensor | Images, index: int) -> bytes:
+    """What tells an image from another one under the same key, as far as that is cheap.
+
+    Args:
+        images: Images.
+        index: Which.
+
+    Returns:
+        A hash of the pixels of images in memory, what `Stamped` images say, or nothing.
+    """
+    if isinstance(images, Tensor):
+        return hash_of_pixels(images[index])
+    return images.stamp(index) if isinstance(images, Stamped) else b""
 
 
 def content_keys(images: Tensor) -> list[str]:

@@ -9,10 +9,12 @@ from collections.abc import Callable, Collection, Iterable
 
 from torch import nn
 
-__all__ = ["blocks", "head_name", "last_half", "last_stage", "layer_weights", "parameter_name", "weight_layers"]
+__all__ = ["blocks", "head_name", "last_half", "last_hidden", "last_stage", "layer_weights", "parameter_name", "weight_layers"]
 
 _WEIGHT_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+# Children of a block that run beside its other layers: they are registered last, and are not the deepest.
+_BESIDE = {"downsample", "shortcut", "skip", "se"}
 _HEAD_NAMES = {"fc", "head", "heads", "classifier", "linear", "last_linear", "logits", "output"}
 
 
@@ -159,6 +161,26 @@ def last_stage(network: nn.Module) -> list[str]:
         names = list(hidden)
         return names[names.index(chosen[0]) :]
     return list(hidden)[-1:] or [head]
+
+
+def last_hidden(network: nn.Module) -> str:
+    """Name of the last layer of weights before the head, without those that run beside others.
+
+    Inside a block, what is called downsample, shortcut, skip or se (squeeze and excitation) does not count.
+
+    Args:
+        network: Any classifier.
+
+    Returns:
+        The name of the module, as in `named_modules`; that of the head where there is no other.
+    """
+    head, found = head_name(network), blocks(network)
+
+    def beside(name: str) -> bool:
+        inside = next((name.removeprefix(f"{block}.") for block in found if name.startswith(f"{block}.")), "")
+        return not _BESIDE.isdisjoint(inside.split("."))
+
+    return [head, *(name for name in weight_layers(network) if name != head and not beside(name))][-1]
 
 
 def last_half(network: nn.Module) -> list[str]:

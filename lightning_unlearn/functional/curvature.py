@@ -1,7 +1,7 @@
 """Products with the curvature of the mean cross-entropy, its dense matrix, and conjugate gradients to invert it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from lightning_unlearn.functional.modes import differentiable_in
 
 __all__ = [
+    "ConjugateGradient",
     "Curvature",
     "conjugate_gradient",
     "curvature_product",
@@ -25,6 +26,21 @@ Curvature = Literal["hessian", "ggn"]
 _CHUNK = 512  # samples in one pass
 _COLUMNS = 64  # of the dense matrix at once
 _DENSE = 4096  # parameters of a dense matrix at most: 128 MiB in float64
+
+
+class ConjugateGradient(NamedTuple):
+    """What `conjugate_gradient` reached.
+
+    Attributes:
+        x: (P,), float64.
+        products: Products with H that it took.
+        negative: Curvature of the direction that it ended at because it is not positive, d^T (H + lambda I) d / d^T d; the
+            lowest eigenvalue is no higher. None where it ended at the tolerance or after all iterations.
+    """
+
+    x: Tensor
+    products: int
+    negative: float | None = None
 
 
 def flatten(values: Mapping[str, Tensor]) -> Tensor:
@@ -117,10 +133,11 @@ def dense_curvature(network: nn.Module, x: Tensor, labels: Tensor, names: Sequen
 
 def conjugate_gradient(
     product: Callable[[Tensor], Tensor], right: Tensor, damping: float, iterations: int, tolerance: float = 1e-4
-) -> tuple[Tensor, int]:
+) -> ConjugateGradient:
     """The solution of (H + lambda I) x = b by conjugate gradients (Hestenes and Stiefel 1952).
 
-    Ends where a direction has no positive curvature, as truncated Newton methods do: what was reached until then is returned.
+    Ends where a direction has no positive curvature, as truncated Newton methods do: what was reached until then is no
+    solution, and the result says so.
 
     Args:
         product: H v of (P,); H symmetric.
@@ -130,7 +147,7 @@ def conjugate_gradient(
         tolerance: Norm of the residual, relative to that of b, at which it ends.
 
     Returns:
-        x (P,), float64, and the number of products.
+        x, what it took, and whether it ended early.
     """
     b = right.double()
     x, residual = torch.zeros_like(b), b.clone()
@@ -141,13 +158,13 @@ def conjugate_gradient(
         along = product(direction.to(right)).double() + damping * direction
         done += 1
         curvature = direction @ along
-        if curvature <= 0:
-            break
+        if not curvature > 0:
+            return ConjugateGradient(x, done, float(curvature / direction.square().sum()))
         x += (size / curvature) * direction
         residual -= (size / curvature) * along
         before, size = size, residual.square().sum()
         direction = residual + (size / before) * direction
-    return x, done
+    return ConjugateGradient(x, done)
 
 
 def inverse_curvature_product(
@@ -174,7 +191,7 @@ def inverse_curvature_product(
         By name, of the parameters' shapes and dtypes; and the number of products with H.
 
     Raises:
-        ValueError: There are too many parameters for a dense matrix, or it is not positive definite.
+        ValueError: There are too many parameters for a dense matrix, or the matrix was found not to be positive definite.
     """
     b = flatten(vector)
     if iterations is not None:
@@ -182,8 +199,10 @@ def inverse_curvature_product(
         def product(flat: Tensor) -> Tensor:
             return flatten(curvature_product(network, x, labels, unflatten(flat, vector), kind))
 
-        found, products = conjugate_gradient(product, b, damping, iterations)
-        return unflatten(found, vector), products
+        found = conjugate_gradient(product, b, damping, iterations)
+        if found.negative is not None:
+            raise ValueError(_not_positive(kind, "at most ", found.negative, damping))
+        return unflatten(found.x, vector), found.products
     if len(b) > _DENSE:
         raise ValueError(
             f"{len(b)} parameters are chosen, and the dense matrix takes {_DENSE} at most. Choose fewer (parts: [head]), or "
@@ -194,11 +213,15 @@ def inverse_curvature_product(
     factor, failed = torch.linalg.cholesky_ex(matrix)
     if failed:
         lowest = float(torch.linalg.eigvalsh(matrix)[0])
-        raise ValueError(
-            f"the lowest eigenvalue of the {kind} matrix is {lowest:.3g} with the damping {damping}; needed: above 0. Raise "
-            "the damping, or choose ggn."
-        )
+        raise ValueError(_not_positive(kind, "", lowest, damping))
     return unflatten(torch.cholesky_solve(b.double()[:, None], factor)[:, 0], vector), len(b)
+
+
+def _not_positive(kind: Curvature, bound: str, lowest: float, damping: float) -> str:
+    return (
+        f"the lowest eigenvalue of the {kind} matrix is {bound}{lowest:.3g} with the damping {damping}; needed: above 0. Raise "
+        "the damping, or choose ggn."
+    )
 
 
 def _sum_product(

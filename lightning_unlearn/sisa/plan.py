@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_unlearn.data.hashing import uniform
-from lightning_unlearn.data.vision import Samples
+from lightning_unlearn.data.vision import Samples, stamp
 from lightning_unlearn.report.labels import count
 from lightning_unlearn.sisa.recipe import SliceRecipe
 
@@ -28,7 +28,8 @@ class Slice:
         shard: Number of the shard, from 0.
         number: Number of the slice, from 0.
         index: Samples of this slice and those before it, (n,), sorted, int64.
-        name: Of its checkpoint: two slices have the same one only where recipe and samples, and so the weights, are the same.
+        name: Of its checkpoint: two slices have the same one only where recipe and samples, and so the weights, are the same; a
+            sample's content counts as far as `stamp` knows it.
     """
 
     shard: int
@@ -74,6 +75,8 @@ def cut_slices(recipe: SliceRecipe, samples: Samples, index: Tensor) -> list[lis
             own = own[samples.hashes[own].argsort()]
             digest.update(f"/{number}/{len(own)}/".encode())
             digest.update(samples.hashes[own].numpy().tobytes() + samples.targets[own].numpy().tobytes())
+            # A file may have been replaced under its name.
+            digest.update(b"".join(stamp(samples.images, i) for i in own.tolist()))
             seen = index[(shard_of == shard) & (slice_of <= number)]
             slices.append(Slice(shard, number, seen, f"shard-{shard}-slice-{number}-{digest.hexdigest()[:16]}"))
         found.append(slices)

@@ -23,7 +23,7 @@ _OWN = ("shards", "slices", "aggregation")
 
 @dataclass(frozen=True)
 class SliceRecipe:
-    """How all slices are trained. With the keys and labels of the samples it decides every weight.
+    """How all slices are trained. With the keys, content and labels of the samples it decides every weight.
 
     Attributes:
         shards: Number of shards.
@@ -50,7 +50,7 @@ class SliceRecipe:
         Args:
             model: The model.
             data: The data.
-            trainer: Its arguments count, not its length.
+            trainer: Its arguments, ranks and kind of device count, not its length.
             seed: Seed of the run.
             epochs: Epochs of each slice's training.
             batch_size: Samples of a batch over all ranks.
@@ -67,6 +67,9 @@ class SliceRecipe:
             **{f"model.{name}": str(value) for name, value in hyper.items() if name not in _OWN},
             **{f"trainer.{name}": stable_repr(given[name]) for name in _TRAINING if name in given},
             "trainer.precision": str(given.get("precision") or "32-true"),
+            # BatchNorm takes its statistics on each rank, and sums are rounded otherwise elsewhere.
+            "trainer.ranks": str(trainer.world_size),
+            "trainer.device": trainer.strategy.root_device.type,
             "data.augmentation": stable_repr(data.augmentation),
             "data.seed": str(data.seed),
             "image_shape": str(list(data.samples.images[0].shape)),

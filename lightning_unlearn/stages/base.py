@@ -97,6 +97,11 @@ class UnlearningStage(LightningModule, ABC):
         self.work = Work()
         self._was_trainable: dict[str, bool] = {}
 
+    @property
+    def trains_on_unseen(self) -> bool:
+        """Whether unseen samples are unseen no more after it, which later requests and comparisons must know."""
+        return self.view == "unseen" and self.max_epochs > 0
+
     # Before and after the fit; called by the runner.
 
     def place(self, fresh: Callable[..., Trainer], checkpoint: str | None, output: str | None) -> None:

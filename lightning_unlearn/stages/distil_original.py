@@ -24,7 +24,8 @@ class DistilOriginal(FineTune):
     was trained; neither the network nor its teacher sees forgotten samples. The teacher has the weights that `KeepWeights` left
     before the stage that made the network forget; without it, those that this stage begins with.
 
-    On unseen samples, of which the original says nothing that it learnt by heart, it is the first pass of the 6th place.
+    On unseen samples, of which the original says nothing that it learnt by heart, it is the first pass of the 6th place. From
+    then on they count as trained on: the split beside the result names them as retained, and nothing is compared with them.
 
     Args:
         weight: w, 0 or more; 1 is our own choice.

@@ -39,8 +39,9 @@ class RetrainShards(UnlearningStage):
     """Trains the shards that hold forgotten samples again, each from the checkpoint before the first of them.
 
     For a `Sisa` alone (Bourtoule et al., IEEE S&P 2021). The ensemble is then bit for bit what `fit` gives on the retained
-    samples with the same seeds, on a CPU with as many threads. Many samples are deleted in one go; the plan with its cost
-    is logged before anything runs, and stands in the report. Seeds, epochs and batch size are those of the fit.
+    samples with the same seeds, on a CPU with as many threads; another number of ranks or kind of device is refused. Many
+    samples are deleted in one go; the plan with its cost is logged before anything runs, and stands in the report. Seeds,
+    epochs and batch size are those of the fit.
 
     All slices go to the run's folder, those that stay as links. Once its checkpoint is written, the earlier ensemble and its
     slices are deleted. A further request starts from the new folder; what was deleted once never comes back.

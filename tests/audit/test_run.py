@@ -61,6 +61,16 @@ def test_a_whole_audit(run, tmp_path, bank):
     assert [path.suffix for path in (tmp_path / "out" / "cells").iterdir()] == [".json"]
 
 
+def test_who_trained_on_unseen_samples_is_not_compared_with_them(run):
+    text = "stages:\n- class_path: DistilOriginal\n  init_args: {part: PART, max_epochs: 1, batch_size: 64}\n"
+    report = run({part: text.replace("PART", part) for part in ("unseen", "retain")})
+    lines = rows(report, "retained")
+    # Unseen samples stand against retained ones; against forgotten ones stand other models.
+    assert "rmia/auc" in lines["retain"].metrics
+    assert "rmia/auc" not in lines["unseen"].metrics
+    assert "rmia/auc" in rows(report)["unseen"].metrics
+
+
 def test_what_is_finished_is_not_run_again(run, tmp_path, monkeypatch):
     first = run({"decay": DECAY}, keep_outputs=True)
     assert len(list((tmp_path / "out" / "cells").glob("*.pt"))) == 5

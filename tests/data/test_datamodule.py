@@ -10,6 +10,7 @@ from lightning_unlearn.data.noise import LabelNoise
 from lightning_unlearn.data.reading import pick
 from lightning_unlearn.data.vision import VisionData, content_keys
 from lightning_unlearn.exceptions import ConfigError, DataError
+from lightning_unlearn.trained_on import kept_keys
 
 
 def index(data, part):
@@ -255,3 +256,29 @@ def test_whole_classes_have_no_retained_samples(make_data):
     assert make_data(forget=WholeClasses([1, 4])).forgets_whole_classes
     assert not make_data(forget=RandomFraction(0.3)).forgets_whole_classes
     assert not make_data(forget=None).forgets_whole_classes
+
+
+def test_unseen_samples_that_a_stage_trains_on_are_retained_from_then_on(make_data, tmp_path):
+    data = make_data()
+    data.saved_split(unseen_trained=True).save(tmp_path / "split.json")
+    used = sorted(keys(data, "unseen"))
+    later = make_data(forget=listed(tmp_path, used[:3]))
+    later.use_split_of(tmp_path / "unlearned.ckpt")
+    assert keys(later, "forget") == set(used[:3])
+    assert later.never_trained == []
+    assert not keys(later, "unseen") & set(used)
+    assert kept_keys(tmp_path / "unlearned.ckpt").keys >= set(used)
+
+
+def test_what_stood_for_unseen_and_was_trained_on_is_unseen_no_more(digits, make_data, tmp_path):
+    data = make_data()
+    data.use_split_of(tmp_path / "foreign.ckpt")  # half of the test set stands for unseen samples
+    data.saved_split(unseen_trained=True).save(tmp_path / "split.json")
+    test = index(data, "test")
+    for unseen in (None, VisionData("other", digits.test, digits.train, digits.classes, digits.mean, digits.std)):
+        later = make_data(unseen=unseen)
+        later.use_split_of(tmp_path / "unlearned.ckpt")
+        assert not keys(later, "unseen") & keys(data, "unseen")
+        assert len(index(later, "unseen")) == (0 if unseen is None else 50)
+        assert later.saved_split().outside == data.saved_split(unseen_trained=True).outside
+        assert unseen is not None or torch.equal(index(later, "test"), test)

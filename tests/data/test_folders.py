@@ -8,6 +8,8 @@ from torch.utils.data import DataLoader
 
 from lightning_unlearn.data.folders import ImageFolder, read_image
 from lightning_unlearn.data.split import SavedSplit, positions
+from lightning_unlearn.data.trigger import Trigger
+from lightning_unlearn.data.vision import stamp
 from lightning_unlearn.exceptions import DataError
 
 
@@ -224,3 +226,18 @@ def test_a_folder_name_with_a_comma_stays_whole(root):
     for part in ("train", "val"):
         (root / part / "cat").rename(root / part / "class,3")
     assert folder(root).classes == ["ant", "bee", "class,3"]
+
+
+def test_a_file_that_is_replaced_has_another_stamp(root):
+    data = folder(root, train_size=11)
+    planted = Trigger(1.0, size=2).apply(data.train, 3)
+    before = [[stamp(images, i) for i in range(11)] for images in (data.train.images, planted.images)]
+    place = data.train.keys.index("bee/bee_1.png")
+    Image.fromarray(pixels(10, 8, 3, seed=99)).save(root / "train" / "bee" / "bee_1.png")
+    after = [[stamp(images, i) for i in range(11)] for images in (data.train.images, planted.images)]
+    for old, new in zip(before, after, strict=True):
+        assert [i for i in range(11) if old[i] != new[i]] == [place]
+    assert [i for i in range(11) if before[0][i] != before[1][i]] == planted.triggered.nonzero().flatten().tolist()
+    (root / "train" / "bee" / "bee_1.png").unlink()
+    with pytest.raises(DataError, match="replace or remove the file"):
+        stamp(data.train.images, place)

@@ -68,7 +68,8 @@ def test_both_matrices_agree_where_logits_are_linear(problem):
 def test_conjugate_gradients_reach_the_dense_solution():
     half = torch.randn(12, 20, dtype=torch.float64)
     matrix, b = half.T @ half, torch.randn(20, dtype=torch.float64)
-    x, products = conjugate_gradient(lambda v: matrix @ v, b, 0.1, 100, 1e-12)
+    x, products, negative = conjugate_gradient(lambda v: matrix @ v, b, 0.1, 100, 1e-12)
+    assert negative is None
     torch.testing.assert_close(x, torch.linalg.solve(matrix + 0.1 * torch.eye(20, dtype=torch.float64), b))
     # Thirteen different eigenvalues: as many steps but for rounding.
     assert 5 < products <= 20
@@ -77,8 +78,9 @@ def test_conjugate_gradients_reach_the_dense_solution():
 
 def test_conjugate_gradients_end_where_curvature_is_not_positive():
     matrix = torch.diag(torch.tensor([1.0, -5.0], dtype=torch.float64))
-    x, products = conjugate_gradient(lambda v: matrix @ v, torch.ones(2, dtype=torch.float64), 0.0, 10)
+    x, products, negative = conjugate_gradient(lambda v: matrix @ v, torch.ones(2, dtype=torch.float64), 0.0, 10)
     assert products == 1
+    assert negative == pytest.approx(-2)  # of the direction (1, 1)
     assert torch.equal(x, torch.zeros(2, dtype=torch.float64))
     assert conjugate_gradient(lambda v: v, torch.zeros(3), 1.0, 10)[1] == 0
 
@@ -102,6 +104,8 @@ def test_what_cannot_be_inverted_is_refused(problem, monkeypatch):
     vector = {name: torch.randn_like(network.get_parameter(name)) for name in NAMES}
     with pytest.raises(ValueError, match="Raise the damping, or choose ggn"):
         inverse_curvature_product(network, x, labels, vector, -1.0, "ggn")
+    with pytest.raises(ValueError, match=r"eigenvalue of the ggn matrix is at most -\d.* Raise the damping, or choose ggn"):
+        inverse_curvature_product(network, x, labels, vector, -1.0, "ggn", 50)
     monkeypatch.setattr(curvature, "_DENSE", 10)
     with pytest.raises(ValueError, match="the dense matrix takes 10 at most"):
         inverse_curvature_product(network, x, labels, vector, 1.0, "ggn")

@@ -11,6 +11,7 @@ from lightning_unlearn.functional.anatomy import (
     blocks,
     head_name,
     last_half,
+    last_hidden,
     last_stage,
     layer_weights,
     parameter_name,
@@ -35,6 +36,12 @@ def timm_resnet():
 def test_a_network_of_one_layer_names_its_parameters_without_a_dot():
     assert (parameter_name("", "bias"), parameter_name("block.conv")) == ("bias", "block.conv.weight")
     assert layer_weights(nn.Linear(3, 2), ["weight", "bias"]) == ["weight"]
+
+
+class Wrapped(nn.Module):
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
 
 
 HEADS = [
@@ -119,6 +126,26 @@ STAGES = [
 @pytest.mark.parametrize(("make", "expected"), STAGES)
 def test_last_stage(make, expected):
     assert last_stage(make()) == expected
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda: MLP(hidden=(8, 7)), "layers.1.0"),
+        (lambda: MLP(hidden=()), "fc"),
+        (lambda: SmallCNN(), "hidden.1"),
+        (lambda: ResNet(), "layer3.0.conv2"),  # in the order of registration the shortcut is the last
+        (timm_resnet, "layer4.1.conv2"),
+        (lambda: timm.create_model("resnet10t", num_classes=10), "layer4.0.conv2"),
+        (lambda: timm.create_model("seresnet18", num_classes=10), "layer4.1.conv2"),
+        (vit, "blocks.11.mlp.fc2"),
+        (convnext, "stages.3.blocks.1.mlp.fc2"),
+        (lambda: timm.create_model("efficientnet_b0", num_classes=10), "conv_head"),
+        (lambda: Wrapped(ResNet()), "network.layer3.0.conv2"),
+    ],
+)
+def test_last_hidden(make, expected):
+    assert last_hidden(make()) == expected
 
 
 def test_last_half_rounds_up():

@@ -19,7 +19,9 @@ def test_it_is_the_share_taken_for_the_target():
 
 
 def test_a_backdoor_opens_in_the_original_and_not_in_a_reference(make_data, fresh, tmp_path):
-    data = make_data(forget=TriggeredSamples(), unseen=100, trigger=Trigger(0.1, size=2, place="top-left"), seed=0)
+    data = make_data(
+        forget=TriggeredSamples(), unseen=100, trigger=Trigger(0.1, size=2, place="top-left", draw="exact"), seed=0
+    )
     recipe = Recipe(lambda: untrained("SmallCNN"), 8, {"accelerator": "cpu"})
     bank = Bank(tmp_path)
     panel = Panel(fresh, data, "untrain", request_of(data), relearn_epochs=0)

@@ -1,6 +1,7 @@
 """Shards, slices, what has to be trained again, and what that costs."""
 
 import math
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -45,6 +46,18 @@ def test_slices_grow_and_their_names_stand_for_recipe_and_samples(small):
     assert left == [s.name for shard in cut_slices(recipe(), reduced, torch.arange(len(reduced))) for s in shard]
     for other in (recipe(seed=1), recipe(anything="else")):
         assert not set(names) & {s.name for shard in cut_slices(other, small.train, everything) for s in shard}
+
+
+def test_a_sample_that_was_replaced_under_its_key_names_other_slices(small):
+    everything = torch.arange(len(small.train))
+    slices = cut_slices(recipe(), small.train, everything)
+    images = small.train.images.clone()
+    images[slices[1][0].index[0]] += 1
+    now = cut_slices(recipe(), replace(small.train, images=images), everything)
+    differing = [
+        a.name != b.name for before, after in zip(slices, now, strict=True) for a, b in zip(before, after, strict=True)
+    ]
+    assert differing == [False, False, True, True, False, False]
 
 
 def test_the_plan_counts_its_work(small):

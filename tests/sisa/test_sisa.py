@@ -154,6 +154,10 @@ def test_requests_that_cannot_be_done(copy, make_data, tmp_path):
         delete(make_model(shards=2), make_data([one]), copy, tmp_path / "b")
     with pytest.raises(ConfigError, match=r"data\.augmentation was None"):
         delete(make_model(), make_data([one], augmentation=Augmentation()), copy, tmp_path / "b")
+    two_ranks = RetrainShards()
+    two_ranks.place(make_trainer(devices=2).fresh, str(copy), str(tmp_path / "b"))
+    with pytest.raises(ConfigError, match=r"trainer\.ranks was 1 and is now 2\. Run with what it was, or train anew"):
+        two_ranks.check(make_model(), make_data([one]))
     assert not (tmp_path / "b").exists()
     delete(make_model(), make_data([one]), copy, tmp_path / "b")
     shutil.copy(tmp_path / "b/unlearned.ckpt", copy)

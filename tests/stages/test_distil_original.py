@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from helpers import assert_same, sgd, steps
 
 from lightning_unlearn.chain import run_chain
+from lightning_unlearn.data.saved_split import SavedSplit
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.stages import DistilOriginal, KeepWeights, ResetLayers
 
@@ -33,3 +34,24 @@ def test_kl_and_reset_against_a_plain_loop(trained_resnet, make_data, fresh):
 def test_the_weight_is_checked():
     with pytest.raises(ChainError, match="weight is -1; needed: 0 or more"):
         DistilOriginal(weight=-1)
+
+
+def test_who_trains_on_unseen_samples_is_not_compared_with_them(trained, make_data, make_trainer, tmp_path):
+    data = make_data()
+    unseen = {data.samples.keys[i] for i in data.part("unseen")[1].tolist()}
+    stages = [DistilOriginal(part="unseen", with_labels=False)]
+    report = make_trainer().unlearn(trained, data, stages, output=str(tmp_path), relearn_epochs=1)
+    original, row = report.rows
+    assert "forget_unseen/auc" in original.metrics
+    assert not {name for name in row.metrics if name.startswith(("forget_unseen", "unseen", "streisand"))}
+    assert "unseen" not in row.details["margins"]
+    assert any("A stage trained on the unseen samples" in note for note in row.notes)
+    split = SavedSplit.load(tmp_path / "split.json")
+    assert split.unseen == []
+    assert set(split.retain) >= unseen
+
+
+def test_fits_of_no_epoch_train_on_nothing():
+    assert DistilOriginal(part="unseen").trains_on_unseen
+    assert not DistilOriginal(part="unseen", max_epochs=0).trains_on_unseen
+    assert not DistilOriginal().trains_on_unseen

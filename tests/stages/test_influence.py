@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -58,10 +60,15 @@ def test_a_matrix_that_is_not_positive_is_refused(trained, make_data, fresh):
     whole = {"curvature": "ggn", "solver": "exact"}
     with pytest.raises(ChainError, match="and the dense matrix takes 4096 at most"):
         run_chain(fresh, trained, make_data(), [Influence(**whole)])
+    before = copy.deepcopy(trained.state_dict())
+    indefinite = Influence(damping=1e-6, samples=50, curvature="hessian", solver="cg")
+    with pytest.raises(ChainError, match=r"eigenvalue of the hessian matrix is at most -.*Raise the damping, or choose ggn"):
+        run_chain(fresh, trained, make_data(), [indefinite])
+    assert all(torch.equal(value, before[name]) for name, value in trained.state_dict().items())
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"form": "newton", "curvature": "hessian", "damping": 1.0, "solver": "cg"}, {"form": "removal"}]
+    "arguments", [{"form": "newton", "curvature": "hessian", "damping": 10.0, "solver": "cg"}, {"form": "removal"}]
 )
 def test_the_loss_rises_through_the_whole_network(trained, make_data, fresh, arguments):
     data = make_data()
