@@ -3,22 +3,10 @@
 from dataclasses import replace
 from pathlib import Path
 
-from lightning_unlearn.data.saved_split import SPLIT, SavedSplit
+from lightning_unlearn.data.saved_split import SPLIT, SavedSplit, class_key
 from lightning_unlearn.data.vision import Samples
 
-__all__ = ["class_key", "resolve_classes", "split_without_data"]
-
-
-def class_key(label: int) -> str:
-    """The key that stands for all samples of a class where samples are not known.
-
-    Args:
-        label: The class.
-
-    Returns:
-        The key.
-    """
-    return f"class:{label}"
+__all__ = ["resolve_classes", "split_without_data"]
 
 
 def split_without_data(checkpoint: str | Path | None, own: SavedSplit) -> SavedSplit:
@@ -33,7 +21,7 @@ def split_without_data(checkpoint: str | Path | None, own: SavedSplit) -> SavedS
     """
     path = None if checkpoint is None else Path(checkpoint).parent / SPLIT
     if path is None or not path.is_file():
-        return replace(own, classes=[], data="")
+        return replace(own, classes=[], data="", place="")
     before = SavedSplit.load(path).for_another_request()
     return replace(before, forget=own.forget, retain=[key for key in before.retain if key not in own.forget])
 

@@ -317,7 +317,8 @@ class SplitData(LightningDataModule):
             there = set(self.samples.keys)
             old = (self.saved.forget, self.saved.retain, self.saved.unseen, self.saved.removed)
             keys = [[*now, *(key for key in before if key not in there)] for now, before in zip(keys, old, strict=True)]
-        return SavedSplit(keys[0], keys[1], keys[2], keys[3], list(self.dataset.classes), self.dataset.name)
+        whose = (list(self.dataset.classes), self.dataset.name, self.dataset.place)
+        return SavedSplit(keys[0], keys[1], keys[2], keys[3], *whose)
 
     def fingerprint(self, view: View | Literal["unseen"]) -> str:
         """A hash of the samples of a view, the same however they are split: their keys and labels.
