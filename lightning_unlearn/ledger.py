@@ -18,7 +18,19 @@ from lightning_unlearn.files import hash_of_file, write_text_atomic
 from lightning_unlearn.report.ledger_schema import PastRequest, amount
 from lightning_unlearn.report.schema import Report
 
-__all__ = ["BEGUN", "LEDGER", "START", "UNLEARNED", "Entry", "append", "in_words", "past_requests", "read_ledger", "verify"]
+__all__ = [
+    "BEGUN",
+    "LEDGER",
+    "START",
+    "UNLEARNED",
+    "Entry",
+    "append",
+    "entries_in",
+    "in_words",
+    "past_requests",
+    "read_ledger",
+    "verify",
+]
 
 LEDGER = "ledger.jsonl"
 # The line of a request that is not finished.
@@ -110,6 +122,21 @@ def append(folder: Path, earlier: Sequence[Entry], entry: Entry) -> None:
         entry: The new line, sealed.
     """
     write_text_atomic(folder / LEDGER, "".join(e.line() + "\n" for e in (*earlier, entry)))
+
+
+def entries_in(path: Path) -> list[Entry]:
+    """The entries of a ledger or of a request that was begun, as far as they can be read, without a look at anything else.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The entries; empty where there is no such file.
+    """
+    try:
+        return _chain(path.read_text(encoding="utf-8"))[0]
+    except (OSError, UnicodeDecodeError):
+        return []
 
 
 def read_ledger(folder: Path) -> list[Entry]:

@@ -9,7 +9,9 @@ from lightning_unlearn.cli.configs import Tree, tree_without
 from lightning_unlearn.cli.job import OWN_WEIGHTS, newest_checkpoint
 from lightning_unlearn.cli.run_folder import RunFolder
 from lightning_unlearn.exceptions import CheckpointError, ConfigError
-from lightning_unlearn.ledger import UNLEARNED
+from lightning_unlearn.history import newer_run
+from lightning_unlearn.ledger import LEDGER, UNLEARNED, entries_in
+from lightning_unlearn.sisa.store import successor_of
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,10 @@ def checkpoint_of(folder: Path, commands: tuple[str, ...] = ("fit", "unlearn")) 
             raise CheckpointError(f"{folder} holds no checkpoint yet. Finish the run, or give --checkpoint.")
         return newest
     if not (folder / UNLEARNED).is_file():
+        if entries := entries_in(folder / LEDGER):
+            newer = successor_of(folder) or newer_run(folder, entries[-1].after)
+            on = "Restore it from a backup" if newer is None else f"Go on from {newer}"
+            raise CheckpointError(f"{folder} is finished, and its checkpoint was deleted (purge). {on}.")
         raise CheckpointError(f"{folder} is not finished. Go on with: unlearn --resume {folder}")
     return folder / UNLEARNED
 

@@ -15,6 +15,7 @@ from lightning_unlearn.data.earlier import judge_as_saved, keep_forgotten
 from lightning_unlearn.evaluation import collect_outputs
 from lightning_unlearn.exceptions import AlreadyForgottenError, ConfigError
 from lightning_unlearn.files import write_atomic
+from lightning_unlearn.history import history_of
 from lightning_unlearn.ledger import UNLEARNED
 from lightning_unlearn.loading import check_model
 from lightning_unlearn.ranks import lock_on_first
@@ -44,6 +45,7 @@ def fit(job: Job) -> None:
     elif checkpoint is not None:
         if isinstance(job.model, Sisa):
             raise ConfigError("The members of a Sisa are drawn anew, so fit takes no --checkpoint for it. Leave it out.")
+        history_of(checkpoint)  # refuses one that has lost what it was made to forget
         keep_forgotten(job.data, checkpoint)
     with lock_on_first(job.path):
         _check(job, checkpoint)
