@@ -29,6 +29,7 @@ from lightning_unlearn.request_record import RequestRecord, settle
 from lightning_unlearn.scoring import ScoringTrainer
 from lightning_unlearn.stages.base import UnlearningStage
 from lightning_unlearn.without_data import unlearn_without_data
+from lightning_unlearn.without_forgotten import all_forgotten_are_gone, judge_the_rest
 
 __all__ = ["Tier", "UnlearningTrainer"]
 
@@ -209,6 +210,15 @@ class UnlearningTrainer(ScoringTrainer):
                 "forget accuracy is to be reached."
             )
         datamodule.use_split_of(checkpoint, forgotten_is_removed=False)
+        if all_forgotten_are_gone(datamodule):
+            check_model(model, datamodule, checkpoint)
+            given = (checkpoint, original, references or [])
+            report = judge_the_rest(self.fresh, model, datamodule, goal, *given)
+            self._said(report.warnings)
+            report.config = self.configuration
+            if output is not None and self.is_global_zero:
+                save_report(report, output)
+            return report
         if len(datamodule.part("forget")[1]) == 0:
             raise DataError(
                 "Nothing says what was forgotten: no forget rule was given and no split.json lies beside the checkpoint. "

@@ -1,5 +1,6 @@
 """What each command does once its data, model, Trainer and folder are there."""
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from lightning_unlearn.settings import check_settings
 from lightning_unlearn.sisa.model import Sisa
 
 __all__ = ["VERBS"]
+
+log = logging.getLogger(__name__)
 
 
 def fit(job: Job) -> None:
@@ -102,7 +105,11 @@ def evaluate(job: Job) -> None:
     job.config.update({key: value for key, value in arguments.items() if key in ("checkpoint", "original", "references")})
     job.needs_weights(arguments["checkpoint"])
     job.data.use_split_of(arguments["checkpoint"], forgotten_is_removed=False)
-    if job.call.run is not None and not any(token.startswith("--data.forget") for token in job.call.arguments):
+    saved = job.data.saved is not None and bool(job.data.saved.forget)
+    if job.unnamed_rule is not None and not saved:
+        log.warning("%s", job.unnamed_rule)
+    of_run = job.call.run is not None and not any(token.startswith("--data.forget") for token in job.call.arguments)
+    if of_run or job.unnamed_rule is not None:
         judge_as_saved(job.data)
     _report(job, arguments["checkpoint"], job.trainer.evaluate, arguments)
 
@@ -120,6 +127,8 @@ def _evaluate_many(job: Job) -> None:
     if job.call.run is not None:
         raise ConfigError("--run names one model, and an audit needs many. Give --unlearned and --references.")
     check_lists(given["tier"], {name: given[name] for name in ("checkpoint", "original")}, {})
+    if job.unnamed_rule is not None:
+        log.warning("%s", job.unnamed_rule)
     for name in ("unlearned", "references"):
         checkpoints(name, given[name])
     job.data.use_split_of(checkpoints("unlearned", given["unlearned"])[0], forgotten_is_removed=False)

@@ -337,6 +337,40 @@ def test_a_checkpoint_that_was_purged_is_no_unfinished_run(work, capsys):
     assert "Restore it from a backup" in capsys.readouterr().err
 
 
+def test_a_run_is_judged_when_its_forgotten_files_are_deleted(work, capsys):
+    gone = split_of("runs/x/1")["forget"]
+    for key in gone:
+        Path("photos/train", key).unlink()
+    assert main(["evaluate", "--run", "runs/x/1", *QUIET]) == 0
+    assert "None of the 4 forgotten samples that split.json names is in the data" in capsys.readouterr().out
+    before, after = (json.loads(Path(f"runs/{name}/report.json").read_text()) for name in ("x/1", "evaluate/1"))
+    for row in (0, -1):
+        assert after["rows"][row]["metrics"]["retain/acc"] == pytest.approx(before["rows"][row]["metrics"]["retain/acc"])
+        assert after["rows"][row]["metrics"]["test/acc"] == pytest.approx(before["rows"][row]["metrics"]["test/acc"])
+        assert "forget/acc" not in after["rows"][row]["metrics"]
+    assert [row["method"] for row in after["rows"]] == ["original", "unlearned"]
+    assert after["requests"][0]["count"] == len(gone)
+    assert after["requests"][0]["digest"] == before["requests"][0]["digest"]
+
+
+def test_what_a_checkpoint_was_made_to_forget_counts_more_than_an_example(work, capsys, caplog):
+    """The rule of a config that a training saved is nobody's request, as is that of a shipped one."""
+    config = yaml.safe_load(Path("base.yaml").read_text())
+    config["data"]["forget"] = {"class_path": "RandomCount", "init_args": {"count": 9}}
+    Path("example.yaml").write_text(yaml.safe_dump({"command": "fit", **config}))
+    call = ["evaluate", "-c", "example.yaml", *QUIET, "--checkpoint"]
+    assert main([*call, "runs/x/1/unlearned.ckpt"]) == 0
+    assert "nobody named" not in capsys.readouterr().err + caplog.text
+    digests = [
+        json.loads(Path(f"runs/{name}/report.json").read_text())["requests"][0]["digest"] for name in ("x/1", "evaluate/1")
+    ]
+    assert digests[0] == digests[1]
+    # Where no split says so, the example counts, and that is said.
+    assert main([*call, "runs/original/1/checkpoints/last.ckpt"]) == 0
+    assert "nobody named what to forget" in capsys.readouterr().err + caplog.text
+    assert json.loads(Path("runs/evaluate/2/report.json").read_text())["requests"][0]["count"] == 9
+
+
 @pytest.mark.faults
 def test_killed_in_the_middle_of_a_request_it_goes_on(work, capsys):
     request("second", split_of("runs/x/1")["retain"][5:7])
