@@ -69,8 +69,8 @@ class RuleWatch:
         if self.named is not None or self.example is None or self.rule is None:
             return None
         return (
-            f"nobody named what to forget: the rule is the example in {self.example} ({_in_words(self.rule)}). For a request of "
-            "your own give --data.forget ListedSamples --data.forget.path FILE."
+            f"nobody named what to forget: the rule is the example in {self.example} ({_in_words(self.rule)}). For a request "
+            "of your own give --data.forget ListedSamples --data.forget.path FILE."
         )
 
     def end(self, command: str) -> None:

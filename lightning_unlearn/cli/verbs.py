@@ -10,7 +10,7 @@ from lightning_unlearn.audit.given import check_lists, checkpoints
 from lightning_unlearn.audit.run import check_audit
 from lightning_unlearn.benchmark import plan
 from lightning_unlearn.checkpoint import AtomicCheckpointIO
-from lightning_unlearn.cli.from_run import files_of
+from lightning_unlearn.cli.from_run import advice_without_data, files_of
 from lightning_unlearn.cli.job import Job, newest_checkpoint
 from lightning_unlearn.data.earlier import judge_as_saved, keep_forgotten
 from lightning_unlearn.evaluation import collect_outputs
@@ -97,12 +97,17 @@ def evaluate(job: Job) -> None:
 
     Args:
         job: The call.
+
+    Raises:
+        ConfigError: There are no data to judge by.
     """
     if job.arguments["tier"] != "screen":
         _evaluate_many(job)
         return
     arguments = {**job.arguments, **({} if job.call.run is None else files_of(job.call.run, job.arguments))}
     job.config.update({key: value for key, value in arguments.items() if key in ("checkpoint", "original", "references")})
+    if not job.data.dataset.has_images:
+        raise ConfigError(advice_without_data(arguments, job.data.forget_rule))
     job.needs_weights(arguments["checkpoint"])
     job.data.use_split_of(arguments["checkpoint"], forgotten_is_removed=False)
     saved = job.data.saved is not None and bool(job.data.saved.forget)

@@ -1,12 +1,13 @@
 """Splits of requests that were fulfilled without data: by class, until the data tell which samples those are."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from lightning_unlearn.data.saved_split import SPLIT, SavedSplit, class_key
+from lightning_unlearn.data.saved_split import SPLIT, SavedSplit, class_key, names_class
 from lightning_unlearn.data.vision import Samples
 
-__all__ = ["resolve_classes", "split_without_data"]
+__all__ = ["knows_classes_alone", "resolve_classes", "split_without_data", "with_unseen"]
 
 
 def split_without_data(checkpoint: str | Path | None, own: SavedSplit) -> SavedSplit:
@@ -46,3 +47,34 @@ def resolve_classes(saved: SavedSplit, samples: Samples) -> SavedSplit:
     if not at:
         return saved
     return replace(saved, **{name: sorted(keys) for name, keys in known.items()})  # type: ignore[arg-type]  # its parts
+
+
+def knows_classes_alone(saved: SavedSplit) -> bool:
+    """Whether a split names no sample, so that it does not say which ones its model was trained on.
+
+    Args:
+        saved: The split beside a checkpoint.
+
+    Returns:
+        True where all its keys stand for classes.
+    """
+    keys = [*saved.forget, *saved.retain, *saved.unseen, *saved.removed]
+    return bool(keys) and all(map(names_class, keys))
+
+
+def with_unseen(saved: SavedSplit, unseen: Iterable[str], judged: bool) -> SavedSplit:
+    """A split with samples moved to where the model never saw them.
+
+    Args:
+        saved: The split.
+        unseen: Keys of samples that were carved out when the model was trained.
+        judged: Whether the split's own request is judged; else what is forgotten stays forgotten, for another request.
+
+    Returns:
+        The split.
+    """
+    carved = set(unseen)
+    from_parts = ("retain", "forget") if judged else ("retain",)
+    moved = {name: [key for key in getattr(saved, name) if key in carved] for name in from_parts}
+    left = {name: [key for key in getattr(saved, name) if key not in carved] for name in from_parts}
+    return replace(saved, unseen=[*saved.unseen, *sorted(key for keys in moved.values() for key in keys)], **left)
