@@ -74,7 +74,7 @@ def with_unseen(saved: SavedSplit, unseen: Iterable[str], judged: bool) -> Saved
         The split.
     """
     carved = set(unseen)
-    from_parts = ("retain", "forget") if judged else ("retain",)
-    moved = {name: [key for key in getattr(saved, name) if key in carved] for name in from_parts}
-    left = {name: [key for key in getattr(saved, name) if key not in carved] for name in from_parts}
-    return replace(saved, unseen=[*saved.unseen, *sorted(key for keys in moved.values() for key in keys)], **left)
+    moved = [key for key in (*saved.retain, *(saved.forget if judged else [])) if key in carved]
+    taken = set(moved)
+    retain, forget = ([key for key in part if key not in taken] for part in (saved.retain, saved.forget))
+    return replace(saved, forget=forget, retain=retain, unseen=[*saved.unseen, *sorted(moved)])
