@@ -24,7 +24,7 @@ from lightning_unlearn.files import hash_of_file, write_atomic, write_text_atomi
 from lightning_unlearn.fingerprint import hash_of_weights
 from lightning_unlearn.mnemonic import codes_of, give_codes
 from lightning_unlearn.ranks import barrier, first_says, is_first, lock_on_first
-from lightning_unlearn.trained_on import record_in_bank
+from lightning_unlearn.trained_on import Kept, record_in_bank
 from lightning_unlearn.training import describe, fit_quietly, stable_repr
 
 __all__ = ["Bank", "Recipe"]
@@ -160,7 +160,7 @@ class Bank:
             view: Part of them.
         """
         samples, index = data.part(view)  # type: ignore[arg-type]  # models of the bank are trained on one part
-        record_in_bank(self.folder, data.fingerprint(view), [samples.keys[i] for i in index.tolist()], data.dataset.name)
+        record_in_bank(self.folder, data.fingerprint(view), Kept.of(samples, index, data.dataset))
 
     @staticmethod
     def keep(entry: Path, content: str, model: LightningModule) -> None:

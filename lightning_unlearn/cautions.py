@@ -48,12 +48,18 @@ def of_split(data: UnlearningDataModule) -> list[str]:
     Returns:
         A sentence, or none.
     """
+    if data.taken_to_know_all:
+        return [
+            "The model is taken to have seen all samples, since it forgot without data and no split of its original is known: "
+            "those that its training left out as unseen count as trained. Give --data.unseen of that training (0.1 where none "
+            "was given)."
+        ]
     if not data.unseen_taken_on_trust:
         return []
     return [
-        f"unseen is {data.unseen:g} and no split.json lies beside the checkpoint: unless it was trained with this very "
-        "split, it was trained on these samples, and comparisons with unseen ones say nothing. --data.unseen null takes half "
-        "of the test set in their place."
+        f"unseen is {data.unseen:g} and no split.json beside the checkpoint names its samples: unless it was trained with "
+        "this very split, it was trained on these samples, and comparisons with unseen ones say nothing. --data.unseen null "
+        "takes half of the test set in their place."
     ]
 
 

@@ -21,11 +21,12 @@ from lightning_unlearn.files import write_atomic
 from lightning_unlearn.mnemonic import CODES_KEY, Codes
 from lightning_unlearn.plain import plain_values, without_notes
 
-__all__ = ["AtomicCheckpointIO", "load_into", "read_saved", "read_weights", "save_weights"]
+__all__ = ["AtomicCheckpointIO", "load_into", "read_request", "read_saved", "read_weights", "save_weights"]
 
 # What wrappers put before the names of weights: DataParallel, Classifier, LightningModules, torch.compile.
 PREFIXES = ("module.", "network.", "model.", "classifier.", "_orig_mod.")
 STATE_KEYS = ("state_dict", "model_state_dict", "model")
+REQUEST_KEY = "request"
 HYPER_KEYS = ("hyper_parameters", "datamodule_hyper_parameters")
 # What files of torch.save before the zip format begin with, after the pickle protocol.
 _LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19"
@@ -78,7 +79,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def save_weights(
-    path: str | Path, model_state: Mapping[str, Tensor], hyper_parameters: Mapping[str, object], codes: Codes | None = None
+    path: str | Path,
+    model_state: Mapping[str, Tensor],
+    hyper_parameters: Mapping[str, object],
+    codes: Codes | None = None,
+    request: tuple[int, str] | None = None,
 ) -> None:
     """Save weights as a checkpoint for `read_weights` and for Lightning's `load_from_checkpoint`.
 
@@ -87,6 +92,8 @@ def save_weights(
         model_state: State dict of the LightningModule, tensors on any device.
         hyper_parameters: Plain values by name; what is not plain is left out with a warning.
         codes: Mnemonic codes of the model; they are kept where a training keeps them.
+        request: Of an unlearned model, the number of the request that it is the result of, and the hash of the ledger's line
+            before. That of its own line holds the hash of this very file.
     """
     content: dict[str, Any] = {
         "epoch": 0,
@@ -97,7 +104,26 @@ def save_weights(
     }
     if codes is not None:
         content["callbacks"] = {CODES_KEY: codes.state_dict()}
+    if request is not None:
+        content[REQUEST_KEY] = {"number": request[0], "previous": request[1]}
     _write(_local(path), content)
+
+
+def read_request(path: str | Path) -> tuple[int, str] | None:
+    """Which request a checkpoint is the result of.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its number and the hash of the ledger's line before, as `save_weights` was given them; None where the file names none. A
+        file that cannot be read is a `CheckpointError`.
+    """
+    content = _read(path)
+    noted = content.get(REQUEST_KEY) if isinstance(content, Mapping) else None
+    if not isinstance(noted, Mapping) or not isinstance(noted.get("number"), int) or not isinstance(noted.get("previous"), str):
+        return None
+    return noted["number"], noted["previous"]
 
 
 def read_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

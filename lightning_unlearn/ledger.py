@@ -8,17 +8,29 @@ helps only the hash of the last line, kept elsewhere. Imports no torch.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from lightning_unlearn.data.saved_split import SPLIT, SavedSplit
+from lightning_unlearn.data.saved_split import SPLIT, SavedSplit, names_class
 from lightning_unlearn.exceptions import CheckpointError, ConfigError, RunError
 from lightning_unlearn.files import hash_of_file, write_text_atomic
-from lightning_unlearn.report.ledger_schema import PastRequest
+from lightning_unlearn.report.ledger_schema import PastRequest, amount
 from lightning_unlearn.report.schema import Report
 
-__all__ = ["BEGUN", "LEDGER", "START", "UNLEARNED", "Entry", "append", "past_requests", "read_ledger", "verify"]
+__all__ = [
+    "BEGUN",
+    "LEDGER",
+    "START",
+    "UNLEARNED",
+    "Entry",
+    "append",
+    "entries_in",
+    "in_words",
+    "past_requests",
+    "read_ledger",
+    "verify",
+]
 
 LEDGER = "ledger.jsonl"
 # The line of a request that is not finished.
@@ -112,6 +124,21 @@ def append(folder: Path, earlier: Sequence[Entry], entry: Entry) -> None:
     write_text_atomic(folder / LEDGER, "".join(e.line() + "\n" for e in (*earlier, entry)))
 
 
+def entries_in(path: Path) -> list[Entry]:
+    """The entries of a ledger or of a request that was begun, as far as they can be read, without a look at anything else.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The entries; empty where there is no such file.
+    """
+    try:
+        return _chain(path.read_text(encoding="utf-8"))[0]
+    except (OSError, UnicodeDecodeError):
+        return []
+
+
 def read_ledger(folder: Path) -> list[Entry]:
     """The history of a run whose ledger, report, split and checkpoint agree.
 
@@ -148,7 +175,9 @@ def verify(folder: Path) -> tuple[list[Entry], list[str]]:
         problems.append(f"A request was begun and not finished. Go on with: lightning-unlearn unlearn --resume {folder}")
     if not path.is_file():
         if known:
-            problems.append(f"{LEDGER} is missing, and the report knows {len(known)} requests.")
+            problems.append(f"{LEDGER} is missing, and the report knows {_requests(len(known))}.")
+        elif not problems and _forgets(folder):
+            problems.append(f"{LEDGER} is missing, and {SPLIT} knows of forgotten samples.")
         return [], problems
     try:
         text = path.read_text(encoding="utf-8")
@@ -172,9 +201,27 @@ def past_requests(entries: Sequence[Entry]) -> list[PastRequest]:
         One line each.
     """
     return [
-        PastRequest(e.number, e.time, e.rule, len(e.keys), e.method, e.settings, e.before or "", e.after, e.hash)
+        PastRequest(
+            e.number, e.time, e.rule, len(e.keys), e.method, e.settings, e.before or "", e.after, e.hash, _classes(e.keys)
+        )
         for e in entries
     ]
+
+
+def in_words(keys: Collection[str]) -> str:
+    """Say how much was forgotten.
+
+    Args:
+        keys: Keys of samples, and of classes where no data were read.
+
+    Returns:
+        For instance "5 samples" or "1 class".
+    """
+    return amount(len(keys), _classes(keys))
+
+
+def _classes(keys: Iterable[str]) -> int:
+    return sum(names_class(key) for key in keys)
 
 
 def _canonical(content: dict[str, object]) -> str:
@@ -225,7 +272,7 @@ def _against_report(entries: Sequence[Entry], known: Sequence[PastRequest]) -> l
     problems = []
     if len(entries) < len(known):
         problems.append(
-            f"The end is missing: the report was written with {len(known)} requests, and the ledger has {len(entries)}."
+            f"The end is missing: the report was written with {_requests(len(known))}, and the ledger has {len(entries)}."
         )
     if len(entries) > len(known):
         problems.append(f"Lines {len(known) + 1} to {len(entries)} were added: the report was written with {len(known)}.")
@@ -233,6 +280,21 @@ def _against_report(entries: Sequence[Entry], known: Sequence[PastRequest]) -> l
         if past not in past_requests([entry]):
             problems.append(f"Line {entry.number} is not the one that the report was written with.")
     return problems
+
+
+def _requests(number: int) -> str:
+    return f"{number} {'request' if number == 1 else 'requests'}"
+
+
+def _forgets(folder: Path) -> bool:
+    """Whether a folder holds the result of a request by what lies there beside a ledger."""
+    if not (folder / UNLEARNED).is_file() or not (folder / SPLIT).is_file():
+        return False
+    try:
+        split = SavedSplit.load(folder / SPLIT)
+    except CheckpointError:
+        return True
+    return bool(split.forget or split.removed)
 
 
 def _against_files(folder: Path, entries: Sequence[Entry]) -> list[str]:

@@ -119,17 +119,21 @@ def load_references(
     return references, cautions
 
 
-def save_unlearned(path: str | Path, model: nn.Module, data: UnlearningDataModule) -> None:
+def save_unlearned(
+    path: str | Path, model: nn.Module, data: UnlearningDataModule, request: tuple[int, str] | None = None
+) -> None:
     """Save an unlearned model; the codes of classes that it forgot are left out.
 
     Args:
         path: The file.
         model: The model.
         data: What was forgotten.
+        request: See `save_weights`.
     """
     hyper = dict(model.hparams) if isinstance(model, LightningModule) else {}
     codes = codes_of(model)
-    save_weights(path, model.state_dict(), hyper, None if codes is None else codes.without(data.forgotten_classes))
+    codes = None if codes is None else codes.without(data.forgotten_classes)
+    save_weights(path, model.state_dict(), hyper, codes, request)
 
 
 def _same_weights(a: nn.Module, b: nn.Module) -> bool:

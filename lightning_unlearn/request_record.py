@@ -11,7 +11,8 @@ from lightning_unlearn.chain import remove_stage_files, settings_of
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.saved_split import SPLIT
 from lightning_unlearn.files import hash_of_file, write_text_atomic
-from lightning_unlearn.ledger import BEGUN, START, UNLEARNED, Entry, append, past_requests, read_ledger
+from lightning_unlearn.history import history_of
+from lightning_unlearn.ledger import BEGUN, START, UNLEARNED, Entry, append, past_requests
 from lightning_unlearn.ranks import lock_on_first
 from lightning_unlearn.report.schema import Report
 from lightning_unlearn.report.writing import save_report
@@ -51,7 +52,7 @@ class RequestRecord:
         Returns:
             The record. A damaged ledger of the run that it starts from is a `RunError`.
         """
-        earlier = [] if checkpoint is None else read_ledger(Path(checkpoint).parent)
+        earlier = [] if checkpoint is None else history_of(checkpoint)
         samples, forget = data.part("forget")
         now = _now()
         entry = Entry(
@@ -73,7 +74,7 @@ class RequestRecord:
         write_text_atomic(folder / BEGUN, entry.line() + "\n")
         return cls(folder, earlier, entry)
 
-    def finish(self, report: Report, save: Callable[[Path], None]) -> None:
+    def finish(self, report: Report, save: Callable[[Path, tuple[int, str]], None]) -> None:
         """Keep the result, and write the ledger's line when it is safe.
 
         Killed at any moment, the run goes on: without `unlearned.ckpt` it is not finished and does this again; with it,
@@ -81,10 +82,10 @@ class RequestRecord:
 
         Args:
             report: The report; it gets the history.
-            save: Writes the unlearned checkpoint.
+            save: Writes the unlearned checkpoint, with the number of the request and the hash of the line before.
         """
         part = self.folder / f"{UNLEARNED}.part"
-        save(part)
+        save(part, (self.entry.number, self.entry.previous))
         entry = replace(self.entry, time=_now(), after=hash_of_file(part)).sealed()
         report.history = past_requests([*self.earlier, entry])
         save_report(report, self.folder)

@@ -21,6 +21,7 @@ from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.forget import ForgetRule
 from lightning_unlearn.evaluation import collect_outputs
 from lightning_unlearn.exceptions import ConfigError, DataError
+from lightning_unlearn.history import check_newest, history_of
 from lightning_unlearn.loading import check_model, load_references, save_unlearned
 from lightning_unlearn.metrics.screen import Goal
 from lightning_unlearn.panel import Panel, new_report, request_of
@@ -31,6 +32,7 @@ from lightning_unlearn.request_record import RequestRecord, settle
 from lightning_unlearn.scoring import ScoringTrainer
 from lightning_unlearn.stages.base import UnlearningStage
 from lightning_unlearn.without_data import unlearn_without_data
+from lightning_unlearn.without_forgotten import all_forgotten_are_gone, judge_the_rest
 
 __all__ = ["Tier", "UnlearningTrainer"]
 
@@ -63,6 +65,7 @@ class UnlearningTrainer(ScoringTrainer):
         relearn_epochs: int = 3,
         retrain_epochs: int | None = None,
         keep_artifacts: bool = False,
+        from_older: bool = False,
     ) -> Report:
         """Make a trained classifier forget, save the result and report on it.
 
@@ -78,6 +81,8 @@ class UnlearningTrainer(ScoringTrainer):
             relearn_epochs: Epochs of retain-only fine-tuning that show whether memories come back; 0: left out.
             retrain_epochs: Epochs that retraining would take, for the cost as a share of it.
             keep_artifacts: Whether masks, Fisher and targets stay in the folder after the run.
+            from_older: Whether to start from a result that a newer run beside it has gone on from: what that one forgot is
+                retained again, for a second result beside it.
 
         Returns:
             The report.
@@ -92,6 +97,8 @@ class UnlearningTrainer(ScoringTrainer):
                 "There is no forget rule, so nothing to forget. Give one: --data.forget RandomFraction "
                 "--data.forget.fraction 0.04, or ListedSamples with a file."
             )
+        if checkpoint is not None and history_of(checkpoint) and not from_older:
+            check_newest(checkpoint, None if output is None else Path(output))
         datamodule.use_split_of(checkpoint)
         for stage in stages:
             stage.place(self.fresh, checkpoint, output)
@@ -116,7 +123,7 @@ class UnlearningTrainer(ScoringTrainer):
             named = name or " + ".join(type(stage).__name__ for stage in stages)
             record = RequestRecord.begin(folder, datamodule, checkpoint, named, stages)
             report = self._unlearn(model, datamodule, stages, panel, others, folder, named)
-            record.finish(report, lambda path: save_unlearned(path, model, datamodule))
+            record.finish(report, lambda path, request: save_unlearned(path, model, datamodule, request))
             settle(folder, keep_artifacts)
         return report
 
@@ -206,6 +213,15 @@ class UnlearningTrainer(ScoringTrainer):
                 "forget accuracy is to be reached."
             )
         datamodule.use_split_of(checkpoint, forgotten_is_removed=False)
+        if all_forgotten_are_gone(datamodule):
+            check_model(model, datamodule, checkpoint)
+            given = (checkpoint, original, references or [])
+            report = judge_the_rest(self.fresh, model, datamodule, goal, *given)
+            self._said(report.warnings)
+            report.config = self.configuration
+            if output is not None and self.is_global_zero:
+                save_report(report, output)
+            return report
         if len(datamodule.part("forget")[1]) == 0:
             raise DataError(
                 "Nothing says what was forgotten: no forget rule was given and no split.json lies beside the checkpoint. "

@@ -79,7 +79,7 @@ def unlearn_without_data(
         report = _report(named, data, goal, configuration, run_chain(fresh, model, data, stages, folder))
         record = RequestRecord.begin(folder, data, checkpoint, named, stages)
         split_without_data(checkpoint, data.saved_split()).save(folder / SPLIT)
-        record.finish(report, lambda path: save_unlearned(path, model, data))
+        record.finish(report, lambda path, request: save_unlearned(path, model, data, request))
         settle(folder)
     return report
 

@@ -9,7 +9,7 @@ import pytest
 from lightning_unlearn.data.saved_split import SavedSplit
 from lightning_unlearn.exceptions import RunError
 from lightning_unlearn.files import hash_of_file
-from lightning_unlearn.ledger import BEGUN, START, Entry, append, past_requests, read_ledger, verify
+from lightning_unlearn.ledger import BEGUN, START, Entry, append, in_words, past_requests, read_ledger, verify
 from lightning_unlearn.report.schema import Report
 from lightning_unlearn.report.writing import save_report
 
@@ -163,6 +163,26 @@ def test_what_cannot_be_found(run):
     SavedSplit(first.keys, ["a"], ["b"], []).save(run / "split.json")
     assert verify(run)[1] == []
     assert read_ledger(run)[-1].hash != before[-1].hash
+
+
+def test_a_result_without_ledger_and_report_is_no_empty_history(run):
+    (run / "ledger.jsonl").unlink()
+    (run / "report.json").unlink()
+    assert verify(run)[1] == ["ledger.jsonl is missing, and split.json knows of forgotten samples."]
+    with pytest.raises(RunError, match="Restore the folder from a backup"):
+        read_ledger(run)
+    # A model that was trained, and forgot nothing.
+    SavedSplit([], ["a"], ["b"], []).save(run / "split.json")
+    assert verify(run) == ([], [])
+
+
+def test_what_was_forgotten_in_words():
+    assert in_words([]) == "0 samples"
+    assert in_words(["a"]) == "1 sample"
+    assert in_words(["a", "b", "class:3"]) == "2 samples and 1 class"
+    assert in_words(["class:3", "class:10"]) == "2 classes"
+    one = entry(1, START, None, "0")
+    assert [past.amount for past in past_requests([one, replace(one, keys=["class:3"])])] == ["3 samples", "1 class"]
 
 
 def test_no_folder_of_a_run():

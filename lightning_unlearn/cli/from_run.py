@@ -8,12 +8,15 @@ from pathlib import Path
 from lightning_unlearn.cli.configs import Tree, tree_without
 from lightning_unlearn.cli.job import OWN_WEIGHTS, newest_checkpoint
 from lightning_unlearn.cli.run_folder import RunFolder
+from lightning_unlearn.data.forget import ForgetRule, WholeClasses
 from lightning_unlearn.exceptions import CheckpointError, ConfigError
-from lightning_unlearn.ledger import UNLEARNED
+from lightning_unlearn.history import newer_run
+from lightning_unlearn.ledger import LEDGER, UNLEARNED, entries_in
+from lightning_unlearn.sisa.store import successor_of
 
 log = logging.getLogger(__name__)
 
-__all__ = ["another_request", "checkpoint_of", "files_of", "name_beside"]
+__all__ = ["advice_without_data", "another_request", "checkpoint_of", "files_of", "name_beside"]
 
 
 def checkpoint_of(folder: Path, commands: tuple[str, ...] = ("fit", "unlearn")) -> Path:
@@ -39,6 +42,10 @@ def checkpoint_of(folder: Path, commands: tuple[str, ...] = ("fit", "unlearn")) 
             raise CheckpointError(f"{folder} holds no checkpoint yet. Finish the run, or give --checkpoint.")
         return newest
     if not (folder / UNLEARNED).is_file():
+        if entries := entries_in(folder / LEDGER):
+            newer = successor_of(folder) or newer_run(folder, entries[-1].after)
+            on = "Restore it from a backup" if newer is None else f"Go on from {newer}"
+            raise CheckpointError(f"{folder} is finished, and its checkpoint was deleted (purge). {on}.")
         raise CheckpointError(f"{folder} is not finished. Go on with: unlearn --resume {folder}")
     return folder / UNLEARNED
 
@@ -64,6 +71,25 @@ def files_of(run: str, given: Mapping[str, object]) -> dict[str, object]:
         found["original"] = given["original"] or (None if start == OWN_WEIGHTS else start)
         found["references"] = given["references"] or saved.get("references")
     return found
+
+
+def advice_without_data(arguments: Mapping[str, object], rule: ForgetRule | None) -> str:
+    """What to call where a model that forgot without data is to be judged, which needs some.
+
+    Args:
+        arguments: Arguments of `evaluate`.
+        rule: What was forgotten.
+
+    Returns:
+        The error.
+    """
+    given = [f"--{name} {arguments[name]}" for name in ("checkpoint", "original") if arguments.get(name)]
+    classes = f"[{', '.join(map(str, rule.classes))}]" if isinstance(rule, WholeClasses) else "[...]"
+    return (
+        "NoData has no samples to judge a model by. Where data are, give them, with the model that was trained and the same "
+        f"classes: evaluate -c data/... -c model/... {' '.join(given)} --data.forget WholeClasses "
+        f"--data.forget.classes {classes}"
+    )
 
 
 def another_request(command: str, run: Path, layer: Tree) -> tuple[Tree, str | None]:

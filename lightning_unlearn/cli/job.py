@@ -35,6 +35,7 @@ class Job:
         arguments: Arguments of the Trainer's method.
         config: The full configuration, in plain values.
         own_weights: Whether `--checkpoint none` says that the model comes with its weights.
+        unnamed_rule: Where nobody named what to forget, a sentence that says so.
     """
 
     call: Call
@@ -45,6 +46,7 @@ class Job:
     arguments: dict[str, Any]
     config: Tree
     own_weights: bool = False
+    unnamed_rule: str | None = None
 
     def __post_init__(self) -> None:
         if self.arguments.get("checkpoint") == OWN_WEIGHTS:

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 OF_THE_DATA = ("num_classes", "in_chans", "image_size")
 
 
-def layered(call: Call, commands: Mapping[str, frozenset[str]]) -> tuple[list[str], dict[str, object]]:
+def layered(call: Call, commands: Mapping[str, frozenset[str]]) -> tuple[list[str], dict[str, object], str | None]:
     """The arguments with every config read, checked and put in its place.
 
     Args:
@@ -32,7 +32,7 @@ def layered(call: Call, commands: Mapping[str, frozenset[str]]) -> tuple[list[st
         commands: Top-level arguments of every command.
 
     Returns:
-        The arguments, and what was given of `OF_THE_DATA`.
+        The arguments; what was given of `OF_THE_DATA`; and, where nobody named what to forget, a sentence that says so.
 
     Raises:
         ConfigError: A config or an argument is unknown, or belongs to another command or run.
@@ -61,6 +61,8 @@ def layered(call: Call, commands: Mapping[str, frozenset[str]]) -> tuple[list[st
             name: str | None = Path(token).stem
             if i == 1 and call.run is not None:
                 layer, name = another_request(command, Path(call.run), layer)
+            elif command == "evaluate" and call.run is not None:
+                layer = watch.without_example(token, layer)
             watch.layer(token, layer)
             layer |= {key: [layer[key]] for key in lists if isinstance(layer.get(key), str | int)}
             model = layer.get("model")
@@ -88,4 +90,5 @@ def layered(call: Call, commands: Mapping[str, frozenset[str]]) -> tuple[list[st
         )
     watch.end(command)
     # First, so that a `name` in a config counts more.
-    return (arguments if method is None or command != "unlearn" else ["--name", method, *arguments]), given
+    named = [] if method is None or command != "unlearn" else ["--name", method]
+    return [*named, *arguments], given, watch.unnamed

@@ -87,6 +87,7 @@ class UnlearningCLI(LightningCLI):
         import_known_classes()
         self.folder: RunFolder | None = None
         self._given: dict[str, object] = {}
+        self._unnamed: str | None = None
         super().__init__(
             LightningModule,
             UnlearningDataModule,
@@ -137,7 +138,7 @@ class UnlearningCLI(LightningCLI):
         if self.call.help is not None:
             print(own.format_help() if self.call.help == "all" else command_help(self.command, own, self.call))
             raise SystemExit(0)
-        arguments, self._given = layered(self.call, trainer_commands())
+        arguments, self._given, self._unnamed = layered(self.call, trainer_commands())
         program = sys.argv[0]
         try:
             # The help of a class (--data.dataset.help ImageFolder) calls the program by it.
@@ -254,7 +255,8 @@ class UnlearningCLI(LightningCLI):
                 for name, value in self.config_init[subcommand].items()
                 if name in self._subcommand_method_arguments[subcommand] or name == "checkpoint"
             }
-            job = Job(self.call, self.folder, self.trainer, self.model, self.datamodule, arguments, self._plain_config())
+            parts = (self.trainer, self.model, self.datamodule, arguments, self._plain_config())
+            job = Job(self.call, self.folder, *parts, unnamed_rule=self._unnamed)
             VERBS[subcommand](job)
         except (KeyboardInterrupt, SystemExit):
             self.folder.discard_if_empty()

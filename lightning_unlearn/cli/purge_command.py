@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lightning_unlearn.cli.plain_parser import PlainParser
 from lightning_unlearn.files import write_text_atomic
+from lightning_unlearn.ledger import in_words
 from lightning_unlearn.purge import Finding, delete, find
 
 __all__ = ["purge_command"]
@@ -30,17 +31,18 @@ def purge_command(arguments: Sequence[str], wants_help: bool = False) -> int:
     parser = PlainParser("purge")
     parser.add_argument("run", metavar="RUN", help="folder of the last run of unlearn; its checkpoint stays")
     parser.add_argument("--yes", action="store_true", help="delete; without it files are only listed")
-    parser.add_argument("--runs", metavar="DIR", default="runs", help="folder of all runs (runs)")
-    parser.add_argument("--bank", metavar="DIR", default="runs/bank", help="folder of originals and references (runs/bank)")
+    parser.add_argument("--runs", metavar="DIR", help="folder of all runs (the `runs` around RUN)")
+    parser.add_argument("--bank", metavar="DIR", help="folder of originals and references (`bank` in that)")
     if wants_help:
         parser.print_help()
         return 0
     given = parser.parse_args(arguments)
-    found = find(Path(given.run), Path(given.runs), Path(given.bank))
+    found = find(Path(given.run), *(None if folder is None else Path(folder) for folder in (given.runs, given.bank)))
     gone = delete(found) if given.yes else found.deletable
     title = "deleted" if given.yes else "would be deleted (with --yes)"
     lines = [
-        f"forgotten by {given.run} and the runs before it: {len(found.forgotten)} samples",
+        f"forgotten by {given.run} and the runs before it: {in_words(found.forgotten)}",
+        f"looked through: {', '.join(str(_seen_from_here(place)) for place in found.searched)}",
         *_table(title, gone),
         *_table("not deleted", found.left),
         _NOT_FOUND,
@@ -55,12 +57,15 @@ def purge_command(arguments: Sequence[str], wants_help: bool = False) -> int:
 def _table(title: str, findings: Sequence[Finding]) -> list[str]:
     total = sum(finding.size for finding in findings)
     files = f"{len(findings)} {'place' if len(findings) == 1 else 'places'}"
-    here = Path.cwd()
     lines = [f"{title}: {files}, {_bytes(total)}"]
     for finding in findings:
-        path = finding.path.relative_to(here) if finding.path.is_relative_to(here) else finding.path
-        lines.append(f"  {_bytes(finding.size):>9}  {path}: {finding.why}")
+        lines.append(f"  {_bytes(finding.size):>9}  {_seen_from_here(finding.path)}: {finding.why}")
     return lines
+
+
+def _seen_from_here(path: Path) -> Path:
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _bytes(size: float) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lightning_unlearn.cli.plain_parser import PlainParser
 from lightning_unlearn.exceptions import ConfigError
-from lightning_unlearn.ledger import LEDGER, verify
+from lightning_unlearn.ledger import LEDGER, in_words, verify
 from lightning_unlearn.report.command import rebuild
 from lightning_unlearn.report.table import show
 
@@ -44,12 +44,13 @@ def _verify(run: Path) -> int:
     if not entries and not problems:
         raise ConfigError(f"{run} has no {LEDGER}: it is no finished run of unlearn, or one of an older version.")
     for entry in entries:
-        print(f"{entry.number}  {entry.time}  {len(entry.keys)} samples, {entry.rule}, {entry.method}  {entry.hash[:12]}")
+        print(f"{entry.number}  {entry.time}  {in_words(entry.keys)}, {entry.rule}, {entry.method}  {entry.hash[:12]}")
     for problem in problems:
         print(f"error: {run}: {problem}", file=sys.stderr)
     if problems:
         return 2
-    print(f"{run}: {len(entries)} requests; ledger, report, split and checkpoint agree. Last hash: {entries[-1].hash}")
+    requests = f"{len(entries)} {'request' if len(entries) == 1 else 'requests'}"
+    print(f"{run}: {requests}; ledger, report, split and checkpoint agree. Last hash: {entries[-1].hash}")
     print(
         "Who can write to the folder could have replaced all of them together; that shows only in another last hash than the "
         "one that you kept elsewhere."

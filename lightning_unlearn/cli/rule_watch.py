@@ -4,7 +4,7 @@ import logging
 import re
 from pathlib import Path
 
-from lightning_unlearn.cli.configs import Tree, read_config
+from lightning_unlearn.cli.configs import Tree, read_config, tree_without
 from lightning_unlearn.exceptions import ConfigError
 from lightning_unlearn.shipped import config_folder, find_config
 
@@ -63,19 +63,38 @@ class RuleWatch:
         if found := _TYPED.match(option):
             self.named, self.rule = found[0], option
 
+    @property
+    def unnamed(self) -> str | None:
+        """That what is forgotten was nobody's choice; None where it was somebody's."""
+        if self.named is not None or self.example is None or self.rule is None:
+            return None
+        return (
+            f"nobody named what to forget: the rule is the example in {self.example} ({_in_words(self.rule)}). For a request "
+            "of your own give --data.forget ListedSamples --data.forget.path FILE."
+        )
+
     def end(self, command: str) -> None:
-        """Say so where what is forgotten was nobody's choice.
+        """Say so where what is forgotten was nobody's choice; `evaluate` says it once it has looked for a saved split.
 
         Args:
             command: The command.
         """
-        if command in ("unlearn", "evaluate") and self.named is None and self.example is not None and self.rule is not None:
-            log.warning(
-                "nobody named what to forget: the rule is the example in %s (%s). For a request of your own give "
-                "--data.forget ListedSamples --data.forget.path FILE.",
-                self.example,
-                _in_words(self.rule),
-            )
+        if command == "unlearn" and self.unnamed is not None:
+            log.warning("%s", self.unnamed)
+
+    @staticmethod
+    def without_example(name: str, layer: Tree) -> Tree:
+        """A config behind a run that says what was forgotten, without the rule that it has as an example.
+
+        Args:
+            name: Its name.
+            layer: What it gives.
+
+        Returns:
+            The layer.
+        """
+        data = layer.get("data")
+        return {**layer, "data": tree_without(data, "forget")} if isinstance(data, dict) and _is_example(name) else layer
 
 
 def _is_example(name: str) -> bool:

@@ -1,5 +1,6 @@
 """What each command does once its data, model, Trainer and folder are there."""
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -8,13 +9,14 @@ import numpy as np
 from lightning_unlearn.audit.given import check_lists, checkpoints
 from lightning_unlearn.audit.run import check_audit
 from lightning_unlearn.checkpoint import AtomicCheckpointIO
-from lightning_unlearn.cli.from_run import files_of
+from lightning_unlearn.cli.from_run import advice_without_data, files_of
 from lightning_unlearn.cli.job import Job, newest_checkpoint
 from lightning_unlearn.comparison import plan
 from lightning_unlearn.data.earlier import judge_as_saved, keep_forgotten
 from lightning_unlearn.evaluation import collect_outputs
 from lightning_unlearn.exceptions import AlreadyForgottenError, ConfigError
 from lightning_unlearn.files import write_atomic
+from lightning_unlearn.history import history_of
 from lightning_unlearn.ledger import UNLEARNED
 from lightning_unlearn.loading import check_model
 from lightning_unlearn.ranks import lock_on_first
@@ -25,6 +27,8 @@ from lightning_unlearn.settings import check_settings
 from lightning_unlearn.sisa.model import Sisa
 
 __all__ = ["VERBS"]
+
+log = logging.getLogger(__name__)
 
 
 def fit(job: Job) -> None:
@@ -44,6 +48,7 @@ def fit(job: Job) -> None:
     elif checkpoint is not None:
         if isinstance(job.model, Sisa):
             raise ConfigError("The members of a Sisa are drawn anew, so fit takes no --checkpoint for it. Leave it out.")
+        history_of(checkpoint)  # refuses one that has lost what it was made to forget
         keep_forgotten(job.data, checkpoint)
     with lock_on_first(job.path):
         _check(job, checkpoint)
@@ -92,15 +97,24 @@ def evaluate(job: Job) -> None:
 
     Args:
         job: The call.
+
+    Raises:
+        ConfigError: There are no data to judge by.
     """
     if job.arguments["tier"] != "screen":
         _evaluate_many(job)
         return
     arguments = {**job.arguments, **({} if job.call.run is None else files_of(job.call.run, job.arguments))}
     job.config.update({key: value for key, value in arguments.items() if key in ("checkpoint", "original", "references")})
+    if not job.data.dataset.has_images:
+        raise ConfigError(advice_without_data(arguments, job.data.forget_rule))
     job.needs_weights(arguments["checkpoint"])
     job.data.use_split_of(arguments["checkpoint"], forgotten_is_removed=False)
-    if job.call.run is not None and not any(token.startswith("--data.forget") for token in job.call.arguments):
+    saved = job.data.saved is not None and bool(job.data.saved.forget)
+    if job.unnamed_rule is not None and not saved:
+        log.warning("%s", job.unnamed_rule)
+    of_run = job.call.run is not None and not any(token.startswith("--data.forget") for token in job.call.arguments)
+    if of_run or job.unnamed_rule is not None:
         judge_as_saved(job.data)
     _report(job, arguments["checkpoint"], job.trainer.evaluate, arguments)
 
@@ -118,6 +132,8 @@ def _evaluate_many(job: Job) -> None:
     if job.call.run is not None:
         raise ConfigError("--run names one model, and an audit needs many. Give --unlearned and --references.")
     check_lists(given["tier"], {name: given[name] for name in ("checkpoint", "original")}, {})
+    if job.unnamed_rule is not None:
+        log.warning("%s", job.unnamed_rule)
     for name in ("unlearned", "references"):
         checkpoints(name, given[name])
     job.data.use_split_of(checkpoints("unlearned", given["unlearned"])[0], forgotten_is_removed=False)

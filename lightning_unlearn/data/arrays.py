@@ -142,6 +142,7 @@ class Arrays(VisionData):
         statistics = normalisation(mean, std, *channel_statistics(images))
         title = name or Path(train).resolve().parent.name or "arrays"
         super().__init__(title, subset(first, train_size), second, names, *statistics)
+        self.place = str(Path(train).resolve())
 
 
 def _numbered(train: Tensor, test: Tensor) -> list[str]:
@@ -223,6 +224,8 @@ class FromDatasets(VisionData):
             images = torch.stack([images[i] for i in range(0, len(images), step)])
         statistics = normalisation(mean, std, *channel_statistics(images))
         super().__init__(name, subset(first, train_size), second, classes, *statistics)
+        root = getattr(train, "root", None)
+        self.place = str(Path(root).resolve()) if isinstance(root, str | PurePath) else ""
 
 
 def _read(dataset: LabelledImages, what: str) -> Samples:

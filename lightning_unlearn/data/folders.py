@@ -170,6 +170,7 @@ class ImageFolder(VisionData):
         title = name or parts[0].resolve().parent.name or "images"
         training = subset(both[0], train_size) if len(both[0]) else both[0]
         super().__init__(title, training, both[1], names, *statistics)
+        self.place = str(parts[0].resolve())
 
 
 def _folders(part: Path) -> list[str]:

@@ -1,24 +1,13 @@
 """Splits of requests that were fulfilled without data: by class, until the data tell which samples those are."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from lightning_unlearn.data.saved_split import SPLIT, SavedSplit
+from lightning_unlearn.data.saved_split import SPLIT, SavedSplit, class_key, names_class
 from lightning_unlearn.data.vision import Samples
 
-__all__ = ["class_key", "resolve_classes", "split_without_data"]
-
-
-def class_key(label: int) -> str:
-    """The key that stands for all samples of a class where samples are not known.
-
-    Args:
-        label: The class.
-
-    Returns:
-        The key.
-    """
-    return f"class:{label}"
+__all__ = ["knows_classes_alone", "resolve_classes", "split_without_data", "with_unseen"]
 
 
 def split_without_data(checkpoint: str | Path | None, own: SavedSplit) -> SavedSplit:
@@ -33,7 +22,7 @@ def split_without_data(checkpoint: str | Path | None, own: SavedSplit) -> SavedS
     """
     path = None if checkpoint is None else Path(checkpoint).parent / SPLIT
     if path is None or not path.is_file():
-        return replace(own, classes=[], data="")
+        return replace(own, classes=[], data="", place="")
     before = SavedSplit.load(path).for_another_request()
     return replace(before, forget=own.forget, retain=[key for key in before.retain if key not in own.forget])
 
@@ -58,3 +47,34 @@ def resolve_classes(saved: SavedSplit, samples: Samples) -> SavedSplit:
     if not at:
         return saved
     return replace(saved, **{name: sorted(keys) for name, keys in known.items()})  # type: ignore[arg-type]  # its parts
+
+
+def knows_classes_alone(saved: SavedSplit) -> bool:
+    """Whether a split names no sample, so that it does not say which ones its model was trained on.
+
+    Args:
+        saved: The split beside a checkpoint.
+
+    Returns:
+        True where all its keys stand for classes.
+    """
+    keys = [*saved.forget, *saved.retain, *saved.unseen, *saved.removed]
+    return bool(keys) and all(map(names_class, keys))
+
+
+def with_unseen(saved: SavedSplit, unseen: Iterable[str], judged: bool) -> SavedSplit:
+    """A split with samples moved to where the model never saw them.
+
+    Args:
+        saved: The split.
+        unseen: Keys of samples that were carved out when the model was trained.
+        judged: Whether the split's own request is judged; else what is forgotten stays forgotten, for another request.
+
+    Returns:
+        The split.
+    """
+    carved = set(unseen)
+    moved = [key for key in (*saved.retain, *(saved.forget if judged else [])) if key in carved]
+    taken = set(moved)
+    retain, forget = ([key for key in part if key not in taken] for part in (saved.retain, saved.forget))
+    return replace(saved, forget=forget, retain=retain, unseen=[*saved.unseen, *sorted(moved)])

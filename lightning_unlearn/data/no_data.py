@@ -2,7 +2,7 @@
 
 import torch
 
-from lightning_unlearn.data.forgotten_classes import class_key
+from lightning_unlearn.data.saved_split import class_key
 from lightning_unlearn.data.vision import Samples, VisionData
 from lightning_unlearn.exceptions import DataError
 

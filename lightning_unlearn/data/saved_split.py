@@ -1,6 +1,7 @@
 """The split of a trained model by keys, as it lies beside its checkpoint. Imports no torch."""
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -8,10 +9,35 @@ from pathlib import Path
 from lightning_unlearn.exceptions import CheckpointError, DataError
 from lightning_unlearn.files import write_text_atomic
 
-__all__ = ["SPLIT", "Former", "SavedSplit"]
+__all__ = ["SPLIT", "Former", "SavedSplit", "class_key", "names_class"]
 
 SPLIT = "split.json"
 _PARTS = ("forget", "retain", "unseen", "removed")
+_CLASS = re.compile(r"class:[0-9]+")
+
+
+def class_key(label: int) -> str:
+    """The key that stands for all samples of a class where samples are not known.
+
+    Args:
+        label: The class.
+
+    Returns:
+        The key.
+    """
+    return f"class:{label}"
+
+
+def names_class(key: str) -> bool:
+    """Whether a key is one of `class_key`.
+
+    Args:
+        key: The key.
+
+    Returns:
+        True where it stands for a class.
+    """
+    return _CLASS.fullmatch(key) is not None
 
 
 @dataclass(frozen=True)
@@ -43,6 +69,7 @@ class SavedSplit:
         removed: Keys of what earlier requests removed.
         classes: Names of the classes in the order of the labels; empty where they were not recorded.
         data: Name of the data set; empty where it was not recorded.
+        place: Folder or file of its training part; empty where it was not recorded. Two sets of one name may have equal keys.
         outside: Keys of samples from elsewhere (the test set, or a data set of unseen samples) that a stage trained on.
     """
 
@@ -52,6 +79,7 @@ class SavedSplit:
     removed: list[str]
     classes: list[str] = field(default_factory=list)
     data: str = ""
+    place: str = ""
     outside: list[str] = field(default_factory=list)
 
     def save(self, path: str | Path) -> None:
@@ -134,11 +162,11 @@ class SavedSplit:
                 if key in seen:
                     raise CheckpointError(f"{path} names the sample {key!r} twice; needed: each one once. {remedy}")
                 seen.add(key)
-        classes, data = content.get("classes", []), content.get("data", "")
-        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes) or not isinstance(data, str):
-            raise CheckpointError(f"{path}: 'classes' or 'data' is no list of names, or no name. {remedy}")
+        classes, data, place = content.get("classes", []), content.get("data", ""), content.get("place", "")
+        if not isinstance(classes, list) or not all(isinstance(name, str) for name in (*classes, data, place, outside)):
+            raise CheckpointError(f"{path}: 'classes', 'data' or 'place' is no list of names, or no name. {remedy}")
         outside = content.get("outside", [])
         if not isinstance(outside, list) or not all(isinstance(key, str) for key in outside):
             raise CheckpointError(f"{path}: 'outside' is not a list of keys. {remedy}")
         forget, retain, unseen, removed = (content[name] for name in _PARTS)
-        return cls(forget, retain, unseen, removed, classes, data, outside)
+        return cls(forget, retain, unseen, removed, classes, data, place, outside)

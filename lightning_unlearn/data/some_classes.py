@@ -35,6 +35,7 @@ class SomeClasses(VisionData):
         test = _of(dataset.test, labels, names, None, dataset.num_classes)
         name = f"{dataset.name} {'/'.join(names)}"
         super().__init__(name, train, test, names, dataset.mean, dataset.std)
+        self.place = dataset.place
 
 
 def _of(samples: Samples, labels: list[int], names: list[str], per_class: int | None, classes: int) -> Samples:

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from lightning_unlearn.data.forget import ForgetRule
-from lightning_unlearn.data.forgotten_classes import resolve_classes
+from lightning_unlearn.data.forgotten_classes import knows_classes_alone, resolve_classes, with_unseen
 from lightning_unlearn.data.hashing import order
 from lightning_unlearn.data.noise import LabelNoise
 from lightning_unlearn.data.parts import Parts, fresh_parts, parts_of_saved
@@ -66,6 +66,8 @@ class SplitData(LightningDataModule):
         self.saw_everything = not dataset.has_images  # then nothing is carved out
         # Whether a count or share was carved out although the checkpoint came without the split that it was trained with.
         self.unseen_taken_on_trust = False
+        # Whether all samples count as trained because the split beside the checkpoint names classes alone.
+        self.taken_to_know_all = False
 
     def set_noise(self, label_noise: LabelNoise | None) -> None:
         """Make the training samples anew: those of the data set with label noise, and then with the trigger.
@@ -120,13 +122,20 @@ class SplitData(LightningDataModule):
         if checkpoint is None or not self.dataset.has_images:
             return
         self.saved = _saved_beside(checkpoint)
+        # Without data nobody knew which samples an original had seen, unless its own split lay beside it.
+        unknown = self.saved is None or knows_classes_alone(self.saved)
+        share = isinstance(self.unseen, int | float) and self.unseen > 0
         if self.saved is not None:
             self.saved.check_classes(self.dataset.classes)
             self.saved = resolve_classes(self.saved, self.samples)
+            if unknown and share:
+                carved = (self.samples.keys[i] for i in self._carve(len(self.samples)).tolist())
+                self.saved = with_unseen(self.saved, carved, judged=not forgotten_is_removed)
             self.saved = self.saved.for_another_request() if forgotten_is_removed else self.saved
         # Also where the split was saved by a run on such a checkpoint.
         self.saw_everything = self.unseen is None and (self.saved is None or not self.saved.unseen)
-        self.unseen_taken_on_trust = self.saved is None and isinstance(self.unseen, int | float) and self.unseen > 0
+        self.unseen_taken_on_trust = unknown and share
+        self.taken_to_know_all = unknown and self.saved is not None and self.unseen is None
         self._reset_split()
 
     def draw(self, forget_seed: int | None = None, forget: ForgetRule | None = None) -> None:
@@ -329,8 +338,8 @@ class SplitData(LightningDataModule):
             there = set(self.samples.keys)
             old = (self.saved.forget, self.saved.retain, self.saved.unseen, self.saved.removed)
             keys = [[*now, *(key for key in before if key not in there)] for now, before in zip(keys, old, strict=True)]
-        names = list(self.dataset.classes)
-        return SavedSplit(keys[0], keys[1], keys[2], keys[3], names, self.dataset.name, list(outside))
+        whose = (list(self.dataset.classes), self.dataset.name, self.dataset.place)
+        return SavedSplit(keys[0], keys[1], keys[2], keys[3], *whose, list(outside))
 
     def fingerprint(self, view: View | Literal["unseen"]) -> str:
         """A hash of the samples of a view, the same however they are split: their keys and labels.

@@ -109,9 +109,12 @@ class VisionData:
 
     Attributes:
         has_images: Whether images can be read; not so of a data set that only names classes.
+        place: Folder or file that holds the training part, resolved: what tells two sets of equal names and keys apart. Empty
+            where it is not known.
     """
 
     has_images: bool = True
+    place: str = ""
 
     def __init__(
         self,

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-__all__ = ["PastRequest"]
+from lightning_unlearn.report.labels import count
+
+__all__ = ["PastRequest", "amount"]
 
 
 @dataclass
@@ -19,6 +21,7 @@ class PastRequest:
         before: SHA-256 of the checkpoint that it started from; empty where there was no file.
         after: SHA-256 of the unlearned checkpoint.
         hash: Hash of the ledger's line.
+        classes: How many of them are classes that were forgotten as a whole without reading data.
     """
 
     number: int
@@ -30,3 +33,24 @@ class PastRequest:
     before: str
     after: str
     hash: str
+    classes: int = 0
+
+    @property
+    def amount(self) -> str:
+        """What it removed, in words."""
+        return amount(self.count, self.classes)
+
+
+def amount(keys: int, classes: int) -> str:
+    """Say how much was forgotten.
+
+    Args:
+        keys: Keys of samples and of classes together.
+        classes: How many of them stand for a whole class.
+
+    Returns:
+        For instance "5 samples", "1 class" or "5 samples and 1 class".
+    """
+    samples = keys - classes
+    said = [f"{count(samples)} {'sample' if samples == 1 else 'samples'}"] if samples or not classes else []
+    return " and ".join([*said, *([f"{classes} {'class' if classes == 1 else 'classes'}"] if classes else [])])

@@ -1,6 +1,6 @@
 """The record of a run: configuration, versions, and what it does not show: sections of the page."""
 
-from lightning_unlearn.report.labels import MISSING, count
+from lightning_unlearn.report.labels import MISSING
 from lightning_unlearn.report.ledger_schema import PastRequest
 from lightning_unlearn.report.markup import Html, code, fold, name, paragraph, section, table, text
 from lightning_unlearn.report.schema import Report
@@ -35,12 +35,12 @@ def history(report: Report) -> Html:
         A section; empty without a ledger.
     """
     lines = [
-        [str(past.number), text(past.time), name(past.rule), count(past.count), name(past.method), *map(_digest, _hashes(past))]
+        [str(past.number), text(past.time), name(past.rule), text(past.amount), name(past.method), *map(_digest, _hashes(past))]
         for past in report.history
     ]
     if not lines:
         return Html("")
-    head = ["", "Finished (UTC)", "Rule", "Samples", "Method", "Before", "After", "Line"]
+    head = ["", "Finished (UTC)", "Rule", "Forgotten", "Method", "Before", "After", "Line"]
     note = "The ledger beside this page names the samples. Keep the last hash elsewhere, to compare with report --verify."
     return section("Requests, one after another", table(head, lines, words=3), paragraph(note, css="quiet"))
 

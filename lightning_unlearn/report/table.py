@@ -217,7 +217,7 @@ def _before(report: Report) -> list[str]:
         share = f"{count(request.count)} of {count(request.of)} samples"
         lines.append(f"forget: {plain(request.name)}, {share}, hash {plain(request.digest[:12])}")
     for past in report.history if len(report.history) > 1 else []:
-        lines.append(f"request {past.number}: {plain(past.time)}, {count(past.count)} samples, {plain(past.rule)}")
+        lines.append(f"request {past.number}: {plain(past.time)}, {past.amount}, {plain(past.rule)}")
     if report.history:
         lines.append(f"ledger: last hash {plain(report.history[-1].hash)}")
     void = [reason for audit in report.audits for reason in audit.void]

@@ -15,14 +15,13 @@ from lightning_unlearn.checkpoint import read_weights, save_weights
 from lightning_unlearn.exceptions import CheckpointError, ConfigError
 from lightning_unlearn.files import write_atomic, write_text_atomic
 from lightning_unlearn.sisa.recipe import SliceRecipe
+from lightning_unlearn.trained_on import Kept, record_beside
 
 __all__ = ["FOLDER", "Manifest", "SliceStore", "settle_slices", "successor_of"]
 
 log = logging.getLogger(__name__)
 
 FOLDER, MANIFEST = "slices", "slices.json"
-# What a checkpoint was trained on lies beside it under this ending: a list of keys.
-TRAINED = ".trained.json"
 _PATTERN = "shard-*-slice-*"
 
 
@@ -139,26 +138,26 @@ class SliceStore:
         """
         return read_weights(self.path(name))[0]
 
-    def save(self, name: str, network: nn.Module, keys: Sequence[str]) -> None:
+    def save(self, name: str, network: nn.Module, trained: Kept) -> None:
         """Keep a slice.
 
         Args:
             name: Name of the slice.
             network: The member after its training.
-            keys: What it was trained on.
+            trained: What it was trained on.
         """
-        self._note(name, keys)
+        record_beside(self.path(name), trained)
         save_weights(self.path(name), network.state_dict(), {})
 
-    def take(self, name: str, other: "SliceStore", keys: Sequence[str]) -> None:
+    def take(self, name: str, other: "SliceStore", trained: Kept) -> None:
         """Take a slice over from another store: a link where the file system has them, else a copy.
 
         Args:
             name: Name of the slice.
             other: The store that has it.
-            keys: What it was trained on.
+            trained: What it was trained on.
         """
-        self._note(name, keys)
+        record_beside(self.path(name), trained)
         try:
             os.link(other.path(name), self.path(name))
         except FileExistsError:
@@ -230,10 +229,6 @@ class SliceStore:
                 "deleted in %s: the ensemble and its slices, whose place %s takes", before.folder.parent, self.folder.parent
             )
         self.write(replace(manifest, previous=None, checkpoint=None))
-
-    def _note(self, name: str, keys: Sequence[str]) -> None:
-        path = self.path(name)
-        write_text_atomic(path.with_name(path.name + TRAINED), json.dumps(list(keys)))
 
 
 def successor_of(path: str | Path) -> Path | None:

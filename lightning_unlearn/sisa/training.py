@@ -23,6 +23,7 @@ from lightning_unlearn.sisa.model import Sisa
 from lightning_unlearn.sisa.plan import Slice, SlicePlan, cut_slices
 from lightning_unlearn.sisa.recipe import SliceRecipe, epochs_of_slices
 from lightning_unlearn.sisa.store import FOLDER, Manifest, SliceStore
+from lightning_unlearn.trained_on import Kept
 from lightning_unlearn.training import quiet
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ def _train_shard(
         if len(slice.index):
             _fit(fresh, model, data, recipe, slice)
         if is_first():
-            store.save(slice.name, network, [data.samples.keys[i] for i in slice.index.tolist()])
+            store.save(slice.name, network, Kept.of(data.samples, slice.index, data.dataset))
         barrier()
         where = (slice.shard, slice.number + 1, len(slices), len(slice.index), time.perf_counter() - begin)
         log.info("shard %d, slice %d of %d: %d samples, %.1f s", *where)

@@ -18,6 +18,7 @@ from lightning_unlearn.sisa.recipe import SliceRecipe
 from lightning_unlearn.sisa.store import FOLDER, Manifest, SliceStore
 from lightning_unlearn.sisa.training import plan_slices, train_missing
 from lightning_unlearn.stages.base import UnlearningStage
+from lightning_unlearn.trained_on import Kept
 from lightning_unlearn.training import quiet
 
 __all__ = ["RetrainShards"]
@@ -127,7 +128,7 @@ class RetrainShards(UnlearningStage):
         if is_first():
             source.begin(target, manifest, Path(checkpoint).name)
             for slice in (slice for shard in plan.slices for slice in shard if source.has(slice.name)):
-                target.take(slice.name, source, [data.samples.keys[i] for i in slice.index.tolist()])
+                target.take(slice.name, source, Kept.of(data.samples, slice.index, data.dataset))
             self.work.forward += plan.images
             self.work.backward += plan.images
         barrier()

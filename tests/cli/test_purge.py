@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,13 @@ from lightning_unlearn.cli import main
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.datasets import Digits
 from lightning_unlearn.data.forget import ListedSamples
-from lightning_unlearn.data.saved_split import SavedSplit
+from lightning_unlearn.data.saved_split import SavedSplit, class_key
 from lightning_unlearn.files import lock_folder
-from lightning_unlearn.trained_on import kept_keys
+from lightning_unlearn.ledger import past_requests, read_ledger
+from lightning_unlearn.purge import find
+from lightning_unlearn.report.schema import Report
+from lightning_unlearn.report.writing import save_report
+from lightning_unlearn.trained_on import Kept, kept_keys, record_beside
 from tests.cli.conftest import CHECKPOINT, UNLEARN
 
 QUIET = ("--relearn_epochs", "0")
@@ -130,7 +135,7 @@ def test_what_cannot_be_deleted_is_named(work, capsys):
     other = SavedSplit(["cat/1.png"], ["cat/2.png"], [], [], data="mine")
     Path("runs/other").mkdir()
     SavedSplit([], ["cat/1.png"], [], [], data="yours").save("runs/other/split.json")
-    shutil.copy("mine.ckpt", "runs/other/model.ckpt")
+    Path("runs/other/model.ckpt").write_bytes(b"others")
     split = SavedSplit.load("runs/x/2/split.json")
     SavedSplit(split.forget, split.retain, split.unseen, [*split.removed, *other.forget], data="mine").save(
         "runs/x/2/split.json"
@@ -175,3 +180,158 @@ def test_the_bank_says_what_its_models_were_trained_on(work):
     records = [json.loads(path.read_text()) for path in Path("runs/bank/trained").iterdir()]
     assert sorted(len(record["keys"]) for record in records) == [445, 495, 500]
     assert {record["data"] for record in records} == {"digits"}
+
+
+PLACE = "/data/photos/train"
+
+
+@pytest.fixture
+def by_paths(work):
+    """A run whose forgotten samples have names of files as keys, as far as purge looks at it."""
+    split = SavedSplit.load("runs/x/2/split.json")
+    keys = ["cat/1.png", "cat/2.png"]
+    replace(split, removed=[*split.removed, *keys], data="photos", place=PLACE).save("runs/x/2/split.json")
+    return keys
+
+
+def weights_of(folder, kept):
+    Path(folder).mkdir()
+    Path(folder, "w.ckpt").write_bytes(folder.encode())
+    if isinstance(kept, SavedSplit):
+        kept.save(Path(folder, "split.json"))
+    else:
+        record_beside(Path(folder, "w.ckpt"), kept)
+
+
+def said_of(found, path):
+    deletable, left = ([f.why for f in part if f.path == Path(path).resolve()] for part in (found.deletable, found.left))
+    return deletable, left
+
+
+@pytest.mark.parametrize("kind", [SavedSplit, Kept])
+def test_names_of_files_count_only_where_the_data_are_known_to_be_the_same(by_paths, kind):
+    def knows(data, place):
+        return (
+            SavedSplit([], by_paths, [], [], [], data, place) if kind is SavedSplit else Kept(frozenset(by_paths), data, place)
+        )
+
+    weights_of("runs/same", knows("photos", PLACE))
+    weights_of("runs/elsewhere", knows("photos", "/mine/photos/train"))
+    weights_of("runs/unplaced", knows("photos", ""))
+    weights_of("runs/unnamed", knows("", ""))
+    found = find(Path("runs/x/2"))
+    assert said_of(found, "runs/same/w.ckpt") == (["trained on 2 forgotten samples"], [])
+    names = "trained on 2 samples of these names"
+    assert said_of(found, "runs/elsewhere/w.ckpt") == ([], [f"{names}, but of the data in /mine/photos/train"])
+    for folder in ("unplaced", "unnamed"):
+        assert said_of(found, f"runs/{folder}/w.ckpt") == ([], [f"{names}; whether they are of the same data is not recorded"])
+
+
+def test_a_list_of_keys_without_the_data_that_they_belong_to_deletes_nothing(by_paths):
+    weights_of("runs/old", Kept(frozenset(by_paths), "", ""))
+    Path("runs/old/w.ckpt.trained.json").write_text(json.dumps(by_paths))
+    assert said_of(find(Path("runs/x/2")), "runs/old/w.ckpt") == ([], ["nothing beside it says what it was trained on"])
+
+
+def test_a_class_forgotten_without_data(work, capsys):
+    """The original is known by its hash, whatever lies beside it; of other weights nobody knows what they saw."""
+    split = SavedSplit.load("runs/x/2/split.json")
+    entries = [replace(read_ledger(Path("runs/x/2"))[0], keys=[class_key(3)], after="").sealed()]
+    last = replace(read_ledger(Path("runs/x/2"))[1], number=1, before=entries[0].before, keys=[class_key(3)], previous="0" * 64)
+    last = last.sealed()
+    Path("runs/x/2/ledger.jsonl").write_text(last.line() + "\n")
+    report = Report.load("runs/x/2")
+    report.history = past_requests([last])
+    save_report(report, Path("runs/x/2"))
+    replace(split, forget=[class_key(3)], retain=["class:1"], unseen=[], removed=[], data="").save("runs/x/2/split.json")
+    weights_of("runs/other", SavedSplit([class_key(5)], [class_key(3)], [], []))
+    weights_of("runs/also", SavedSplit([], [class_key(1)], [], [class_key(3)]))
+    found = find(Path("runs/x/2"))
+    unknown = "whether it was trained on class 3, forgotten without data, is not recorded"
+    assert said_of(found, "runs/other/w.ckpt") == ([], [unknown])
+    assert said_of(found, "runs/also/w.ckpt") == ([], [])
+    shutil.copy("mine.ckpt", "runs/also/w.ckpt")
+    shutil.copy("mine.ckpt", "runs/other/w.ckpt")
+    found = find(Path("runs/x/2"))
+    for path in (CHECKPOINT, "runs/other/w.ckpt", "runs/also/w.ckpt"):
+        assert said_of(found, path) == (["the checkpoint that a request started from"], [])
+    assert said_of(found, "runs/reference/1/checkpoints/last.ckpt") == ([], [unknown])
+    assert main(["purge", "runs/x/2"]) == 0
+    assert "forgotten by runs/x/2 and the runs before it: 1 class\n" in capsys.readouterr().out
+    assert main(["report", "--verify", "runs/x/2"]) == 0
+    out = capsys.readouterr().out
+    assert ", 1 class, " in out.replace("  ", ", ")
+    assert "1 request; ledger" in out
+
+
+def test_purge_finds_the_same_from_every_folder(work, capsys, monkeypatch):
+    assert main(["purge", "runs/x/2"]) == 0
+    here = [f.path for f in find(Path("runs/x/2")).deletable]
+    elsewhere = work / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    found = find(work / "runs/x/2")
+    assert [f.path for f in found.deletable] == here
+    assert [f.path for f in found.left] == [work / "mine.ckpt"]
+    capsys.readouterr()
+    assert main(["purge", str(work / "runs/x/2")]) == 0
+    assert f"looked through: {work / 'runs'}" in capsys.readouterr().out
+
+
+def test_folders_that_are_missing_are_refused_or_named(work, capsys):
+    for option in ("--runs", "--bank"):
+        assert main(["purge", "runs/x/2", option, "nowhere"]) == 2
+        assert f"{option} is nowhere, which is no folder" in capsys.readouterr().err
+    Path("mine.ckpt").unlink()
+    shutil.rmtree("runs/bank")
+    assert main(["purge", "runs/x/2"]) == 0
+    left = capsys.readouterr().out.split("not deleted:")[1]
+    assert "runs/bank: no bank is there" in left
+    assert "mine.ckpt: the checkpoint that a request started from; it is not where it was" in left
+    Path("runs").rename("kept")
+    assert main(["purge", "kept/x/2"]) == 2
+    assert "Give their folder: --runs DIR" in capsys.readouterr().err
+    assert main(["purge", "kept/x/2", "--runs", "kept"]) == 0
+    assert "kept/fit/1/checkpoints/last.ckpt: trained on" in capsys.readouterr().out
+
+
+def test_test_files_of_the_same_names_are_not_taken_for_forgotten_ones(work, by_paths, capsys):
+    for part in ("train", "test"):
+        for key in by_paths:
+            Path("photos", part, key).parent.mkdir(parents=True, exist_ok=True)
+            Path("photos", part, key).touch()
+    Path("photos/train", by_paths[0]).unlink()
+    split = SavedSplit.load("runs/x/2/split.json")
+    replace(split, place=str(work / "photos/train")).save("runs/x/2/split.json")
+    config = yaml.safe_load(Path("runs/x/2/config.yaml").read_text())
+    arguments = {"train": "photos/train", "test": "photos/test"}
+    config["data"]["dataset"] = {"class_path": "ImageFolder", "init_args": arguments}
+    Path("runs/x/2/config.yaml").write_text(yaml.safe_dump(config))
+    assert main(["purge", "runs/x/2"]) == 0
+    left = capsys.readouterr().out.split("not deleted:")[1]
+    assert "photos/train: your data: 1 of the 57 forgotten files are there" in left
+    assert "photos/test" not in left
+
+
+def test_links_to_folders_are_named(work, capsys):
+    Path("far").mkdir()
+    Path("runs/far").symlink_to(work / "far")
+    shutil.copy(CHECKPOINT, "far/last.ckpt")
+    assert main(["purge", "runs/x/2"]) == 0
+    assert "runs/far: a link to a folder; not looked at" in capsys.readouterr().out.split("not deleted:")[1]
+
+
+def test_a_folder_of_runs_is_not_taken_for_a_bank(work):
+    """Unfinished entries are deleted in a bank alone, and never what looks like a run."""
+    Path("runs/mine/1").mkdir(parents=True)
+    Path("runs/mine/1/w.ckpt").write_bytes(b"w")
+    unfinished, run = Path("runs/bank", "0" * 24), Path("runs/bank", "1" * 24)
+    for folder in (unfinished, run):
+        folder.mkdir()
+        (folder / "w.ckpt").write_bytes(b"w")
+    (run / "config.yaml").touch()
+    found = find(Path("runs/x/2"), bank=Path("runs/mine"))
+    assert said_of(found, "runs/mine/1/w.ckpt") == ([], ["nothing beside it says what it was trained on"])
+    found = find(Path("runs/x/2"))
+    assert said_of(found, unfinished / "w.ckpt")[0] == ["an entry of the bank that was never finished"]
+    assert said_of(found, run / "w.ckpt") == ([], ["nothing beside it says what it was trained on"])

@@ -3,6 +3,7 @@
 import json
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 from lightning_unlearn.checkpoint import read_weights
 from lightning_unlearn.cli import main
 from lightning_unlearn.data.loaders import BatchMaker
-from lightning_unlearn.ledger import read_ledger
+from lightning_unlearn.ledger import entries_in, read_ledger
 from tests.cli.conftest import start
 
 CLASSES = ("cat", "dog", "owl")
@@ -253,6 +254,121 @@ def test_report_shows_the_history(work, capsys):
     assert not [key for key in split_of("runs/x/2")["forget"] if key in page]
     assert main(["report", "--verify", "runs/x/2", "runs/x/1"]) == 0
     assert f"2 requests; ledger, report, split and checkpoint agree. Last hash: {last}" in capsys.readouterr().out
+
+
+def test_an_older_result_is_not_gone_on_from_unless_asked(work, capsys):
+    """What the newer run forgot would be retained again."""
+    retained = split_of("runs/x/1")["retain"]
+    request("second", retained[5:7])
+    request("third", retained[8:9])
+    assert main(next_request("second")) == 0
+    capsys.readouterr()
+    assert main(next_request("third")) == 2
+    err = capsys.readouterr().err
+    assert "runs/x/2 goes on from runs/x/1/unlearned.ckpt" in err
+    assert "--from_older true" in err
+    assert not Path("runs/x/3").exists()
+    assert main([*next_request("third"), "--from_older", "true"]) == 0
+    assert split_of("runs/x/3")["removed"] == split_of("runs/x/1")["forget"]
+    assert set(retained[5:7]) <= set(split_of("runs/x/3")["retain"])
+    # Also where it has only begun; the run itself goes on.
+    shutil.rmtree("runs/x/3")
+    for name in ("unlearned.ckpt", "report.json"):
+        Path("runs/x/2", name).unlink()
+    last = read_ledger_line("runs/x/2")
+    Path("runs/x/2/ledger.jsonl").unlink()
+    Path("runs/x/2/request.json").write_text(last.line() + "\n")
+    capsys.readouterr()
+    assert main(next_request("third")) == 2
+    assert "It is not finished: unlearn --resume runs/x/2 first" in capsys.readouterr().err
+    Path("runs/x/2/request.json").write_text(replace(last, time="", after="", hash="").line() + "\n")
+    assert main(["unlearn", "--resume", "runs/x/2"]) == 0
+
+
+def read_ledger_line(run):
+    return entries_in(Path(run, "ledger.jsonl"))[-1]
+
+
+@pytest.mark.parametrize("command", ["unlearn", "fit"])
+def test_a_result_that_lost_its_history_is_refused(work, capsys, command):
+    request("second", split_of("runs/x/1")["retain"][5:7])
+    Path("moved").mkdir()
+    shutil.copy("runs/x/1/unlearned.ckpt", "moved/x.ckpt")
+    call = unlearn("second") if command == "unlearn" else ["fit", "-c", "base.yaml"]
+    assert main([*call, "--checkpoint", "moved/x.ckpt", "--output", "out"]) == 2
+    err = capsys.readouterr().err
+    assert "moved/x.ckpt is the result of request 1 on its model, and beside it lies no split.json" in err
+    assert "copy that folder whole" in err
+    shutil.copy("runs/x/1/split.json", "moved")
+    assert main([*call, "--checkpoint", "moved/x.ckpt", "--output", "out"]) == 2
+    assert "beside it lies no ledger.jsonl" in capsys.readouterr().err
+    assert main(next_request("second")) == 0
+    request("third", split_of("runs/x/1")["retain"][8:9])
+    call = unlearn("third") if command == "unlearn" else call
+    shutil.copy("runs/x/1/unlearned.ckpt", "runs/x/2/first.ckpt")
+    assert main([*call, "--checkpoint", "runs/x/2/first.ckpt", "--output", "out"]) == 2
+    assert "the ledger.jsonl of another checkpoint" in capsys.readouterr().err
+    shutil.copytree("runs/x/2", "whole")
+    Path("whole/first.ckpt").unlink()
+    assert main([*call, "--checkpoint", "whole/unlearned.ckpt", "--output", "out"]) == 0
+
+
+def test_a_missing_ledger_stops_the_next_request(work, capsys):
+    for name in ("ledger.jsonl", "report.json"):
+        Path("runs/x/1", name).unlink()
+    request("second", split_of("runs/x/1")["retain"][5:7])
+    assert main(["unlearn", *next_request("second")[1:], "--name", "y"]) == 2
+    assert "ledger.jsonl" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_was_purged_is_no_unfinished_run(work, capsys):
+    request("second", split_of("runs/x/1")["retain"][5:7])
+    request("third", split_of("runs/x/1")["retain"][8:9])
+    assert main(next_request("second")) == 0
+    assert main(["purge", "runs/x/2", "--yes"]) == 0
+    assert not Path("runs/x/1/unlearned.ckpt").exists()
+    capsys.readouterr()
+    assert main(next_request("third")) == 2
+    err = capsys.readouterr().err
+    assert "runs/x/1 is finished, and its checkpoint was deleted (purge). Go on from runs/x/2" in err
+    assert "--resume" not in err
+    shutil.rmtree("runs/x/2")
+    assert main(next_request("third")) == 2
+    assert "Restore it from a backup" in capsys.readouterr().err
+
+
+def test_a_run_is_judged_when_its_forgotten_files_are_deleted(work, capsys):
+    gone = split_of("runs/x/1")["forget"]
+    for key in gone:
+        Path("photos/train", key).unlink()
+    assert main(["evaluate", "--run", "runs/x/1", *QUIET]) == 0
+    assert "None of the 4 forgotten samples that split.json names is in the data" in capsys.readouterr().out
+    before, after = (json.loads(Path(f"runs/{name}/report.json").read_text()) for name in ("x/1", "evaluate/1"))
+    for row in (0, -1):
+        assert after["rows"][row]["metrics"]["retain/acc"] == pytest.approx(before["rows"][row]["metrics"]["retain/acc"])
+        assert after["rows"][row]["metrics"]["test/acc"] == pytest.approx(before["rows"][row]["metrics"]["test/acc"])
+        assert "forget/acc" not in after["rows"][row]["metrics"]
+    assert [row["method"] for row in after["rows"]] == ["original", "unlearned"]
+    assert after["requests"][0]["count"] == len(gone)
+    assert after["requests"][0]["digest"] == before["requests"][0]["digest"]
+
+
+def test_what_a_checkpoint_was_made_to_forget_counts_more_than_an_example(work, capsys, caplog):
+    """The rule of a config that a training saved is nobody's request, as is that of a shipped one."""
+    config = yaml.safe_load(Path("base.yaml").read_text())
+    config["data"]["forget"] = {"class_path": "RandomCount", "init_args": {"count": 9}}
+    Path("example.yaml").write_text(yaml.safe_dump({"command": "fit", **config}))
+    call = ["evaluate", "-c", "example.yaml", *QUIET, "--checkpoint"]
+    assert main([*call, "runs/x/1/unlearned.ckpt"]) == 0
+    assert "nobody named" not in capsys.readouterr().err + caplog.text
+    digests = [
+        json.loads(Path(f"runs/{name}/report.json").read_text())["requests"][0]["digest"] for name in ("x/1", "evaluate/1")
+    ]
+    assert digests[0] == digests[1]
+    # Where no split says so, the example counts, and that is said.
+    assert main([*call, "runs/original/1/checkpoints/last.ckpt"]) == 0
+    assert "nobody named what to forget" in capsys.readouterr().err + caplog.text
+    assert json.loads(Path("runs/evaluate/2/report.json").read_text())["requests"][0]["count"] == 9
 
 
 @pytest.mark.faults

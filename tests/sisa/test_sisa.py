@@ -77,7 +77,7 @@ def test_random_requests_never_bring_a_row_back_and_leave_no_checkpoint_that_saw
         assert images.read
         assert not {small.train.keys[i] for i in images.read} & removed
         for path in tmp_path.rglob("*.trained.json"):
-            assert not set(json.loads(path.read_text())) & removed, path
+            assert not set(json.loads(path.read_text())["keys"]) & removed, path
             assert path.with_name(path.name.removesuffix(".trained.json")).is_file()
         assert not checkpoint.exists()
         assert checkpoints(tmp_path) == checkpoints(output)
@@ -121,7 +121,7 @@ def test_processes_give_the_same_weights(original, make_data, tmp_path):
 
 def test_the_vote_leaves_out_an_empty_shard(make_data, small, copy, tmp_path):
     data = make_data()
-    shard = json.loads(next(copy.parent.glob("slices/shard-1-slice-1-*.trained.json")).read_text())
+    shard = json.loads(next(copy.parent.glob("slices/shard-1-slice-1-*.trained.json")).read_text())["keys"]
     model = make_model()
     delete(model, make_data(shard), copy, tmp_path / "b")
     assert model.network.has_samples.tolist() == [True, False, True]
