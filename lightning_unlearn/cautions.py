@@ -1,12 +1,17 @@
 """What makes figures worth little although nothing failed: one sentence each, for the report and for the log."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from torch import nn
 
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.split import SavedSplit
+from lightning_unlearn.sisa.model import Sisa
+from lightning_unlearn.stages.base import UnlearningStage
+from lightning_unlearn.stages.retrain_shards import RetrainShards
 
-__all__ = ["loss_of_retained", "of_original", "of_reference", "of_relearning", "of_split"]
+__all__ = ["loss_of_retained", "of_ensemble", "of_original", "of_reference", "of_relearning", "of_split"]
 
 # Percent. Below LOW a classifier is of use to nobody; near what it reaches on unseen samples, it has little to forget.
 LOW, HIGH, NEAR = 60.0, 90.0, 2.0
@@ -14,12 +19,13 @@ LOW, HIGH, NEAR = 60.0, 90.0, 2.0
 FALL = 5.0
 
 
-def of_original(metrics: Mapping[str, float], data: UnlearningDataModule) -> list[str]:
+def of_original(metrics: Mapping[str, float], data: UnlearningDataModule, model: nn.Module | None = None) -> list[str]:
     """Whether a model seems not to know its own training data.
 
     Args:
         metrics: Of the model before unlearning: `retain/acc` and, where known, `unseen/acc`, in percent.
         data: The data, for what the input is.
+        model: The model. Members of a `Sisa` know one shard each, so all together they may know none by heart.
 
     Returns:
         A sentence, or none.
@@ -29,6 +35,12 @@ def of_original(metrics: Mapping[str, float], data: UnlearningDataModule) -> lis
         f"The usual causes are an input that is normalised otherwise than in training (here: {data.dataset.input}; "
         "mean and std of the data set change it), labels in another order, or weights that were not loaded."
     )
+    if isinstance(model, Sisa):
+        if retain >= LOW:
+            return []
+        cause = (
+            f"Each of its {model.shards} members was trained on one shard alone: fewer shards make them stronger. Else: {cause}"
+        )
     if retain < LOW:
         return [f"The original is right on {retain:.1f} % of the retained samples, which it was trained on. {cause}"]
     if unseen is not None and retain < HIGH and retain - unseen < NEAR:
@@ -37,6 +49,26 @@ def of_original(metrics: Mapping[str, float], data: UnlearningDataModule) -> lis
             f"little to forget. {cause}"
         ]
     return []
+
+
+def of_ensemble(model: nn.Module, stages: Sequence[UnlearningStage]) -> list[str]:
+    """Whether a method gives up what a SISA ensemble was trained for.
+
+    Args:
+        model: The model before unlearning.
+        stages: The method.
+
+    Returns:
+        A sentence, or none.
+    """
+    others = dict.fromkeys(type(stage).__name__ for stage in stages if not isinstance(stage, RetrainShards))
+    if not isinstance(model, Sisa) or not others:
+        return []
+    inexact = "" if stages[-1].exact else "the result is not exact, and "
+    return [
+        f"The model is a SISA ensemble, from which -c method/sisa deletes exactly. {' and '.join(others)} changes all its "
+        f"members at once: {inexact}since no slices lie beside it, nothing can be deleted from it exactly later."
+    ]
 
 
 def of_split(data: UnlearningDataModule) -> list[str]:

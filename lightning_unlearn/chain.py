@@ -66,6 +66,7 @@ class StageResult:
         summary: What the stage itself reports.
         note: What a reader of its figures must know.
         peak_mb: Most GPU memory that was held, MB of 2**20 bytes; 0 on the CPU.
+        exact: Whether nothing of the forgotten samples is left after it, whatever ran before.
     """
 
     name: str
@@ -74,6 +75,7 @@ class StageResult:
     summary: dict[str, dict[str, float]] = field(default_factory=dict)
     note: str = ""
     peak_mb: float = 0.0
+    exact: bool = False
 
 
 def check_chain(stages: Sequence[UnlearningStage], strategy: str = "auto") -> None:
@@ -218,7 +220,7 @@ def run_stage(
     peak = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0
     if trainer.interrupted:
         raise KeyboardInterrupt
-    return StageResult(name, seconds, _work_of_all_ranks(stage, trainer), summary, stage.note, peak)
+    return StageResult(name, seconds, _work_of_all_ranks(stage, trainer), summary, stage.note, peak, stage.exact)
 
 
 def summary_of(stage: UnlearningStage) -> dict[str, dict[str, float]]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import yaml
 
-from lightning_unlearn.report.labels import METRICS, SCREENING, metric, number, plain, with_spread
+from lightning_unlearn.report.comparison import are_exact
+from lightning_unlearn.report.labels import EXACT, METRICS, SCREENING, metric, number, plain, with_spread
 from lightning_unlearn.report.schema import Report, Request, Row
 
 __all__ = ["Exported", "Int8", "escape", "int8_remark", "model_card"]
@@ -217,6 +218,8 @@ def _cell(name: str, rows: list[Row]) -> str:
 def _limits(report: Report | None) -> list[str]:
     if report is None:
         return ["Nothing here shows that anything was forgotten.", ALWAYS]
+    if are_exact(report):
+        return [f"The method is **{EXACT}**. The figures do not show that; they scatter as those of any retrained model."]
     lines = [LIMITS.get(report.tier, f"Tier {escape(report.tier)}: {SCREENING}."), ALWAYS]
     if not any(row.role == "reference" for row in report.rows):
         lines.append(

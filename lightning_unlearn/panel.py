@@ -19,7 +19,7 @@ from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.evaluation import collect_outputs, outputs_of, relearn
 from lightning_unlearn.metrics.change import weight_distance
 from lightning_unlearn.metrics.relearn import relearn_time
-from lightning_unlearn.metrics.screen import Goal, Screen, levels, screen
+from lightning_unlearn.metrics.screen import NO_REFERENCE, Goal, Screen, levels, screen
 from lightning_unlearn.outputs import Outputs, PartOutputs
 from lightning_unlearn.relearn_curve import relearn_curve
 from lightning_unlearn.report.schema import Kind, Report, Request, Role, Row, StageRecord
@@ -133,7 +133,11 @@ class Panel:
         """
         judged = self._judge(model)
         row = self._row(method, "method", seed, self._screen(judged), model)
-        if self.original is not None and self.goal != "repair":
+        row.exact = bool(results) and results[-1].exact
+        if row.exact and NO_REFERENCE in row.notes:
+            row.notes.remove(NO_REFERENCE)
+        # What exact methods lose is the price of having less data.
+        if self.original is not None and self.goal != "repair" and not row.exact:
             row.notes[:0] = loss_of_retained(self.original.retain.accuracy, judged.outputs.retain.accuracy)
         row.notes += self.harm
         row.settings = settings

@@ -11,7 +11,7 @@ from torch import nn
 from lightning_unlearn.audit.given import audit_given, check_lists
 from lightning_unlearn.audit.run import audit, check_audit
 from lightning_unlearn.benchmark import benchmark
-from lightning_unlearn.cautions import of_original, of_split
+from lightning_unlearn.cautions import of_ensemble, of_original, of_split
 from lightning_unlearn.chain import check_chain, run_chain
 from lightning_unlearn.checkpoint import load_into, read_weights
 from lightning_unlearn.data.datamodule import UnlearningDataModule
@@ -98,7 +98,7 @@ class UnlearningTrainer(ScoringTrainer):
             return unlearn_without_data(self.fresh, model, datamodule, stages, *given)
         panel = self._panel(datamodule, goal, relearn_epochs, retrain_epochs)
         others, cautions = load_references(model, references or [], datamodule)
-        panel.cautions = self._said(cautions)
+        panel.cautions = self._said([*of_ensemble(model, stages), *cautions])
         self._said(of_split(datamodule))
         folder = None if output is None else Path(output)
         if folder is None:
@@ -131,7 +131,7 @@ class UnlearningTrainer(ScoringTrainer):
         report.config = self.configuration
         report.rows += panel.add_references(references, range(len(references)))
         report.rows.append(panel.add_original(model))
-        report.warnings += self._said(of_original(report.rows[-1].metrics, data))
+        report.warnings += self._said(of_original(report.rows[-1].metrics, data, model))
         results = run_chain(self.fresh, model, data, stages, folder)
         method = name or " + ".join(type(stage).__name__ for stage in stages)
         report.rows.append(panel.score(method, 0, model, results))
@@ -224,7 +224,7 @@ class UnlearningTrainer(ScoringTrainer):
         report.rows += panel.add_references(others, range(len(others)))
         if before is not None:
             report.rows.append(panel.add_original(before))
-            report.warnings += self._said(of_original(report.rows[-1].metrics, datamodule))
+            report.warnings += self._said(of_original(report.rows[-1].metrics, datamodule, before))
         report.rows.append(panel.score(Path(checkpoint).stem if checkpoint else "model", 0, model))
         self._finish(report, panel)
         if output is not None and self.is_global_zero:

@@ -6,13 +6,14 @@ import pytest
 import torch
 from helpers import sgd, untrained
 
-from lightning_unlearn.cautions import loss_of_retained, of_original, of_reference, of_relearning, of_split
+from lightning_unlearn.cautions import loss_of_retained, of_ensemble, of_original, of_reference, of_relearning, of_split
 from lightning_unlearn.checkpoint import save_weights
 from lightning_unlearn.data.datasets import Digits
 from lightning_unlearn.exceptions import CheckpointError
 from lightning_unlearn.loading import load_references
 from lightning_unlearn.panel import Panel, new_report, request_of
-from lightning_unlearn.stages import FineTune, NormDecay
+from lightning_unlearn.sisa import Sisa
+from lightning_unlearn.stages import FineTune, NormDecay, Retrain, RetrainShards
 
 
 def saved(folder, model, split=None):
@@ -103,3 +104,22 @@ def test_another_normalisation_is_noticed_before_the_method_runs(trained, make_t
     report = make_trainer().unlearn(trained, make_data(wrong), [FineTune(max_epochs=1, optimizer=sgd(1e-4))], relearn_epochs=0)
     assert "of the retained samples, which it was trained on" in report.warnings[0]
     assert report.warnings[0] in caplog.text
+
+
+def test_an_ensemble_of_shards_may_know_nothing_by_heart(make_data):
+    model = Sisa("MLP", in_chans=1, image_size=8, shards=3)
+    assert of_original({"retain/acc": 70.6, "unseen/acc": 70.0}, make_data(), model) == []
+    [low] = of_original({"retain/acc": 40.0, "unseen/acc": 40.0}, make_data(), model)
+    assert "Each of its 3 members was trained on one shard alone" in low
+    assert "normalised otherwise" in low
+
+
+def test_other_methods_on_an_ensemble_of_shards():
+    model = Sisa("MLP", in_chans=1, image_size=8)
+    assert of_ensemble(model, [RetrainShards()]) == []
+    assert of_ensemble(untrained(), [FineTune()]) == []
+    assert (
+        "NormDecay and FineTune changes all its members at once: the result is not"
+        in of_ensemble(model, [NormDecay(factor=0.5), FineTune()])[0]
+    )
+    assert "at once: since no slices" in of_ensemble(model, [Retrain()])[0]

@@ -161,3 +161,11 @@ def test_many_classes_are_cut():
 
 def test_class_names_with_commas_stay_whole():
     assert "class,3; dog" in model_card(dataclasses.replace(MODEL, classes=["class,3", "dog"]))
+
+
+def test_the_card_of_an_exact_method():
+    exact = report(rows=[Row("Retrain", "method", "random", 0, {"forget/acc": 90.0}, exact=True)], levels={})
+    text = model_card(MODEL, exact)
+    assert "**exact by construction: the model was trained without the forgotten samples**" in text
+    assert "not evidence" not in text
+    assert "There was no retrained reference" not in text
