@@ -15,6 +15,7 @@ __all__ = ["loss_of_retained", "of_ensemble", "of_original", "of_reference", "of
 
 # Percent. Below LOW a classifier is of use to nobody; near what it reaches on unseen samples, it has little to forget.
 LOW, HIGH, NEAR = 60.0, 90.0, 2.0
+_UNALTERED = "neither label noise nor a trigger"
 # Points of retain accuracy that are said to be lost.
 FALL = 5.0
 
@@ -72,7 +73,7 @@ def of_ensemble(model: nn.Module, stages: Sequence[UnlearningStage]) -> list[str
 
 
 def of_split(data: UnlearningDataModule) -> list[str]:
-    """Whether samples stand for unseen that the checkpoint may have been trained on.
+    """Whether samples stand for unseen that the checkpoint may have been trained on, or have other labels than it learnt.
 
     Args:
         data: The data, after the checkpoint's split was looked for.
@@ -80,6 +81,12 @@ def of_split(data: UnlearningDataModule) -> list[str]:
     Returns:
         A sentence, or none.
     """
+    if data.saved is not None and data.saved.altered not in (None, data.altered):
+        learnt, now = data.saved.altered or _UNALTERED, data.altered or _UNALTERED
+        return [
+            f"The checkpoint was trained with {learnt}, and the data now have {now}: what is called wrong or poisoned here is "
+            "not what the model learnt. Give --data.label_noise and --data.trigger as fit had them."
+        ]
     if not data.unseen_taken_on_trust:
         return []
     return [

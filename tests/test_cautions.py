@@ -1,5 +1,6 @@
 """What makes figures worth little is said, and only then."""
 
+import json
 import re
 
 import pytest
@@ -9,6 +10,8 @@ from helpers import sgd, untrained
 from lightning_unlearn.cautions import loss_of_retained, of_ensemble, of_original, of_reference, of_relearning, of_split
 from lightning_unlearn.checkpoint import save_weights
 from lightning_unlearn.data.datasets import Digits
+from lightning_unlearn.data.noise import LabelNoise
+from lightning_unlearn.data.trigger import Trigger
 from lightning_unlearn.exceptions import CheckpointError
 from lightning_unlearn.loading import load_references
 from lightning_unlearn.panel import Panel, new_report, request_of
@@ -123,3 +126,30 @@ def test_other_methods_on_an_ensemble_of_shards():
         in of_ensemble(model, [NormDecay(factor=0.5), FineTune()])[0]
     )
     assert "at once: since no slices" in of_ensemble(model, [Retrain()])[0]
+
+
+def test_labels_and_triggers_that_the_model_did_not_learn(make_data, tmp_path):
+    checkpoint = tmp_path / "last.ckpt"
+    noise, trigger = LabelNoise(0.2), Trigger(0.1)
+    make_data(label_noise=noise).saved_split().save(tmp_path / "split.json")
+    for altered, now in (
+        ({"label_noise": noise}, None),
+        ({"label_noise": noise, "trigger": trigger}, "Trigger"),
+        ({}, "neither"),
+    ):
+        data = make_data(**altered)
+        data.use_split_of(checkpoint)
+        found = of_split(data)
+        assert bool(found) == (now is not None)
+        assert all("was trained with LabelNoise(fraction=0.2" in line and f"{now}" in line for line in found)
+        # The unlearned model has learnt what the original has.
+        assert data.saved_split().altered == repr(noise)
+    split = json.loads((tmp_path / "split.json").read_text())
+    del split["altered"]
+    (tmp_path / "split.json").write_text(json.dumps(split))
+    data = make_data(trigger=trigger)
+    data.use_split_of(checkpoint)
+    assert of_split(data) == []
+    (tmp_path / "split.json").write_text(json.dumps({**split, "altered": 3}))
+    with pytest.raises(CheckpointError, match="'altered' is no text"):
+        data.use_split_of(checkpoint)

@@ -43,6 +43,7 @@ class SavedSplit:
         removed: Keys of what earlier requests removed.
         classes: Names of the classes in the order of the labels; empty where they were not recorded.
         data: Name of the data set; empty where it was not recorded.
+        altered: Label noise and trigger that the model was trained with, in words; empty: none; None: not recorded.
     """
 
     forget: list[str]
@@ -51,6 +52,7 @@ class SavedSplit:
     removed: list[str]
     classes: list[str] = field(default_factory=list)
     data: str = ""
+    altered: str | None = None
 
     def save(self, path: str | Path) -> None:
         """Write to a file; at any moment it holds either the old or the new split, whole.
@@ -66,7 +68,7 @@ class SavedSplit:
         Returns:
             A split without a forgotten part.
         """
-        return SavedSplit([], self.retain, self.unseen, [*self.removed, *self.forget], self.classes, self.data)
+        return SavedSplit([], self.retain, self.unseen, [*self.removed, *self.forget], self.classes, self.data, self.altered)
 
     def former(self, keys: Iterable[str]) -> Former:
         """What the split knows of samples that are gone.
@@ -135,5 +137,8 @@ class SavedSplit:
         classes, data = content.get("classes", []), content.get("data", "")
         if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes) or not isinstance(data, str):
             raise CheckpointError(f"{path}: 'classes' or 'data' is no list of names, or no name. {remedy}")
+        altered = content.get("altered")
+        if not isinstance(altered, str | None):
+            raise CheckpointError(f"{path}: 'altered' is no text. {remedy}")
         forget, retain, unseen, removed = (content[name] for name in _PARTS)
-        return cls(forget, retain, unseen, removed, classes, data)
+        return cls(forget, retain, unseen, removed, classes, data, altered)
