@@ -66,6 +66,7 @@ class StageResult:
         summary: What the stage itself reports.
         note: What a reader of its figures must know.
         peak_mb: Most GPU memory that was held, MB of 2**20 bytes; 0 on the CPU.
+        warning: What the report must warn of.
         exact: Whether nothing of the forgotten samples is left after it, whatever ran before.
     """
 
@@ -75,6 +76,7 @@ class StageResult:
     summary: dict[str, dict[str, float]] = field(default_factory=dict)
     note: str = ""
     peak_mb: float = 0.0
+    warning: str = ""
     exact: bool = False
 
 
@@ -220,7 +222,7 @@ def run_stage(
     peak = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0
     if trainer.interrupted:
         raise KeyboardInterrupt
-    return StageResult(name, seconds, _work_of_all_ranks(stage, trainer), summary, stage.note, peak, stage.exact)
+    return StageResult(name, seconds, _work_of_all_ranks(stage, trainer), summary, stage.note, peak, stage.warning, stage.exact)
 
 
 def summary_of(stage: UnlearningStage) -> dict[str, dict[str, float]]:

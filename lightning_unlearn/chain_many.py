@@ -137,7 +137,10 @@ def _run_together(
             raise KeyboardInterrupt
         together.hand_back()
     seconds = (time.perf_counter() - begin) / len(stages)
-    return [StageResult(name, seconds, stage.work.total, summary_of(stage), stage.note, exact=stage.exact) for stage in stages]
+    return [
+        StageResult(name, seconds, stage.work.total, summary_of(stage), stage.note, 0.0, stage.warning, stage.exact)
+        for stage in stages
+    ]
 
 
 class _Together(LightningModule):

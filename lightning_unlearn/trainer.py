@@ -133,6 +133,7 @@ class UnlearningTrainer(ScoringTrainer):
         report.rows.append(panel.add_original(model))
         report.warnings += self._said(of_original(report.rows[-1].metrics, data, model))
         results = run_chain(self.fresh, model, data, stages, folder)
+        report.warnings += self._said([result.warning for result in results if result.warning])
         method = name or " + ".join(type(stage).__name__ for stage in stages)
         report.rows.append(panel.score(method, 0, model, results))
         return self._finish(report, panel)

@@ -183,7 +183,8 @@ def _fitting(cells: dict[str, list[str]], room: int) -> list[str]:
 def _models(report: Report, width: int) -> list[Grid]:
     found = []
     for row in subjects(report):
-        names = (*MAIN, *(key for key in EXTRA if key not in MAIN))
+        # A backdoor was planted to be forgotten: whether it was comes first.
+        names = ("attack/success", *MAIN, *(key for key in EXTRA if key not in MAIN))
         entries = [entry for entry in compare(report, row, names) if math.isfinite(entry.value)]
         # A cost has no reference that it should equal.
         compared = [entry.metric not in COSTS for entry in entries]
