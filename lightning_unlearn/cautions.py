@@ -11,7 +11,7 @@ from lightning_unlearn.sisa.model import Sisa
 from lightning_unlearn.stages.base import UnlearningStage
 from lightning_unlearn.stages.retrain_shards import RetrainShards
 
-__all__ = ["loss_of_retained", "of_ensemble", "of_original", "of_reference", "of_relearning", "of_split"]
+__all__ = ["loss_of_retained", "of_ensemble", "of_labels", "of_original", "of_reference", "of_relearning", "of_split"]
 
 # Percent. Below LOW a classifier is of use to nobody; near what it reaches on unseen samples, it has little to forget.
 LOW, HIGH, NEAR = 60.0, 90.0, 2.0
@@ -70,6 +70,28 @@ def of_ensemble(model: nn.Module, stages: Sequence[UnlearningStage]) -> list[str
         f"The model is a SISA ensemble, from which -c method/sisa deletes exactly. {' and '.join(others)} changes all its "
         f"members at once: {inexact}since no slices lie beside it, nothing can be deleted from it exactly later."
     ]
+
+
+def of_labels(data: UnlearningDataModule, repair: bool) -> list[str]:
+    """Whether accuracies count wrong labels as right.
+
+    Args:
+        data: The data, split.
+        repair: Whether the goal is to repair wrong labels.
+
+    Returns:
+        A sentence, or none.
+    """
+    samples, unseen = data.part("unseen")
+    if samples.true_targets is not None:
+        wrong = int((samples.targets[unseen] != samples.true_targets[unseen]).sum())
+        return [
+            f"{wrong} of the {len(unseen)} unseen samples have wrong labels, as training samples do: unseen accuracy counts "
+            "them as right, so it lies below test accuracy, and a better model may have a lower one."
+        ] * (wrong > 0)
+    from_training = len(unseen) > 0 and samples is not data.dataset.test
+    too = "; those of unseen samples may be as wrong as those trained on" * from_training
+    return [f"Which labels are wrong is not known: test labels are taken as right{too}."] if repair else []
 
 
 def of_split(data: UnlearningDataModule) -> list[str]:

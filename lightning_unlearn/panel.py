@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_unlearn.cautions import loss_of_retained, of_relearning, of_split
+from lightning_unlearn.cautions import loss_of_retained, of_labels, of_relearning, of_split
 from lightning_unlearn.chain import StageResult, TrainerFactory
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.split_data import Part
@@ -139,7 +139,7 @@ class Panel:
         # What exact methods lose is the price of having less data.
         if self.original is not None and self.goal != "repair" and not row.exact:
             row.notes[:0] = loss_of_retained(self.original.retain.accuracy, judged.outputs.retain.accuracy)
-        row.notes += self.harm
+        row.notes += [*self.harm, *of_labels(self.data, self.goal == "repair")]
         row.settings = settings
         retraining = self.retraining_work
         row.notes += [result.note for result in results if result.note]

@@ -7,7 +7,15 @@ import pytest
 import torch
 from helpers import sgd, untrained
 
-from lightning_unlearn.cautions import loss_of_retained, of_ensemble, of_original, of_reference, of_relearning, of_split
+from lightning_unlearn.cautions import (
+    loss_of_retained,
+    of_ensemble,
+    of_labels,
+    of_original,
+    of_reference,
+    of_relearning,
+    of_split,
+)
 from lightning_unlearn.checkpoint import save_weights
 from lightning_unlearn.data.datasets import Digits
 from lightning_unlearn.data.noise import LabelNoise
@@ -153,3 +161,19 @@ def test_labels_and_triggers_that_the_model_did_not_learn(make_data, tmp_path):
     (tmp_path / "split.json").write_text(json.dumps({**split, "altered": 3}))
     with pytest.raises(CheckpointError, match="'altered' is no text"):
         data.use_split_of(checkpoint)
+
+
+def test_whose_labels_accuracies_count_as_right(make_data, digits):
+    noisy = make_data(label_noise=LabelNoise(0.5))
+    samples, index = noisy.part("unseen")
+    wrong = int((samples.targets[index] != samples.true_targets[index]).sum())
+    for repair in (True, False):
+        assert of_labels(noisy, repair)[0].startswith(
+            f"{wrong} of the {len(index)} unseen samples have wrong labels, as training"
+        )
+    assert of_labels(make_data(), repair=False) == []
+    assert of_labels(make_data(), repair=True)[0].endswith(
+        "right; those of unseen samples may be as wrong as those trained on."
+    )
+    # Clean unseen samples, although others were poisoned.
+    assert of_labels(make_data(trigger=Trigger(0.1)), repair=False) == []
