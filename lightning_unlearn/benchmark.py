@@ -163,6 +163,7 @@ class _Runner:
                     try:
                         results = run_chain(self.what.fresh, unlearned, self.what.data, build())
                         row = panel.score(method, seed, unlearned, results)
+                        row.notes += [result.warning for result in results if result.warning]
                     except UnlearnError as error:
                         # A method that breaks on one forget set is a result: it is listed, and the others go on.
                         log.warning("%s failed on %s, seed %d: %s", method, name, seed, error)

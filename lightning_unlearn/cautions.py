@@ -1,25 +1,32 @@
 """What makes figures worth little although nothing failed: one sentence each, for the report and for the log."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from torch import nn
 
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.split import SavedSplit
+from lightning_unlearn.sisa.model import Sisa
+from lightning_unlearn.stages.base import UnlearningStage
+from lightning_unlearn.stages.retrain_shards import RetrainShards
 
-__all__ = ["loss_of_retained", "of_original", "of_reference", "of_relearning", "of_split"]
+__all__ = ["loss_of_retained", "of_ensemble", "of_labels", "of_original", "of_reference", "of_relearning", "of_split"]
 
 # Percent. Below LOW a classifier is of use to nobody; near what it reaches on unseen samples, it has little to forget.
 LOW, HIGH, NEAR = 60.0, 90.0, 2.0
+_UNALTERED = "neither label noise nor a trigger"
 # Points of retain accuracy that are said to be lost.
 FALL = 5.0
 
 
-def of_original(metrics: Mapping[str, float], data: UnlearningDataModule) -> list[str]:
+def of_original(metrics: Mapping[str, float], data: UnlearningDataModule, model: nn.Module | None = None) -> list[str]:
     """Whether a model seems not to know its own training data.
 
     Args:
         metrics: Of the model before unlearning: `retain/acc` and, where known, `unseen/acc`, in percent.
         data: The data, for what the input is.
+        model: The model. Members of a `Sisa` know one shard each, so all together they may know none by heart.
 
     Returns:
         A sentence, or none.
@@ -29,6 +36,12 @@ def of_original(metrics: Mapping[str, float], data: UnlearningDataModule) -> lis
         f"The usual causes are an input that is normalised otherwise than in training (here: {data.dataset.input}; "
         "mean and std of the data set change it), labels in another order, or weights that were not loaded."
     )
+    if isinstance(model, Sisa):
+        if retain >= LOW:
+            return []
+        cause = (
+            f"Each of its {model.shards} members was trained on one shard alone: fewer shards make them stronger. Else: {cause}"
+        )
     if retain < LOW:
         return [f"The original is right on {retain:.1f} % of the retained samples, which it was trained on. {cause}"]
     if unseen is not None and retain < HIGH and retain - unseen < NEAR:
@@ -39,8 +52,50 @@ def of_original(metrics: Mapping[str, float], data: UnlearningDataModule) -> lis
     return []
 
 
+def of_ensemble(model: nn.Module, stages: Sequence[UnlearningStage]) -> list[str]:
+    """Whether a method gives up what a SISA ensemble was trained for.
+
+    Args:
+        model: The model before unlearning.
+        stages: The method.
+
+    Returns:
+        A sentence, or none.
+    """
+    others = dict.fromkeys(type(stage).__name__ for stage in stages if not isinstance(stage, RetrainShards))
+    if not isinstance(model, Sisa) or not others:
+        return []
+    inexact = "" if stages[-1].exact else "the result is not exact, and "
+    return [
+        f"The model is a SISA ensemble, from which -c method/sisa deletes exactly. {' and '.join(others)} changes all its "
+        f"members at once: {inexact}since no slices lie beside it, nothing can be deleted from it exactly later."
+    ]
+
+
+def of_labels(data: UnlearningDataModule, repair: bool) -> list[str]:
+    """Whether accuracies count wrong labels as right.
+
+    Args:
+        data: The data, split.
+        repair: Whether the goal is to repair wrong labels.
+
+    Returns:
+        A sentence, or none.
+    """
+    samples, unseen = data.part("unseen")
+    if samples.true_targets is not None:
+        wrong = int((samples.targets[unseen] != samples.true_targets[unseen]).sum())
+        return [
+            f"{wrong} of the {len(unseen)} unseen samples have wrong labels, as training samples do: unseen accuracy counts "
+            "them as right, so it lies below test accuracy, and a better model may have a lower one."
+        ] * (wrong > 0)
+    from_training = len(unseen) > 0 and samples is not data.dataset.test
+    too = "; those of unseen samples may be as wrong as those trained on" * from_training
+    return [f"Which labels are wrong is not known: test labels are taken as right{too}."] if repair else []
+
+
 def of_split(data: UnlearningDataModule) -> list[str]:
-    """Whether samples stand for unseen that the checkpoint may have been trained on.
+    """Whether samples stand for unseen that the checkpoint may have been trained on, or have other labels than it learnt.
 
     Args:
         data: The data, after the checkpoint's split was looked for.
@@ -53,6 +108,12 @@ def of_split(data: UnlearningDataModule) -> list[str]:
             "The model is taken to have seen all samples, since it forgot without data and no split of its original is known: "
             "those that its training left out as unseen count as trained. Give --data.unseen of that training (0.1 where none "
             "was given)."
+        ]
+    if data.saved is not None and data.saved.altered not in (None, data.altered):
+        learnt, now = data.saved.altered or _UNALTERED, data.altered or _UNALTERED
+        return [
+            f"The checkpoint was trained with {learnt}, and the data now have {now}: what is called wrong or poisoned here is "
+            "not what the model learnt. Give --data.label_noise and --data.trigger as fit had them."
         ]
     if not data.unseen_taken_on_trust:
         return []

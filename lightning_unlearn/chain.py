@@ -67,6 +67,8 @@ class StageResult:
         note: What a reader of its figures must know.
         peak_mb: Most GPU memory that was held, MB of 2**20 bytes; 0 on the CPU.
         trained_on_unseen: Whether it trained on unseen samples, with which nothing can be compared from then on.
+        warning: What the report must warn of.
+        exact: Whether nothing of the forgotten samples is left after it, whatever ran before.
     """
 
     name: str
@@ -76,6 +78,8 @@ class StageResult:
     note: str = ""
     peak_mb: float = 0.0
     trained_on_unseen: bool = False
+    warning: str = ""
+    exact: bool = False
 
 
 def check_chain(stages: Sequence[UnlearningStage], strategy: str = "auto") -> None:
@@ -210,7 +214,8 @@ def run_stage(
     if trainer.interrupted:
         raise KeyboardInterrupt
     work = _work_of_all_ranks(stage, trainer)
-    return StageResult(name, seconds, work, summary, stage.note, peak, stage.trains_on_unseen)
+    of_stage = (stage.note, peak, stage.trains_on_unseen, stage.warning, stage.exact)
+    return StageResult(name, seconds, work, summary, *of_stage)
 
 
 def summary_of(stage: UnlearningStage) -> dict[str, dict[str, float]]:

@@ -139,7 +139,17 @@ def _run_together(
         together.hand_back()
     seconds = (time.perf_counter() - begin) / len(stages)
     return [
-        StageResult(name, seconds, stage.work.total, summary_of(stage), stage.note, trained_on_unseen=stage.trains_on_unseen)
+        StageResult(
+            name,
+            seconds,
+            stage.work.total,
+            summary_of(stage),
+            stage.note,
+            0.0,
+            stage.trains_on_unseen,
+            stage.warning,
+            stage.exact,
+        )
         for stage in stages
     ]
 

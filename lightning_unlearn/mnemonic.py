@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lightning_unlearn.exceptions import CheckpointError
 
-__all__ = ["CODES_KEY", "Codes", "codes_for", "codes_of", "draw_codes", "give_codes"]
+__all__ = ["CODES_KEY", "Codes", "codes_for", "codes_of", "draw_codes", "give_codes", "judge_step"]
 
 # What a checkpoint calls them among the states of callbacks.
 CODES_KEY = "MnemonicCodes"
@@ -139,3 +139,32 @@ def give_codes(model: nn.Module, codes: Codes | None) -> None:
         codes: The codes; None takes those away that it has.
     """
     object.__setattr__(model, _ATTRIBUTE, codes)
+
+
+def judge_step(source: str, forgotten: float, retained: float, classes: int) -> tuple[str, str]:
+    """What is to be said of a step of forgetting, by what it was found with.
+
+    Args:
+        source: `codes` or `data`.
+        forgotten: Accuracy on those of forgotten classes after the step, 0 ... 1.
+        retained: On the others.
+        classes: Number of classes.
+
+    Returns:
+        A note with the figures, and a warning where the step plainly failed; else empty.
+    """
+    found = (
+        f"of the {source} that it looked at, {100 * forgotten:.0f} % of the forgotten and {100 * retained:.0f} % of the "
+        "retained ones are recognised after its step."
+    )
+    no_class = " A code is not its class: images of a class may be recognised where its code is not." * (source == "codes")
+    failures = []
+    if forgotten > 1 / classes:
+        failures.append("what was to be forgotten is still recognised; a larger lambda1 and lambda2 forget more")
+    # A tenth of the way from chance to all.
+    if retained <= 1 / classes + 0.1 * (1 - 1 / classes):
+        failures.append("what was to stay is recognised no better than by chance; a smaller lambda1 and lambda2 keep more")
+    return (
+        f"MnemonicForgetting: {found}{no_class}",
+        f"MnemonicForgetting failed by its own measure: {'; and '.join(failures)}. Details: {found}" if failures else "",
+    )

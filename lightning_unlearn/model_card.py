@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import yaml
 
-from lightning_unlearn.report.labels import METRICS, SCREENING, metric, number, plain, with_spread
+from lightning_unlearn.report.comparison import are_exact
+from lightning_unlearn.report.labels import EXACT, METRICS, SCREENING, metric, number, plain, with_spread
 from lightning_unlearn.report.schema import Report, Request, Row
 
 __all__ = ["Exported", "Int8", "escape", "int8_remark", "model_card"]
@@ -155,7 +156,19 @@ def _forgotten(report: Report) -> list[str]:
     """Counts, rules and hashes; the samples and their keys are never part of a report."""
     head = ["request", "rule", "samples", "of", "hash of the sample keys"]
     table = _table(head, ([r.name, r.rule, str(r.count), str(r.of), r.digest] for r in report.requests))
-    return [f"Goal: {escape(report.goal)}.", table, *_remainders(report.requests)]
+    return [f"Goal: {escape(report.goal)}.", table, *_remainders(report.requests), *_earlier(report)]
+
+
+def _earlier(report: Report) -> list[str]:
+    """The requests that the model went through before, and the end of its ledger."""
+    if not report.history:
+        return []
+    last = f"Last hash of the ledger: `{escape(report.history[-1].hash)}`."
+    if len(report.history) < 2:
+        return [last]
+    head = ["number", "finished (UTC)", "rule", "samples", "method"]
+    lines = ([str(past.number), past.time, past.rule, str(past.count), past.method] for past in report.history)
+    return ["Requests, one after another; the last one is that above:", _table(head, lines), last]
 
 
 def _remainders(requests: list[Request]) -> list[str]:
@@ -180,9 +193,10 @@ def _evidence(report: Report) -> list[str]:
     names = [name for name in METRICS if name in present] + sorted(present - METRICS.keys())
     levels = {name: _mean(level.get(name) for level in report.levels.values()) for name in names}
     with_levels = any(math.isfinite(level) for level in levels.values())
+    roles = _ROLES | ({"original": "before the last request"} if len(report.history) > 1 else {})
     head = [
         "metric",
-        *(f"{method} ({_ROLES[role]}, {len(rows)})" for (role, method), rows in groups.items()),
+        *(f"{method} ({roles[role]}, {len(rows)})" for (role, method), rows in groups.items()),
         *(["between two references"] if with_levels else []),
     ]
     body = (
@@ -217,6 +231,8 @@ def _cell(name: str, rows: list[Row]) -> str:
 def _limits(report: Report | None) -> list[str]:
     if report is None:
         return ["Nothing here shows that anything was forgotten.", ALWAYS]
+    if are_exact(report):
+        return [f"The method is **{EXACT}**. The figures do not show that; they scatter as those of any retrained model."]
     lines = [LIMITS.get(report.tier, f"Tier {escape(report.tier)}: {SCREENING}."), ALWAYS]
     if not any(row.role == "reference" for row in report.rows):
         lines.append(

@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_unlearn.cautions import loss_of_retained, of_relearning, of_split
+from lightning_unlearn.cautions import loss_of_retained, of_labels, of_relearning, of_split
 from lightning_unlearn.chain import StageResult, TrainerFactory
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.evaluation import collect_outputs, outputs_of, relearn
 from lightning_unlearn.metrics.change import weight_distance
 from lightning_unlearn.metrics.relearn import relearn_time
-from lightning_unlearn.metrics.screen import Goal, Screen, levels, screen
+from lightning_unlearn.metrics.screen import NO_REFERENCE, Goal, Screen, levels, screen
 from lightning_unlearn.outputs import Outputs, PartOutputs
 from lightning_unlearn.relearn_curve import relearn_curve
 from lightning_unlearn.report.schema import Kind, Report, Request, Role, Row, StageRecord
@@ -145,9 +145,13 @@ class Panel:
             row.notes.append(
                 "A stage trained on the unseen samples, so they are unseen no more: a later request can name them."
             )
-        if self.original is not None and self.goal != "repair":
+        row.exact = bool(results) and results[-1].exact
+        if row.exact and NO_REFERENCE in row.notes:
+            row.notes.remove(NO_REFERENCE)
+        # What exact methods lose is the price of having less data.
+        if self.original is not None and self.goal != "repair" and not row.exact:
             row.notes[:0] = loss_of_retained(self.original.retain.accuracy, judged.outputs.retain.accuracy)
-        row.notes += self.harm
+        row.notes += [*self.harm, *of_labels(self.data, self.goal == "repair")]
         row.settings = settings
         retraining = self.retraining_work
         row.notes += [result.note for result in results if result.note]

@@ -6,8 +6,6 @@ models without a sample for the money; ten folds keep the training set, and what
 """
 
 import copy
-import csv
-import io
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -23,10 +21,10 @@ from lightning_unlearn.chain import TrainerFactory, check_chain, run_chain
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.forget import ForgetRule, Selection
 from lightning_unlearn.data.hashing import order
+from lightning_unlearn.data.tables import write_rows
 from lightning_unlearn.data.vision import Samples
 from lightning_unlearn.evaluation import collect_outputs
 from lightning_unlearn.exceptions import ConfigError
-from lightning_unlearn.files import write_text_atomic
 from lightning_unlearn.functional.memorisation import memorisation
 from lightning_unlearn.stages.base import UnlearningStage
 
@@ -79,12 +77,14 @@ class SampleScores:
             path: A `.csv` file: `key`, `memorisation` and, where there is one, `leak`, with all digits.
         """
         columns = {"memorisation": self.memorisation, **({} if self.leak is None else {"leak": self.leak})}
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["key", *columns])
-        for key, *values in zip(self.keys, *(column.tolist() for column in columns.values()), strict=True):
-            writer.writerow([key, *(repr(value) for value in values)])
-        write_text_atomic(path, text.getvalue())
+        found = zip(self.keys, *(column.tolist() for column in columns.values()), strict=True)
+        write_rows(
+            path,
+            [
+                ["key", *columns],
+                *([key, *("" if value != value else repr(value) for value in values)] for key, *values in found),
+            ],
+        )
 
 
 def sample_scores(

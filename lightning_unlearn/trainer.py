@@ -12,7 +12,7 @@ from lightning_unlearn.audit.given import audit_given, check_lists
 from lightning_unlearn.audit.run import audit, check_audit
 from lightning_unlearn.bank import Bank, Recipe
 from lightning_unlearn.benchmark import benchmark
-from lightning_unlearn.cautions import of_original, of_split
+from lightning_unlearn.cautions import of_ensemble, of_original, of_split
 from lightning_unlearn.chain import check_chain, run_chain
 from lightning_unlearn.checkpoint import load_into, read_weights
 from lightning_unlearn.classifier import untrained_copy
@@ -108,7 +108,7 @@ class UnlearningTrainer(ScoringTrainer):
             return unlearn_without_data(self.fresh, model, datamodule, stages, *given)
         panel = self._panel(datamodule, goal, relearn_epochs, retrain_epochs)
         others, cautions = load_references(model, references or [], datamodule)
-        panel.cautions = self._said(cautions)
+        panel.cautions = self._said([*of_ensemble(model, stages), *cautions])
         self._said(of_split(datamodule))
         folder = None if output is None else Path(output)
         if folder is None:
@@ -141,8 +141,9 @@ class UnlearningTrainer(ScoringTrainer):
         report.config = self.configuration
         report.rows += panel.add_references(references, range(len(references)))
         report.rows.append(panel.add_original(model))
-        report.warnings += self._said(of_original(report.rows[-1].metrics, data))
+        report.warnings += self._said(of_original(report.rows[-1].metrics, data, model))
         results = run_chain(self.fresh, model, data, stages, folder)
+        report.warnings += self._said([result.warning for result in results if result.warning])
         method = name or " + ".join(type(stage).__name__ for stage in stages)
         report.rows.append(panel.score(method, 0, model, results))
         return self._finish(report, panel)
@@ -243,7 +244,7 @@ class UnlearningTrainer(ScoringTrainer):
         report.rows += panel.add_references(others, range(len(others)))
         if before is not None:
             report.rows.append(panel.add_original(before))
-            report.warnings += self._said(of_original(report.rows[-1].metrics, datamodule))
+            report.warnings += self._said(of_original(report.rows[-1].metrics, datamodule, before))
         report.rows.append(panel.score(Path(checkpoint).stem if checkpoint else "model", 0, model))
         self._finish(report, panel)
         if output is not None and self.is_global_zero:

@@ -100,5 +100,5 @@ def _report(name: str, data: UnlearningDataModule, goal: Goal, configuration: st
         config=configuration,
         versions={package: version(package) for package in ("torch", "lightning", "torchmetrics")},
         machine=machine(),
-        warnings=[_UNMEASURED],
+        warnings=[_UNMEASURED, *(result.warning for result in results if result.warning)],
     )

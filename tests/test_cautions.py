@@ -1,18 +1,30 @@
 """What makes figures worth little is said, and only then."""
 
+import json
 import re
 
 import pytest
 import torch
 from helpers import sgd, untrained
 
-from lightning_unlearn.cautions import loss_of_retained, of_original, of_reference, of_relearning, of_split
+from lightning_unlearn.cautions import (
+    loss_of_retained,
+    of_ensemble,
+    of_labels,
+    of_original,
+    of_reference,
+    of_relearning,
+    of_split,
+)
 from lightning_unlearn.checkpoint import save_weights
 from lightning_unlearn.data.datasets import Digits
+from lightning_unlearn.data.noise import LabelNoise
+from lightning_unlearn.data.trigger import Trigger
 from lightning_unlearn.exceptions import CheckpointError
 from lightning_unlearn.loading import load_references
 from lightning_unlearn.panel import Panel, new_report, request_of
-from lightning_unlearn.stages import FineTune, NormDecay
+from lightning_unlearn.sisa import Sisa
+from lightning_unlearn.stages import FineTune, NormDecay, Retrain, RetrainShards
 
 
 def saved(folder, model, split=None):
@@ -103,3 +115,65 @@ def test_another_normalisation_is_noticed_before_the_method_runs(trained, make_t
     report = make_trainer().unlearn(trained, make_data(wrong), [FineTune(max_epochs=1, optimizer=sgd(1e-4))], relearn_epochs=0)
     assert "of the retained samples, which it was trained on" in report.warnings[0]
     assert report.warnings[0] in caplog.text
+
+
+def test_an_ensemble_of_shards_may_know_nothing_by_heart(make_data):
+    model = Sisa("MLP", in_chans=1, image_size=8, shards=3)
+    assert of_original({"retain/acc": 70.6, "unseen/acc": 70.0}, make_data(), model) == []
+    [low] = of_original({"retain/acc": 40.0, "unseen/acc": 40.0}, make_data(), model)
+    assert "Each of its 3 members was trained on one shard alone" in low
+    assert "normalised otherwise" in low
+
+
+def test_other_methods_on_an_ensemble_of_shards():
+    model = Sisa("MLP", in_chans=1, image_size=8)
+    assert of_ensemble(model, [RetrainShards()]) == []
+    assert of_ensemble(untrained(), [FineTune()]) == []
+    assert (
+        "NormDecay and FineTune changes all its members at once: the result is not"
+        in of_ensemble(model, [NormDecay(factor=0.5), FineTune()])[0]
+    )
+    assert "at once: since no slices" in of_ensemble(model, [Retrain()])[0]
+
+
+def test_labels_and_triggers_that_the_model_did_not_learn(make_data, tmp_path):
+    checkpoint = tmp_path / "last.ckpt"
+    noise, trigger = LabelNoise(0.2), Trigger(0.1)
+    make_data(label_noise=noise).saved_split().save(tmp_path / "split.json")
+    for altered, now in (
+        ({"label_noise": noise}, None),
+        ({"label_noise": noise, "trigger": trigger}, "Trigger"),
+        ({}, "neither"),
+    ):
+        data = make_data(**altered)
+        data.use_split_of(checkpoint)
+        found = of_split(data)
+        assert bool(found) == (now is not None)
+        assert all("was trained with LabelNoise(fraction=0.2" in line and f"{now}" in line for line in found)
+        # The unlearned model has learnt what the original has.
+        assert data.saved_split().altered == repr(noise)
+    split = json.loads((tmp_path / "split.json").read_text())
+    del split["altered"]
+    (tmp_path / "split.json").write_text(json.dumps(split))
+    data = make_data(trigger=trigger)
+    data.use_split_of(checkpoint)
+    assert of_split(data) == []
+    (tmp_path / "split.json").write_text(json.dumps({**split, "altered": 3}))
+    with pytest.raises(CheckpointError, match="'altered' is no text"):
+        data.use_split_of(checkpoint)
+
+
+def test_whose_labels_accuracies_count_as_right(make_data, digits):
+    noisy = make_data(label_noise=LabelNoise(0.5))
+    samples, index = noisy.part("unseen")
+    wrong = int((samples.targets[index] != samples.true_targets[index]).sum())
+    for repair in (True, False):
+        assert of_labels(noisy, repair)[0].startswith(
+            f"{wrong} of the {len(index)} unseen samples have wrong labels, as training"
+        )
+    assert of_labels(make_data(), repair=False) == []
+    assert of_labels(make_data(), repair=True)[0].endswith(
+        "right; those of unseen samples may be as wrong as those trained on."
+    )
+    # Clean unseen samples, although others were poisoned.
+    assert of_labels(make_data(trigger=Trigger(0.1)), repair=False) == []

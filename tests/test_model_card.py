@@ -10,6 +10,7 @@ import yaml
 from markdown_it import MarkdownIt
 
 from lightning_unlearn.model_card import Exported, escape, model_card
+from lightning_unlearn.report.ledger_schema import PastRequest
 from lightning_unlearn.report.schema import Report, Request, Row
 
 NASTY = [
@@ -161,3 +162,27 @@ def test_many_classes_are_cut():
 
 def test_class_names_with_commas_stay_whole():
     assert "class,3; dog" in model_card(dataclasses.replace(MODEL, classes=["class,3", "dog"]))
+
+
+def test_the_card_of_an_exact_method():
+    exact = report(rows=[Row("Retrain", "method", "random", 0, {"forget/acc": 90.0}, exact=True)], levels={})
+    text = model_card(MODEL, exact)
+    assert "**exact by construction: the model was trained without the forgotten samples**" in text
+    assert "not evidence" not in text
+    assert "There was no retrained reference" not in text
+
+
+def test_earlier_requests_are_not_hidden():
+    past = [
+        PastRequest(i, f"2026-01-0{i}T00:00:00", f"rule_{i} | x", 10 * i, "FineTune", "s", "b", "a", f"{i}" * 64)
+        for i in (1, 2)
+    ]
+    text = model_card(MODEL, report(history=past))
+    lines = [line.replace("\\", "") for line in text.splitlines()]
+    assert "| 1 | 2026-01-01T00:00:00 | rule_1 | x | 10 | FineTune |" in lines
+    assert "before the last request" in text
+    assert f"Last hash of the ledger: `{'2' * 64}`." in text
+    text = model_card(MODEL, report(history=past[:1]))
+    assert f"Last hash of the ledger: `{'1' * 64}`." in text
+    assert "one after another" not in text
+    assert "(before, 1)" in text

@@ -27,6 +27,8 @@ from lightning_unlearn.cli.layers import OF_THE_DATA, layered
 from lightning_unlearn.cli.run_folder import RunFolder
 from lightning_unlearn.cli.verbs import VERBS
 from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.detection.run import check_names
+from lightning_unlearn.detection.threshold import Threshold
 from lightning_unlearn.exceptions import ConfigError, UnlearnError
 from lightning_unlearn.trainer import UnlearningTrainer
 
@@ -148,6 +150,11 @@ class UnlearningCLI(LightningCLI):
             raise ConfigError(explain(str(error), own, self.command, self.call)) from error
         finally:
             sys.argv[0] = program
+        if self.command == "detect":
+            # Now: data take longer to read than these to refuse.
+            own = self.config["detect"]
+            check_names(own.score or [])
+            Threshold(own.count, own.quantile)
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: a checkpoint's stored class and settings must not beat the command line, nor import what it names."""

@@ -13,6 +13,8 @@ from lightning_unlearn.cli.from_run import advice_without_data, files_of
 from lightning_unlearn.cli.job import Job, newest_checkpoint
 from lightning_unlearn.comparison import plan
 from lightning_unlearn.data.earlier import judge_as_saved, keep_forgotten
+from lightning_unlearn.detection.run import check_count
+from lightning_unlearn.detection.threshold import Threshold
 from lightning_unlearn.evaluation import collect_outputs
 from lightning_unlearn.exceptions import AlreadyForgottenError, ConfigError
 from lightning_unlearn.files import write_atomic
@@ -180,6 +182,8 @@ def detect(job: Job) -> None:
     checkpoint = job.arguments["checkpoint"]
     job.needs_weights(checkpoint)
     job.data.use_split_of(checkpoint)
+    given = job.arguments
+    check_count(job.data, Threshold(given["count"], given["quantile"]))
     with lock_on_first(job.path):
         job.begin(checkpoint)
         job.say(f"detect: {job.path}, seed {job.seed}")

@@ -1,7 +1,7 @@
 """A forget rule by a score of every sample: how memorised it is, how hard to forget, how suspect its label."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_unlearn.data.forget import ForgetRule, Selection
 from lightning_unlearn.data.hashing import order
 from lightning_unlearn.data.request import nearest, read_array
-from lightning_unlearn.data.tables import read_rows
+from lightning_unlearn.data.tables import as_known, read_rows
 from lightning_unlearn.data.vision import Samples
 from lightning_unlearn.exceptions import DataError, UnlearnError
 
@@ -191,7 +191,7 @@ def read_scores(path: str | Path, keys: Sequence[str], column: str | None = None
 
     Raises:
         DataError: The file is missing, unreadable, of another kind or size, lacks the column, names a sample twice, or holds
-            something that is no finite number.
+            something that is no finite number (in a `.npy` file NaN says that there is none).
     """
     path = Path(path)
     ending = path.suffix.lower()
@@ -201,37 +201,49 @@ def read_scores(path: str | Path, keys: Sequence[str], column: str | None = None
         raise DataError(f"{path}: column {column!r} was given, but only .csv files have columns. Leave it out.")
     if not path.is_file():
         raise DataError(f"{path}: no such file; needed: {_NEEDED}. `lightning-unlearn scores` and `detect` write one.")
-    scores = _from_array(path, len(keys)) if ending == ".npy" else _from_table(path, keys, column, first)
-    if bool(scores.isinf().any()):
-        raise DataError(f"{path} holds infinite scores; needed: finite numbers, or nothing for samples without one.")
-    return scores
+    return _from_array(path, len(keys)) if ending == ".npy" else _from_table(path, keys, column, first)
 
 
 def _from_array(path: Path, n: int) -> Tensor:
     array = read_array(path, "numbers")
     if len(array) != n or array.dtype.kind not in "iuf":
         raise DataError(f"{path} holds {len(array)} of {array.dtype}; needed: one number for each of {n} training samples.")
-    return torch.from_numpy(array.astype(np.float64))
+    scores = torch.from_numpy(array.astype(np.float64))
+    if bool(scores.isinf().any()):
+        entry = int(scores.isinf().nonzero()[0])
+        raise DataError(f"{path}: entry {entry} is infinite; needed: finite numbers, or NaN for samples without one.")
+    return scores
 
 
 def _from_table(path: Path, keys: Sequence[str], column: str | None, first: bool) -> Tensor:
     position = {key: i for i, key in enumerate(keys)}
     scores = torch.full((len(keys),), math.nan, dtype=torch.float64)
-    for number, key, cell in read_column(path, column, first):
+    for number, key, cell in read_column(path, column, position, first):
         if key in position and cell:
-            try:
-                scores[position[key]] = float(cell)
-            except ValueError:
-                raise DataError(f"{path}: row {number} has {cell[:40]!r} where a score belongs; needed: a number.") from None
+            scores[position[key]] = _number(path, number, cell)
     return scores
 
 
-def read_column(path: Path, column: str | None, first: bool = False) -> Iterator[tuple[int, str, str]]:
+def _number(path: Path, row: int, cell: str) -> float:
+    try:
+        value = float(cell)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise DataError(
+            f"{path}: row {row} has {cell[:40]!r} where a score belongs; needed: a finite number, or an empty cell for a "
+            "sample without one."
+        )
+    return value
+
+
+def read_column(path: Path, column: str | None, known: Collection[str], first: bool = False) -> Iterator[tuple[int, str, str]]:
     """The cells of one column of a table of samples.
 
     Args:
         path: A `.csv` file with a header and a column `key`.
         column: Its name; None: the only one that holds scores.
+        known: Keys of the samples. One that is not among them as it stands counts without the spaces around it.
         first: Whether without a name the first one with scores will do.
 
     Yields:
@@ -256,8 +268,8 @@ def read_column(path: Path, column: str | None, first: bool = False) -> Iterator
     for number, row in enumerate(rows[1:], 2):
         if len(row) != len(header):
             raise DataError(f"{path}: row {number} has {len(row)} cells and the header {len(header)}; needed: as many.")
-        key = row[header.index("key")]
+        key = as_known(row[header.index("key")], known)
         if key in seen:
             raise DataError(f"{path} has two rows for the sample {key!r}; keep one.")
         seen.add(key)
-        yield number, key, row[header.index(wanted)]
+        yield number, key, row[header.index(wanted)].strip()

@@ -2,6 +2,7 @@
 
 import csv
 import difflib
+import io
 import json
 import zipfile
 from bisect import bisect_left
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lightning_unlearn.data.tables import check_commas
 from lightning_unlearn.exceptions import DataError
 
 __all__ = ["nearest", "read_array", "read_entries"]
@@ -59,7 +61,8 @@ def read_entries(path: str | Path, column: str | None = None) -> list[str | int]
         column: Column of a `.csv` file with several.
 
     Returns:
-        At least one entry, each an integer or a non-empty text.
+        At least one entry, each an integer or a text that is not blank; as it stands in the file, since a key may begin or end
+        with spaces.
 
     Raises:
         DataError: The file is missing, unreadable, empty, of another kind, or holds something else.
@@ -80,10 +83,11 @@ def read_entries(path: str | Path, column: str | None = None) -> list[str | int]
             case ".csv":
                 entries = _from_csv(path, column)
             case _:
-                entries = [line.strip() for line in _text(path).splitlines()]
+                # Not splitlines: a file name may hold what only Unicode takes for the end of a line.
+                entries = [line.removesuffix("\n") for line in io.StringIO(_text(path), newline=None)]
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror or error}); check that it may be opened.") from error
-    entries = [e for e in entries if e != ""]
+    entries = [e for e in entries if not isinstance(e, str) or e.strip()]
     if not entries:
         raise DataError(f"{path} names no sample; needed: at least one index, key or file name.")
     return entries
@@ -130,7 +134,7 @@ def _from_npy(path: Path) -> list[str | int]:
         raise DataError(f"{path} holds booleans; needed: indices. Write numpy.flatnonzero(mask) in place of the mask.")
     if array.dtype.kind not in "iuU":
         raise DataError(f"{path} holds {array.dtype}; needed: integers or texts. Convert it before saving.")
-    return [e.strip() if isinstance(e, str) else int(e) for e in array.tolist()]
+    return [e if isinstance(e, str) else int(e) for e in array.tolist()]
 
 
 def _from_json(path: Path) -> list[str | int]:
@@ -149,19 +153,21 @@ def _from_json(path: Path) -> list[str | int]:
             raise DataError(
                 f"{path}: entry {position} is {kind}, {json.dumps(entry)[:40]}; needed: an integer index or a text.{hint}"
             )
-    return [e.strip() if isinstance(e, str) else e for e in content]
+    return content
 
 
 def _from_csv(path: Path, column: str | None) -> list[str | int]:
-    reader = csv.reader(_text(path).splitlines())
+    reader = csv.reader(io.StringIO(_text(path), newline=""))
     try:
-        rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
+        rows = [(reader.line_num, row) for row in reader]
     except csv.Error as error:
         raise DataError(f"{path} is not a table of comma-separated values ({error}).") from error
-    rows = [(line, row) for line, row in rows if any(row)]
+    rows = [(line, row) for line, row in rows if any(cell.strip() for cell in row)]
     if not rows:
         return []
-    header = rows[0][1]
+    header = [cell.strip() for cell in rows[0][1]]
+    if column is not None or not _HEADERS.isdisjoint(header[0].lower().split(";")):
+        check_commas(path, header)
     if column is None and len(header) > 1:
         raise DataError(
             f"{path} has the columns {', '.join(header)}; say with --data.forget.column which names the samples. Or does an "
@@ -173,13 +179,13 @@ def _from_csv(path: Path, column: str | None) -> list[str | int]:
         if len(row) > len(header):
             raise DataError(
                 f"{path}: line {line} has {len(row)} fields and the first line {len(header)}. Quote an entry that holds a "
-                f'comma: "{", ".join(row)}".'
+                f'comma: "{", ".join(cell.strip() for cell in row)}".'
             )
     if column is None:
         start = 1 if header[0].lower() in _HEADERS else 0
         return [row[0] for _, row in rows[start:]]
     place = header.index(column)
     for line, row in rows[1:]:
-        if len(row) <= place or not row[place]:
+        if len(row) <= place or not row[place].strip():
             raise DataError(f"{path}: line {line} has nothing in column {column!r}; fill it in or remove the line.")
     return [row[place] for _, row in rows[1:]]

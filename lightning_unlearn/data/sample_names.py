@@ -6,6 +6,7 @@ from functools import cached_property
 from os.path import splitext
 from pathlib import PurePosixPath
 
+from lightning_unlearn.data.tables import as_known
 from lightning_unlearn.exceptions import DataError
 
 __all__ = ["SampleNames"]
@@ -47,7 +48,7 @@ class SampleNames:
         """Keys without what a slip changes: the case of letters, the kind of slash, the file's ending."""
         return _grouped((_spelling(key), i) for key, i in self._by_key.items())
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: object) -> bool:
         return name in self._by_key or name in self._by_content or name in self._by_file_name
 
     def find(self, name: str) -> list[int]:
@@ -72,7 +73,7 @@ class SampleNames:
         Entries are indices where all of them are integers and none is a key; else all of them are names.
 
         Args:
-            entries: Indices, keys or file names.
+            entries: Indices, keys or file names; where one is not known as it stands, spaces around it do not count.
 
         Returns:
             Indices, each once, sorted; `merged` then counts entries that name a sample again.
@@ -81,7 +82,7 @@ class SampleNames:
             DataError: Entries are out of range, unknown, or ambiguous: up to ten of each kind are listed. Or they are indices
                 and positions have changed.
         """
-        names = [str(e) for e in entries]
+        names = [as_known(str(e), self) for e in entries]
         if all(_INTEGER.fullmatch(n) for n in names) and not any(n in self for n in names):
             if self.renumbered:
                 raise DataError(

@@ -71,6 +71,7 @@ class SavedSplit:
         data: Name of the data set; empty where it was not recorded.
         place: Folder or file of its training part; empty where it was not recorded. Two sets of one name may have equal keys.
         outside: Keys of samples from elsewhere (the test set, or a data set of unseen samples) that a stage trained on.
+        altered: Label noise and trigger that the model was trained with, in words; empty: none; None: not recorded.
     """
 
     forget: list[str]
@@ -81,6 +82,7 @@ class SavedSplit:
     data: str = ""
     place: str = ""
     outside: list[str] = field(default_factory=list)
+    altered: str | None = None
 
     def save(self, path: str | Path) -> None:
         """Write to a file; at any moment it holds either the old or the new split, whole.
@@ -163,10 +165,13 @@ class SavedSplit:
                     raise CheckpointError(f"{path} names the sample {key!r} twice; needed: each one once. {remedy}")
                 seen.add(key)
         classes, data, place = content.get("classes", []), content.get("data", ""), content.get("place", "")
-        if not isinstance(classes, list) or not all(isinstance(name, str) for name in (*classes, data, place, outside)):
+        if not isinstance(classes, list) or not all(isinstance(name, str) for name in (*classes, data, place)):
             raise CheckpointError(f"{path}: 'classes', 'data' or 'place' is no list of names, or no name. {remedy}")
         outside = content.get("outside", [])
         if not isinstance(outside, list) or not all(isinstance(key, str) for key in outside):
             raise CheckpointError(f"{path}: 'outside' is not a list of keys. {remedy}")
+        altered = content.get("altered")
+        if not isinstance(altered, str | None):
+            raise CheckpointError(f"{path}: 'altered' is no text. {remedy}")
         forget, retain, unseen, removed = (content[name] for name in _PARTS)
-        return cls(forget, retain, unseen, removed, classes, data, place, outside)
+        return cls(forget, retain, unseen, removed, classes, data, place, outside, altered)

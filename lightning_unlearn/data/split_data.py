@@ -84,6 +84,11 @@ class SplitData(LightningDataModule):
         if self.trigger is not None:
             self.samples = self.trigger.apply(self.untriggered, self.num_classes)
 
+    @property
+    def altered(self) -> str:
+        """What was done to labels and images on purpose, in words; empty where nothing was."""
+        return " and ".join(repr(change) for change in (self.label_noise, self.trigger) if change is not None)
+
     # What other parts of a configuration are linked to.
 
     @property
@@ -339,7 +344,9 @@ class SplitData(LightningDataModule):
             old = (self.saved.forget, self.saved.retain, self.saved.unseen, self.saved.removed)
             keys = [[*now, *(key for key in before if key not in there)] for now, before in zip(keys, old, strict=True)]
         whose = (list(self.dataset.classes), self.dataset.name, self.dataset.place)
-        return SavedSplit(keys[0], keys[1], keys[2], keys[3], *whose, list(outside))
+        # What the model learnt counts, also where this object has other labels.
+        altered = self.altered if self.saved is None else self.saved.altered
+        return SavedSplit(keys[0], keys[1], keys[2], keys[3], *whose, list(outside), altered)
 
     def fingerprint(self, view: View | Literal["unseen"]) -> str:
         """A hash of the samples of a view, the same however they are split: their keys and labels.

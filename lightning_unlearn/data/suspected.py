@@ -1,5 +1,6 @@
 """A forget rule for samples whose label is suspected to be wrong, and the labels that are suggested for them."""
 
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from lightning_unlearn.data.vision import Samples
 from lightning_unlearn.exceptions import DataError
 
 __all__ = ["SuspectedMislabels", "label_names", "read_suggested"]
+
+log = logging.getLogger(__name__)
 
 _MARKS = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False, "": False}
 
@@ -67,11 +70,22 @@ class SuspectedMislabels(ForgetRule):
         self.threshold = threshold
         self.count = count
         self.quantile = quantile
+        self._said = False
 
     def select(self, samples: Samples, candidates: Tensor, seed: int, class_names: Sequence[str]) -> Selection:
         """Choose samples; see `ForgetRule.select`."""
         if self.threshold is None and self.count is None and self.quantile is None:
-            chosen = candidates[_marked(self.path, samples.keys)[candidates]]
+            marked, lacking = _marked(self.path, samples.keys)
+            chosen = candidates[marked[candidates]]
+            if lacking and not self._said:
+                # Once, however often the data are split.
+                self._said = True
+                log.warning(
+                    "%s marks %d samples whose keys the data do not have; they are passed over. Where they were not deleted, "
+                    "was the file changed, or made from other data?",
+                    self.path,
+                    lacking,
+                )
         else:
             chosen = self._by_score(samples, candidates, seed)
         if len(chosen) == 0:
@@ -135,7 +149,7 @@ def read_suggested(path: str | Path, keys: Sequence[str], class_names: Sequence[
     position = {key: i for i, key in enumerate(keys)}
     names = {name: i for i, name in enumerate(label_names(class_names))}
     labels = torch.full((len(keys),), -1, dtype=torch.int64)
-    for number, key, cell in read_column(path, "suggested"):
+    for number, key, cell in read_column(path, "suggested", position):
         if key not in position or not cell:
             continue
         name = " ".join(cell.split())
@@ -145,15 +159,19 @@ def read_suggested(path: str | Path, keys: Sequence[str], class_names: Sequence[
     return labels
 
 
-def _marked(path: Path, keys: Sequence[str]) -> Tensor:
+def _marked(path: Path, keys: Sequence[str]) -> tuple[Tensor, int]:
+    """Whether each sample is marked, (N,), and how many keys are marked that no sample has."""
+    lacking = 0
     position = {key: i for i, key in enumerate(keys)}
     marked = torch.zeros(len(keys), dtype=torch.bool)
-    for number, key, cell in read_column(path, "suspected"):
+    for number, key, cell in read_column(path, "suspected", position):
         if cell.lower() not in _MARKS:
             raise DataError(f"{path}: row {number} has {cell[:40]!r} in `suspected`; needed: 1 or 0.")
         if key in position:
             marked[position[key]] = _MARKS[cell.lower()]
-    return marked
+        else:
+            lacking += _MARKS[cell.lower()]
+    return marked, lacking
 
 
 def _some(names: list[str]) -> str:

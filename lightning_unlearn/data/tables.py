@@ -1,14 +1,17 @@
 """Text files beside the images: lists of classes, and tables of attributes (owner, subclass ...)."""
 
 import csv
+import io
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from lightning_unlearn.exceptions import DataError
+from lightning_unlearn.files import write_text_atomic
 
-__all__ = ["class_list", "read_attributes", "read_rows"]
+__all__ = ["as_known", "check_commas", "class_list", "read_attributes", "read_rows", "write_rows"]
 
+_SEPARATORS = {";": "semicolons", "\t": "tabulators"}
 _SYNSET = re.compile(r"(n\d{8})\s+(.+)")
 
 
@@ -50,7 +53,8 @@ def _class_of(line: str) -> tuple[str, str]:
 
 def _read(path: Path, needed: str) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        # Not read_text, which would change the line ends inside of quoted cells.
+        return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; needed: {needed}.") from None
     except UnicodeDecodeError as error:
@@ -67,16 +71,64 @@ def read_rows(path: Path, needed: str) -> list[list[str]]:
         needed: What it should be, for the error.
 
     Returns:
-        Cells, without spaces around them.
+        Cells; those of the first row, which names the columns, without spaces around them, the others as they are: a key may
+        begin or end with spaces (see `as_known`).
 
     Raises:
-        DataError: The file is missing, unreadable, or no such table.
+        DataError: The file is missing, unreadable, no such table, or one with semicolons.
     """
     try:
-        table = [[cell.strip() for cell in row] for row in csv.reader(_read(path, needed).splitlines())]
+        # Not splitlines: a file name may hold what only Unicode takes for the end of a line.
+        table = [row for row in csv.reader(io.StringIO(_read(path, needed), newline="")) if any(cell.strip() for cell in row)]
     except csv.Error as error:
         raise DataError(f"{path} is not a table of comma-separated values ({error}).") from error
-    return [row for row in table if any(row)]
+    table[:1] = [[cell.strip() for cell in row] for row in table[:1]]
+    check_commas(path, table[0] if table else [])
+    return table
+
+
+def check_commas(path: Path, header: Sequence[str]) -> None:
+    """Refuse a table whose columns something else separates, as a spreadsheet saves it in many countries.
+
+    Args:
+        path: The file.
+        header: Its first row, as commas cut it.
+
+    Raises:
+        DataError: It is one cell with semicolons or tabulators in it.
+    """
+    found = next((word for mark, word in _SEPARATORS.items() if len(header) == 1 and mark in header[0]), None)
+    if found is not None:
+        raise DataError(f"{path}: its columns are separated by {found}; needed: commas. Save it as .csv with commas.")
+
+
+def write_rows(path: str | Path, rows: Iterable[Sequence[object]]) -> None:
+    """Write a table that `read_rows` gives back, whatever stands in its cells.
+
+    Args:
+        path: A `.csv` file.
+        rows: Cells, the header first.
+    """
+    lines = []
+    for row in rows:
+        line = io.StringIO()
+        # The module quotes a lone carriage return only where it ends lines with one.
+        csv.writer(line, lineterminator="\r\n").writerow(row)
+        lines.append(line.getvalue().removesuffix("\r\n") + "\n")
+    write_text_atomic(path, "".join(lines))
+
+
+def as_known(name: str, known: Container[str]) -> str:
+    """A name as a file has it, or, where that is not known, without the spaces around it.
+
+    Args:
+        name: What the file has.
+        known: Names that there are.
+
+    Returns:
+        The name.
+    """
+    return name if name in known else name.strip()
 
 
 def read_attributes(path: str | Path, keys: Sequence[str], positional: bool = False) -> dict[str, list[str]]:
@@ -113,7 +165,7 @@ def read_attributes(path: str | Path, keys: Sequence[str], positional: bool = Fa
     places = _places(by, keys)
     row_of: dict[int, list[str]] = {}
     for number, row in enumerate(rows):
-        sample = number if by is None else places.get(row[header.index(by)])
+        sample = number if by is None else places.get(as_known(row[header.index(by)], places))
         if sample is None:
             continue
         if sample in row_of:
@@ -125,7 +177,7 @@ def read_attributes(path: str | Path, keys: Sequence[str], positional: bool = Fa
             f"{path} has no row for {len(lacking)} samples, {lacking[0]!r} the first; add them, so that no "
             "sample of a person or group is overlooked."
         )
-    return {name: [row_of[i][c] for i in range(len(keys))] for c, name in enumerate(header) if name != by}
+    return {name: [row_of[i][c].strip() for i in range(len(keys))] for c, name in enumerate(header) if name != by}
 
 
 def _places(by: str | None, keys: Sequence[str]) -> dict[str, int]:

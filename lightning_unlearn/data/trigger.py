@@ -145,10 +145,10 @@ class Trigger:
             Copies.
 
         Raises:
-            DataError: The patch is larger than an image.
+            DataError: The patch is as large as an image.
         """
         height, width = images.shape[-2:]
-        if self.size > min(height, width):
+        if self.size >= min(height, width):
             raise DataError(f"The trigger is {self.size} pixels wide and images are {height}x{width}; needed: a smaller size.")
         top, left = {
             "top-left": (0, 0),

@@ -22,6 +22,8 @@ __all__ = ["report_of"]
 BINS = 40
 # Suspects that are listed where no pictures are asked for, and pairs of classes.
 LISTED = 10
+# Share of suspects above which a mixture has more likely cut hard samples off than wrong labels.
+MANY = 0.3
 
 
 def report_of(found: Detection, data: UnlearningDataModule, pictures: int = 0) -> Report:
@@ -37,10 +39,12 @@ def report_of(found: Detection, data: UnlearningDataModule, pictures: int = 0) -
     """
     first = found.scores[found.decided_by]
     warnings = []
-    if int(first.suspected.sum()) > len(found.keys) / 2:
+    share = int(first.suspected.sum()) / len(found.keys)
+    if "mixture" in first.threshold and share > MANY:
+        recorded = "" if "mean_loss" in found.scores else ", or train with -c trainer/record_margins, whose scores tell more"
         warnings.append(
-            f"More than half of the samples are suspected: {found.decided_by} does not fall into two parts here. Give --count "
-            "or --quantile, or another score first."
+            f"{100 * share:.0f} % of the samples are suspected: unless so many labels are wrong, {found.decided_by} does not "
+            f"fall into two parts here. Give --count or --quantile{recorded}."
         )
     unscored = int(first.values.isnan().sum())
     if unscored:

@@ -1,7 +1,5 @@
 """What a detection found, and the file that it leaves."""
 
-import csv
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_unlearn.data.suspected import label_names
-from lightning_unlearn.files import write_text_atomic
+from lightning_unlearn.data.tables import write_rows
 from lightning_unlearn.functional.label_scores import Decision, auroc, decision
 
 __all__ = ["Detection", "Scored"]
@@ -127,12 +125,10 @@ class Detection:
                 `suggested` and `suspected` (1 or 0).
         """
         names = label_names(self.classes)
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["key", "index", *self.scores, "label", "suggested", "suspected"])
+        rows: list[list[object]] = [["key", "index", *self.scores, "label", "suggested", "suspected"]]
         columns = [scored.values.tolist() for scored in self.scores.values()]
         others = zip(self.labels.tolist(), self.suggested.tolist(), self.suspected.tolist(), strict=True)
         for row, (key, index, about) in enumerate(zip(self.keys, self.index.tolist(), others, strict=True)):
             values = ["" if column[row] != column[row] else repr(column[row]) for column in columns]
-            writer.writerow([key, index, *values, names[about[0]], names[about[1]], int(about[2])])
-        write_text_atomic(path, text.getvalue())
+            rows.append([key, index, *values, names[about[0]], names[about[1]], int(about[2])])
+        write_rows(path, rows)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lightning_unlearn.chain import TrainerFactory
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.hashing import order
+from lightning_unlearn.data.request import nearest
 from lightning_unlearn.detection.folds import Folds, confident_learning, need_cleanlab
 from lightning_unlearn.detection.record import MarginRecord
 from lightning_unlearn.detection.result import Detection, Scored
@@ -20,7 +21,7 @@ from lightning_unlearn.exceptions import ConfigError
 from lightning_unlearn.functional import label_scores
 from lightning_unlearn.functional.anatomy import head_name
 
-__all__ = ["SCORES", "detect"]
+__all__ = ["SCORES", "check_count", "check_names", "detect"]
 
 # Samples that make the Fisher matrix of the last layer.
 BASIS = 1000
@@ -86,8 +87,10 @@ def detect(
     maker = _Maker(fresh, model, data, record, folds, early_epoch)
     alone = [name for name in _ALONE if name != "self_influence" or maker.head]
     names = list(scores) if scores else [*(_RECORD if record else ()), *alone]
-    maker.check(names)
     chosen = threshold or Threshold()
+    check_names(names)
+    check_count(data, chosen)
+    maker.check(names)
     found: dict[str, Scored] = {}
     for name in names:
         # A pass that several scores share counts for each: what it would cost alone.
@@ -108,6 +111,36 @@ def detect(
         true_labels=None if samples.true_targets is None else samples.true_targets[index],
         scores=found,
     )
+
+
+def check_names(scores: Sequence[str]) -> None:
+    """Refuse names of scores, before data are read.
+
+    Args:
+        scores: The names.
+
+    Raises:
+        ConfigError: One is unknown, or stands there twice.
+    """
+    unknown = [name for name in scores if name not in SCORES]
+    if unknown or len(set(scores)) < len(scores):
+        hint = nearest(unknown[0], SCORES) if unknown else ""
+        raise ConfigError(f"score is {', '.join(scores)}; needed: different ones of {', '.join(SCORES)}.{hint}")
+
+
+def check_count(data: UnlearningDataModule, threshold: Threshold) -> None:
+    """Refuse a number of suspects, before anything is computed or written.
+
+    Args:
+        data: The data, split.
+        threshold: Where suspects begin.
+
+    Raises:
+        ConfigError: There are fewer samples.
+    """
+    samples = len(data.part("train")[1])
+    if threshold.count is not None and threshold.count > samples:
+        raise ConfigError(f"count is {threshold.count}, and there are {samples} samples; ask for fewer.")
 
 
 class _WithFeatures(nn.Module):
@@ -147,9 +180,6 @@ class _Maker:
 
     def check(self, names: Sequence[str]) -> None:
         """Refuse scores that cannot be made, before anything is computed."""
-        unknown = [name for name in names if name not in SCORES]
-        if unknown or len(set(names)) < len(names):
-            raise ConfigError(f"score is {', '.join(names)}; needed: different ones of {', '.join(SCORES)}.")
         needs = {SCORES[name].needs for name in names}
         first = {need: next(name for name in names if SCORES[name].needs == need) for need in needs}
         if "record" in needs and self.record is None:

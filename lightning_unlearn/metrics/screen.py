@@ -28,11 +28,13 @@ from lightning_unlearn.metrics.pairing import check_same_samples, check_same_spl
 from lightning_unlearn.metrics.relearn import relearn_gap
 from lightning_unlearn.outputs import Outputs, PartOutputs
 
-__all__ = ["LABEL", "UNITS", "Goal", "Screen", "levels", "screen"]
+__all__ = ["LABEL", "NO_REFERENCE", "UNITS", "Goal", "Screen", "levels", "screen"]
 
 Goal = Literal["untrain", "remove-class", "repair"]
 
 LABEL = "screening: not evidence of forgetting"
+# Said of models that are no retrained ones themselves.
+NO_REFERENCE = "No reference: how close this model is to retraining cannot be said."
 
 _UNITS = {
     "points": (
@@ -132,7 +134,7 @@ def screen(
         if original is not None and len(references) > 1:
             _void(scored(original, seed=seed), models, notes)
     else:
-        notes.append("No reference: how close this model is to retraining cannot be said.")
+        notes.append(NO_REFERENCE)
     if len(references) == 1:
         notes.append("One reference: the level between references, which gaps are read against, is not known.")
     if relearned is not None:

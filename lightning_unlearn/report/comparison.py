@@ -10,6 +10,7 @@ __all__ = [
     "DISTANCES",
     "MAIN",
     "Comparison",
+    "are_exact",
     "compare",
     "heading",
     "original_of",
@@ -69,6 +70,19 @@ def subjects(report: Report) -> list[Row]:
         Its methods; where there is none, the originals that were evaluated.
     """
     return [row for row in report.rows if row.role == "method"] or [row for row in report.rows if row.role == "original"]
+
+
+def are_exact(report: Report) -> bool:
+    """Whether the report is about models of exact methods alone.
+
+    Args:
+        report: Of any kind.
+
+    Returns:
+        Never of a benchmark or an audit, which compare methods.
+    """
+    rows = subjects(report)
+    return report.kind in ("unlearn", "evaluate") and bool(rows) and all(row.exact for row in rows)
 
 
 def references_of(report: Report, row: Row) -> list[Row]:

@@ -13,12 +13,12 @@ from lightning_unlearn.report import (
 )
 from lightning_unlearn.report.audit_wording import ranked
 from lightning_unlearn.report.comparison import compare, subjects
-from lightning_unlearn.report.labels import SCREENING, TIERS, metric, number, seconds
+from lightning_unlearn.report.labels import SCREENING, metric, number, seconds
 from lightning_unlearn.report.leaderboard import leaderboard, ranked_by
 from lightning_unlearn.report.markup import Html, fold, name, paragraph, raw, section, text
 from lightning_unlearn.report.schema import Report
 from lightning_unlearn.report.stylesheet import STYLE
-from lightning_unlearn.report.wording import remarks, summary
+from lightning_unlearn.report.wording import remarks, summary, tier_line
 
 __all__ = ["render"]
 
@@ -61,7 +61,7 @@ def render(report: Report) -> str:
 
 def _header(report: Report) -> Html:
     kicker = " \u00b7 ".join(part for part in (KINDS[report.kind], report.created) if part)
-    tier = TIERS.get(report.tier, SCREENING)
+    tier = tier_line(report)
     calm = "" if tier == SCREENING else " calm"
     tiles = {"benchmark": _tiles_benchmark, "audit": _tiles_audit}.get(report.kind, _tiles)(report)
     notes = _list(remarks(report), "notes")

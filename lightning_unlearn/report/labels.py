@@ -5,6 +5,7 @@ import unicodedata
 from typing import Literal, NamedTuple
 
 __all__ = [
+    "EXACT",
     "GOALS",
     "MISSING",
     "SCREENING",
@@ -20,6 +21,7 @@ __all__ = [
 
 MISSING = "\u2014"
 SCREENING = "screening: not evidence of forgetting"
+EXACT = "exact by construction: the model was trained without the forgotten samples"
 TIERS = {
     "screen": SCREENING,
     "audit": "audit: per-sample attacks over many models",

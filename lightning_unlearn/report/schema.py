@@ -131,6 +131,7 @@ class Row:
         details: Histograms, curves and tables for the figures.
         notes: Sentences about this run, shown beside it.
         settings: The settings that make the run what it is, in one line.
+        exact: Whether its method leaves nothing of the forgotten samples by construction, as retraining does.
     """
 
     method: str
@@ -142,6 +143,7 @@ class Row:
     details: Details = field(default_factory=Details)
     notes: list[str] = field(default_factory=list)
     settings: str = ""
+    exact: bool = False
 
     def __post_init__(self) -> None:
         """Check the lengths that the figures rely on.

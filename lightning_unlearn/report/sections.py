@@ -126,7 +126,9 @@ def distance(report: Report, rows: Sequence[Row]) -> Html:
         else:
             parts.append(
                 paragraph(
-                    "No retrained reference was given. How far this model is from one that never saw the "
+                    "The method is exact: this model never saw the samples itself."
+                    if row.exact
+                    else "No retrained reference was given. How far this model is from one that never saw the "
                     "samples "
                     "cannot be said; what can be tested is whether it treats them as it treats unseen ones."
                 )

@@ -9,13 +9,13 @@ from typing import TextIO
 
 from lightning_unlearn.report.audit_wording import ranked
 from lightning_unlearn.report.comparison import MAIN, compare, references_of, subjects
-from lightning_unlearn.report.labels import SCREENING, TIERS, count, metric, number, plain, with_spread
+from lightning_unlearn.report.labels import count, metric, number, plain, with_spread
 from lightning_unlearn.report.leaderboard import leaderboard, pareto_front, ranked_by
 from lightning_unlearn.report.schema import Report
 from lightning_unlearn.report.sections_audit import AUDIT_COLUMNS, shown_name
 from lightning_unlearn.report.sections_curves import curve_cells
 from lightning_unlearn.report.sections_detect import DETECT_HEAD, detect_cells
-from lightning_unlearn.report.wording import reading, remarks, summary
+from lightning_unlearn.report.wording import reading, remarks, summary, tier_line
 
 __all__ = ["Grid", "grids", "show"]
 
@@ -183,7 +183,8 @@ def _fitting(cells: dict[str, list[str]], room: int) -> list[str]:
 def _models(report: Report, width: int) -> list[Grid]:
     found = []
     for row in subjects(report):
-        names = (*MAIN, *(key for key in EXTRA if key not in MAIN))
+        # A backdoor was planted to be forgotten: whether it was comes first.
+        names = ("attack/success", *MAIN, *(key for key in EXTRA if key not in MAIN))
         entries = [entry for entry in compare(report, row, names) if math.isfinite(entry.value)]
         # A cost has no reference that it should equal.
         compared = [entry.metric not in COSTS for entry in entries]
@@ -212,7 +213,7 @@ def _models(report: Report, width: int) -> list[Grid]:
 
 
 def _before(report: Report) -> list[str]:
-    lines = [plain(report.title), TIERS.get(report.tier, SCREENING)]
+    lines = [plain(report.title), tier_line(report)]
     for request in report.requests:
         share = f"{count(request.count)} of {count(request.of)} samples"
         lines.append(f"forget: {plain(request.name)}, {share}, hash {plain(request.digest[:12])}")

@@ -3,13 +3,13 @@
 import math
 
 from lightning_unlearn.report.audit_wording import audit_limits, audit_summary
-from lightning_unlearn.report.comparison import Comparison, compare, references_of, subjects
+from lightning_unlearn.report.comparison import Comparison, are_exact, compare, references_of, subjects
 from lightning_unlearn.report.detect_wording import detect_limits, detect_summary
-from lightning_unlearn.report.labels import count, number, plain, seconds, with_spread
+from lightning_unlearn.report.labels import EXACT, SCREENING, TIERS, count, number, plain, seconds, with_spread
 from lightning_unlearn.report.leaderboard import Line, family, leaderboard, ranked_by
 from lightning_unlearn.report.schema import Report, Request, Row
 
-__all__ = ["against_unseen", "brought_back", "limits", "reading", "remarks", "summary"]
+__all__ = ["against_unseen", "brought_back", "limits", "reading", "remarks", "summary", "tier_line"]
 
 # For a claim about a method (evaluation, "Nothing is printed without its zero").
 DRAWS, POOLED = 5, 400
@@ -73,6 +73,8 @@ def brought_back(report: Report, row: Row) -> str:
     if not math.isfinite(gap):
         if not math.isfinite(again):
             return ""
+        if row.exact:
+            return f"After fine-tuning on retained data alone, forget accuracy is {number('relearn/acc', again)} %."
         return (
             f"After fine-tuning on retained data alone, forget accuracy is {number('relearn/acc', again)} %; "
             "what a retrained model would reach is not known."
@@ -86,6 +88,18 @@ def brought_back(report: Report, row: Row) -> str:
     if abs(gap) <= level:
         return f"{text}, no further than {apart}."
     return f"{text}, where {apart}" + (": part of the memory may only have been covered." if gap > 0 else ".")
+
+
+def tier_line(report: Report) -> str:
+    """How much the report can show, in a line.
+
+    Args:
+        report: Of any kind.
+
+    Returns:
+        What stands below the title.
+    """
+    return EXACT if are_exact(report) else TIERS.get(report.tier, SCREENING)
 
 
 def summary(report: Report) -> list[str]:
@@ -124,7 +138,9 @@ def _summary_model(report: Report, row: Row) -> list[str]:
     elif gap is not None and math.isfinite(gap.value):
         sentences.append(f"Its average gap to retraining is {number('gap/avg', gap.value)} points{_levels(gap)}.")
     else:
-        if not references_of(report, row):
+        if row.exact:
+            sentences.append("The method is exact: the model is one that never saw the forgotten samples.")
+        elif not references_of(report, row):
             sentences.append("No retrained reference was given, so how far it is from retraining is not known.")
         sentences.append(against_unseen(row))
     sentences.append(brought_back(report, row))
@@ -248,13 +264,18 @@ def limits(report: Report) -> list[str]:
         return detect_limits(report)
     rows = subjects(report)
     said = []
-    if report.tier not in ("audit", "benchmark"):
+    if are_exact(report):
+        said.append(
+            "That nothing of the forgotten samples is left follows from how the model was made, not from the figures, which "
+            "scatter as those of any retrained model. It rests on the code, and on a record of the training data that is right."
+        )
+    elif report.tier not in ("audit", "benchmark"):
         said.append(
             "This is a screening of single models: not evidence of forgetting. It can show that "
             "samples are still "
             "remembered, never that they are not. An audit would compare ensembles of models."
         )
-    missing = [row for row in rows if not references_of(report, row)]
+    missing = [row for row in rows if not row.exact and not references_of(report, row)]
     if missing:
         said.append(
             "Without a retrained reference it cannot be said how far a model is from one that never "
@@ -279,14 +300,16 @@ def limits(report: Report) -> list[str]:
         what = "1 exact copy" if copies == 1 else f"{copies} exact copies"
         said.append(f"{what} of forgotten samples stay in the retain set: the model may rightly still know them.")
     said += audit_limits(report)
-    if report.kind != "audit" and not any("relearn/gap" in row.metrics or "relearn/acc" in row.metrics for row in rows):
+    silent = report.kind == "audit" or are_exact(report)
+    if not silent and not any("relearn/gap" in row.metrics or "relearn/acc" in row.metrics for row in rows):
         said.append("Whether fine-tuning on retained data alone brings the memory back was not measured.")
     said.append(
         "Other places may hold the samples: earlier checkpoints, optimiser state, caches, logs, "
         "backups, and models "
         "that were distilled or fine-tuned from the original."
     )
-    said.append("No attack here is the strongest possible; a stronger one can find what these did not.")
+    if not are_exact(report):
+        said.append("No attack here is the strongest possible; a stronger one can find what these did not.")
     return said
 
 

@@ -41,6 +41,7 @@ class UnlearningStage(LightningModule, ABC):
         whole_classes: Whether it can forget whole classes only; another split is refused before anything runs.
         exact: Whether nothing of the forgotten samples is left after it, whatever ran before.
         note: What a reader of the report must know about figures that the stage aims at.
+        warning: What the report must warn of: that by its own measure the stage failed.
         train_mode: Whether the trained modules run in train mode (BatchNorm uses and updates batch statistics).
 
     Args:
@@ -61,6 +62,7 @@ class UnlearningStage(LightningModule, ABC):
     whole_classes: bool = False
     exact: bool = False
     note: str = ""
+    warning: str = ""
 
     classifier: nn.Module
     artifacts: Artifacts

@@ -12,7 +12,7 @@ from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.mnemonic import forgetting_step, mean_squared_gradient
 from lightning_unlearn.functional.structure import ParameterSelector
-from lightning_unlearn.mnemonic import codes_for
+from lightning_unlearn.mnemonic import codes_for, judge_step
 from lightning_unlearn.random import generator, run_seed
 from lightning_unlearn.stages.base import UnlearningStage
 from lightning_unlearn.stages.gradient_passes import mean_fisher
@@ -101,10 +101,7 @@ class MnemonicForgetting(UnlearningStage):
         self._move(own, start, steps, signs[best])
         self._found = {f"sign {sign:+.0f}": {"forget": f, "retain": r} for sign, (f, r) in zip(signs, scores, strict=True)}
         self._found["kept"] = {"sign": signs[best]}
-        self.note = (
-            f"MnemonicForgetting: of the {self.source} that it looked at, {100 * scores[best][0]:.0f} % of the forgotten and "
-            f"{100 * scores[best][1]:.0f} % of the retained ones are recognised after its step."
-        )
+        self.note, self.warning = judge_step(self.source, *scores[best], self.data.num_classes)
 
     def summary(self) -> Mapping[str, Mapping[str, float]]:
         """Accuracies, 0 ... 1, after either step on what the step was found with, and the sign that was kept."""

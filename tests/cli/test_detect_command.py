@@ -81,3 +81,21 @@ def test_bad_calls_leave_nothing(work, capsys):
         assert not (work / "runs/detect").exists()
     assert main(["detect", "-c", "base.yaml"]) == 2
     assert "detect needs a trained model" in capsys.readouterr().err
+
+
+def test_bad_calls_are_refused_before_data_are_read(work, capsys):
+    # The data do not exist: nobody looks for them.
+    nowhere = ["--data.dataset", "ImageFolder", "--data.dataset.train", "nowhere", "--data.dataset.test", "nowhere"]
+    nowhere += ["--data.dataset.image_size", "8"]
+    detect = ["detect", "-c", "model/small_cnn", *nowhere, "--checkpoint", CHECKPOINT]
+    for arguments, message in (
+        (["--score", "meanloss"], "Did you mean 'mean_loss'?"),
+        (["--quantile", "90"], "quantile is 90.0; needed: above 0 and below 1"),
+        (["--count", "0"], "count is 0"),
+    ):
+        assert main([*detect, *arguments]) == 2
+        assert message in capsys.readouterr().err
+    assert main(["detect", "-c", "base.yaml", "--checkpoint", CHECKPOINT, "--count", "20000"]) == 2
+    out, err = capsys.readouterr()
+    assert "count is 20000, and there are 500 samples; ask for fewer" in err
+    assert "runs/" not in out

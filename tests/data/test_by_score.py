@@ -112,7 +112,7 @@ def test_a_file_of_detect_with_one_score_needs_no_column(samples, tmp_path):
         ("s.csv", "key\na\n", "none besides `key`"),
         ("s.csv", f"key,score\n{KEYS[0]},1\n{KEYS[0]},2\n", "two rows for the sample"),
         ("s.csv", f"key,score\n{KEYS[0]},high\n", "row 2 has 'high'"),
-        ("s.csv", f"key,score\n{KEYS[0]},inf\n", "infinite"),
+        ("s.csv", f"key,score\n{KEYS[0]},inf\n", "row 2 has 'inf'"),
         ("s.csv", f"key,score\n{KEYS[0]},1,2\n", "row 2 has 3 cells"),
         ("s.csv", "key,score\nother,1\n", "no score for any of the 40"),
         ("s.txt", "1\n", "'.txt' is not known"),
@@ -156,3 +156,19 @@ def test_bad_arrays(samples, tmp_path):
 def test_bad_arguments(arguments, message):
     with pytest.raises(DataError, match=message):
         ByScore("scores.csv", **arguments)
+
+
+def test_no_score_is_an_empty_cell_alone(tmp_path):
+    path = write(tmp_path / "s.csv", [0.5, "", "nan"], KEYS[:3])
+    with pytest.raises(DataError, match="row 4 has 'nan' where a score belongs; needed: a finite number, or an empty cell"):
+        read_scores(path, KEYS)
+    np.save(tmp_path / "s.npy", np.where(np.arange(N) == 3, np.inf, 1.0))
+    with pytest.raises(DataError, match="entry 3 is infinite"):
+        read_scores(tmp_path / "s.npy", KEYS)
+
+
+def test_two_rows_may_mean_one_sample(tmp_path):
+    path = write(tmp_path / "s.csv", [1, 2], ["a", "a "])
+    with pytest.raises(DataError, match="two rows for the sample 'a'"):
+        read_scores(path, ["a"])
+    assert read_scores(path, ["a ", "a"]).tolist() == [2, 1]

@@ -21,7 +21,7 @@ def written(tmp_path, name, content):
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
-        ("r.txt", "a.png\n\n  b.png \r\n", ["a.png", "b.png"]),
+        ("r.txt", "a.png\n\n  b.png \r\n", ["a.png", "  b.png "]),
         ("r.TXT", b"\xef\xbb\xbf3\n5", ["3", "5"]),
         ("r.csv", "key\na.png\nb.png\n", ["a.png", "b.png"]),
         ("r.csv", "a.png\nb.png\n", ["a.png", "b.png"]),
@@ -102,3 +102,20 @@ def test_nearest_searches_large_sets_in_short_time():
     keys = [f"n{i:07d}/img_{i:07d}.jpg" for i in range(300_000)]
     assert nearest("n0123456/img_0123456.jpeg", keys) == " Did you mean 'n0123456/img_0123456.jpg'?"
     assert nearest("something else", ["xyz"]) == ""
+
+
+def test_entries_stay_as_they_are(tmp_path):
+    strange = [" lead.png", "trail.png ", "next\x85line", "line\u2028sep"]
+    assert read_entries(written(tmp_path, "r.txt", "\n".join(strange))) == strange
+    assert read_entries(written(tmp_path, "r.json", strange)) == strange
+    assert read_entries(written(tmp_path, "r.npy", np.array(strange))) == strange
+    csv = written(tmp_path, "r.csv", b'key\r\n lead.png\r\n"two\r\nlines"\r\n"a\xe2\x80\xa8b"\r\n')
+    assert read_entries(csv) == [" lead.png", "two\r\nlines", "a\u2028b"]
+
+
+def test_semicolons_are_named(tmp_path):
+    path = written(tmp_path, "r.csv", "who;file\nann;a.png\n")
+    for column in (None, "file"):
+        with pytest.raises(DataError, match="separated by semicolons"):
+            read_entries(path, column)
+    assert read_entries(written(tmp_path, "r.csv", "a;b.png\n")) == ["a;b.png"]

@@ -68,3 +68,10 @@ def test_a_bare_hash_names_copies_also_where_the_first_is_gone():
 
 def test_only_content_keys_have_copies():
     assert SampleNames(["shot", "shot#2"]).resolve(["shot"]) == [0]
+
+
+def test_spaces_count_only_where_a_key_has_them():
+    names = SampleNames([" a", "a", "b"])
+    assert names.resolve([" a"]) == [0]
+    assert names.resolve(["a ", " b "]) == [1, 2]
+    assert names.resolve([" 2", "0 "]) == [0, 2]

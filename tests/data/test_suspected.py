@@ -1,8 +1,10 @@
 import pytest
 import torch
 
+from lightning_unlearn.data.by_score import read_scores
 from lightning_unlearn.data.suspected import SuspectedMislabels, label_names, read_suggested
 from lightning_unlearn.data.vision import Samples
+from lightning_unlearn.detection.result import Detection, Scored
 from lightning_unlearn.exceptions import DataError
 
 N = 10
@@ -98,3 +100,34 @@ def test_bad_files(samples, path, tmp_path):
     (tmp_path / "plain.csv").write_text(f"key,loss\n{KEYS[0]},1\n")
     with pytest.raises(DataError, match="no column 'suspected'; it has loss"):
         select(SuspectedMislabels(tmp_path / "plain.csv"), samples)
+
+
+STRANGE = [" lead", "trail ", "new\nline", "return\rin it", "next\x85line", "line\u2028sep", "a,b", 'quo"te', "lead", "trail"]
+
+
+def test_what_detect_writes_is_read_whatever_the_keys(tmp_path):
+    samples = Samples(torch.zeros(N, 1, 2, 2, dtype=torch.uint8), torch.arange(N) % 3, STRANGE)
+    suspected = torch.arange(N) % 2 == 0
+    values = torch.arange(N, dtype=torch.float64)
+    scored = Scored("Loss", values, suspected, 0.0, "")
+    labels, suggested = samples.targets, (samples.targets + 1) % 3
+    Detection(STRANGE, torch.arange(N), NAMES, labels, suggested, None, {"loss": scored}).save(tmp_path / "scores.csv")
+    assert select(SuspectedMislabels(tmp_path / "scores.csv"), samples) == [0, 2, 4, 6, 8]
+    assert read_scores(tmp_path / "scores.csv", STRANGE).tolist() == values.tolist()
+    assert torch.equal(read_suggested(tmp_path / "scores.csv", STRANGE, NAMES), suggested)
+
+
+def test_marked_samples_that_the_data_lack_are_counted_once(samples, path, caplog):
+    rule = SuspectedMislabels(path)
+    select(rule, samples)
+    select(rule, samples)
+    assert [record.getMessage() for record in caplog.records if "marks 1 samples whose keys" in record.getMessage()] == [
+        f"{path} marks 1 samples whose keys the data do not have; they are passed over. Where they were not deleted, was the "
+        "file changed, or made from other data?"
+    ]
+
+
+def test_a_spreadsheet_with_semicolons(samples, path):
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b",", b";"))
+    with pytest.raises(DataError, match="separated by semicolons; needed: commas"):
+        select(SuspectedMislabels(path), samples)

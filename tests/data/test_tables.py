@@ -1,6 +1,6 @@
 import pytest
 
-from lightning_unlearn.data.tables import class_list, read_attributes
+from lightning_unlearn.data.tables import class_list, read_attributes, read_rows, write_rows
 from lightning_unlearn.exceptions import DataError
 
 KEYS = ["cats/1.png", "cats/2.png", "dogs/1.png"]
@@ -67,3 +67,38 @@ def test_rows_find_their_samples(tmp_path, content, positional):
 def test_bad_tables(tmp_path, content, positional, message):
     with pytest.raises(DataError, match=message):
         read_attributes(written(tmp_path, content), KEYS, positional)
+
+
+# Names of files may hold all of it.
+STRANGE = [
+    " lead",
+    "trail ",
+    "plain",
+    "new\nline",
+    "return\rin it",
+    "both\r\n",
+    "next\x85line",
+    "line\u2028sep",
+    "a,b",
+    'quo"te',
+    "\x0b\x1c",
+]
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    rows = [["key", "n"], *([key, str(i)] for i, key in enumerate(STRANGE))]
+    write_rows(tmp_path / "t.csv", rows)
+    assert read_rows(tmp_path / "t.csv", "a table") == rows
+    assert read_attributes(tmp_path / "t.csv", STRANGE[::-1]) == {"n": [str(i) for i in range(len(STRANGE))][::-1]}
+
+
+def test_spaces_around_a_key_count_only_where_it_has_them(tmp_path):
+    path = written(tmp_path, "key , owner\n a, x \na,y\n b ,z\n")
+    assert read_attributes(path, ["a", " a", "b"]) == {"owner": ["y", "x", "z"]}
+
+
+def test_other_separators_are_named(tmp_path):
+    with pytest.raises(DataError, match="separated by semicolons; needed: commas"):
+        read_attributes(written(tmp_path, b"\xef\xbb\xbfkey;loss\na;0,5\n"), ["a"])
+    with pytest.raises(DataError, match="separated by tabulators"):
+        read_attributes(written(tmp_path, "key\tloss\na\t1\n"), ["a"])

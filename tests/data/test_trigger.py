@@ -92,6 +92,7 @@ def test_settings_are_checked(arguments, message):
     [
         ({"fraction": 0.1, "target": 5}, "target is 5 and there are 5 classes"),
         ({"fraction": 0.1, "size": 5}, "5 pixels wide and images are 4x5"),
+        ({"fraction": 0.1, "size": 4}, "4 pixels wide and images are 4x5"),
         ({"fraction": 1e-6}, "of 800 samples of other classes: none"),
     ],
 )

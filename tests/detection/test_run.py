@@ -14,6 +14,8 @@ from lightning_unlearn.data.noise import LabelNoise
 from lightning_unlearn.data.suspected import SuspectedMislabels, read_suggested
 from lightning_unlearn.detection.folds import Folds, confident_learning
 from lightning_unlearn.detection.record import MarginRecord
+from lightning_unlearn.detection.report import report_of
+from lightning_unlearn.detection.result import Detection, Scored
 from lightning_unlearn.detection.run import SCORES, detect
 from lightning_unlearn.detection.threshold import Threshold
 from lightning_unlearn.exceptions import ConfigError, DataError
@@ -187,3 +189,22 @@ def test_nothing_suspected_is_nothing_to_forget(recorded, tmp_path):
     (tmp_path / "s.csv").write_text("\n".join(lines))
     with pytest.raises(DataError, match="none of the 270 training samples"):
         SuspectedMislabels(tmp_path / "s.csv").select(samples, index, 0, data.dataset.classes)
+
+
+def test_many_suspects_of_a_mixture_are_warned_of(recorded, fresh):
+    _, data, _ = recorded
+
+    def warnings(share, threshold, name="self_influence"):
+        suspected = torch.arange(270) < share * 270
+        scored = Scored("", torch.arange(270.0), suspected, 0.0, threshold)
+        samples, index = data.part("train")
+        keys = [samples.keys[i] for i in index.tolist()]
+        labels = samples.targets[index]
+        return report_of(Detection(keys, index, data.dataset.classes, labels, labels, None, {name: scored}), data).warnings
+
+    mixture = "the upper part of a mixture of two"
+    [warning] = warnings(0.4, mixture)
+    assert "40 % of the samples are suspected" in warning
+    assert "Give --count or --quantile, or train with -c trainer/record_margins" in warning
+    assert "record_margins" not in warnings(0.4, mixture, "mean_loss")[0]
+    assert warnings(0.25, mixture) == warnings(0.8, "the 216 highest") == []

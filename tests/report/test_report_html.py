@@ -1,8 +1,10 @@
 """The page: whole, harmless, self-contained, and no stronger than its figures."""
 
+import io
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -11,6 +13,14 @@ from report_samples import EVIL, benchmark, hostile, metrics, request, single
 from lightning_unlearn.report.html import render
 from lightning_unlearn.report.labels import plain
 from lightning_unlearn.report.schema import Report, Row, StageRecord
+from lightning_unlearn.report.table import show
+
+
+def printed(report):
+    out = io.StringIO()
+    show(report, out)
+    return out.getvalue()
+
 
 VOID = {"meta", "br", "wbr", "hr", "img", "input", "link"}
 SVG = {"svg", "g", "path", "use", "text", "defs", "clipPath", "rect"}
@@ -244,3 +254,20 @@ def test_what_stages_found_stands_in_plain_words():
     for stage in report.rows[0].stages:
         stage.found = {}
     assert "What the stages found" not in Page(render(report)).text
+
+
+def test_an_exact_method_is_not_doubted():
+    report = single(reference=False)
+    report.rows[0].metrics["relearn/acc"] = 88.0
+    report.rows[0].exact = True
+    for shown in (render(report), printed(report)):
+        assert "exact by construction" in shown
+        assert "never saw the" in shown
+        for words in ("not evidence of forgetting", "not known", "cannot be said", "No attack here"):
+            assert words not in shown, words
+    # Beside an inexact one, and in a benchmark, nothing is promised.
+    report.rows.append(replace(report.rows[0], exact=False))
+    assert "not evidence of forgetting" in render(report)
+    report.rows.pop()
+    report.kind = "benchmark"
+    assert "not evidence of forgetting" in render(report)

@@ -99,3 +99,10 @@ def test_names_that_do_not_speak_for_themselves_are_explained():
     assert "Streisand: Forgotten minus unseen confidence, below 0 where forgetting shows" in text
     assert "Churn:" not in text
     assert "Forget acc:" not in text
+
+
+def test_whether_the_backdoor_is_gone_comes_first():
+    report = single(reference=False)
+    report.rows[0].metrics["attack/success"] = 12.5
+    [grid] = grids(report)
+    assert grid.rows[0][:2] == ["Attack succ", "12.5"]

@@ -34,6 +34,11 @@ def test_fit_unlearn_again_evaluate(tmp_path, capsys, caplog):
     assert main([*first, "--output", "first"]) == 0
     out = capsys.readouterr().out
     assert "SISA plan:" in out
+    # Nothing says that this is not known.
+    assert "exact by construction: the model was trained without the forgotten samples" in out
+    page = (tmp_path / "first/report.html").read_text()
+    for words in ("not evidence of forgetting", "is not known", "cannot be said"):
+        assert words not in out + page, words
     report = json.loads((tmp_path / "first/report.json").read_text())
     assert 0 < report["rows"][-1]["stages"][0]["requests"]["1"] < 1
     # What knew the samples is gone, and whoever asks for it is told where to go on.
@@ -54,6 +59,13 @@ def test_fit_unlearn_again_evaluate(tmp_path, capsys, caplog):
     judged = json.loads((tmp_path / "runs/evaluate/1/report.json").read_text())
     assert [row["role"] for row in judged["rows"]] == ["method"]
     capsys.readouterr()
+    # Another method is not exact, and leaves nothing to delete from.
+    fine_tune = ["unlearn", *DATA, *MODEL, "-c", "method/fine_tune", "--checkpoint", "second", "--output", "tuned"]
+    assert main([*fine_tune, *request(tmp_path / "four.csv", keys[4:6])]) == 0
+    warning = json.loads((tmp_path / "tuned/report.json").read_text())["warnings"][0]
+    assert warning.startswith("The model is a SISA ensemble, from which -c method/sisa deletes exactly. FineTune changes all")
+    assert "the result is not exact" in warning
+    assert "not evidence of forgetting" in capsys.readouterr().out
     assert main(["export", "second", "--output", "exported"]) == 2
     assert "several networks and their vote" in capsys.readouterr().err
     assert main(["fit", *DATA, *MODEL, "--trainer.max_epochs", "6", "--checkpoint", "second/unlearned.ckpt"]) == 2

@@ -23,7 +23,7 @@ from lightning_unlearn.data.forgotten_classes import resolve_classes
 from lightning_unlearn.data.no_data import NoData
 from lightning_unlearn.data.saved_split import SavedSplit
 from lightning_unlearn.exceptions import ChainError, CheckpointError, DataError
-from lightning_unlearn.mnemonic import Codes, codes_of, draw_codes, give_codes
+from lightning_unlearn.mnemonic import Codes, codes_of, draw_codes, give_codes, judge_step
 from lightning_unlearn.stages import FineTune, FisherNoise, MnemonicForgetting
 from lightning_unlearn.training import fit_quietly
 
@@ -101,6 +101,7 @@ def test_the_better_direction_is_kept_and_the_class_is_forgotten(with_codes, mak
     codes = codes_of(with_codes)
     model.load_state_dict(outcomes["best"][0])
     assert not bool((model(codes.images).argmax(1) == codes.labels)[3])
+    assert outcomes["best"][1].warning == ""
     assert outcomes["best"][1].note.startswith("MnemonicForgetting: of the codes that it looked at, 0 % of the forgotten")
 
 
@@ -257,3 +258,29 @@ def test_a_process_without_access_to_data_forgets(with_codes, make_trainer, tmp_
     done = forget(3, "second/unlearned.ckpt", "third")
     assert done.returncode == 2
     assert "forgotten earlier?" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [((1e-9, 1e-9), "what was to be forgotten is still recognised"), ((10.0, 1e6), "what was to stay is recognised no better")],
+)
+def test_a_step_that_failed_is_warned_of(step, message, with_codes, make_data, make_trainer):
+    stage = MnemonicForgetting(lambda1=step[0], lambda2=step[1])
+    report = make_trainer().unlearn(with_codes, make_data(forget=THREE), [stage], relearn_epochs=0)
+    [warning] = [line for line in report.warnings if line.startswith("MnemonicForgetting failed by its own measure")]
+    assert message in warning
+    assert "of the codes that it looked at" in warning
+    [note] = [note for note in report.rows[-1].notes if note.startswith("MnemonicForgetting")]
+    assert note.endswith("A code is not its class: images of a class may be recognised where its code is not.")
+
+
+def test_what_a_step_is_judged_by():
+    assert judge_step("codes", 0.0, 0.9, 10)[1] == ""
+    assert judge_step("data", 0.1, 0.2, 10) == (
+        "MnemonicForgetting: of the data that it looked at, 10 % of the forgotten and 20 % of the retained ones are recognised "
+        "after its step.",
+        "",
+    )
+    both = judge_step("codes", 1 / 3, 0.1, 10)[1]
+    assert "larger lambda1" in both
+    assert "smaller lambda1" in both
