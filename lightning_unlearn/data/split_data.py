@@ -18,7 +18,7 @@ from lightning_unlearn.data.saved_split import SPLIT, SavedSplit
 from lightning_unlearn.data.split import copies_left
 from lightning_unlearn.data.trigger import Trigger
 from lightning_unlearn.data.views import View
-from lightning_unlearn.data.vision import Samples, VisionData
+from lightning_unlearn.data.vision import Samples, VisionData, is_content_key
 from lightning_unlearn.exceptions import ConfigError, DataError
 
 __all__ = ["PARTS", "Part", "SplitData"]
@@ -349,7 +349,7 @@ class SplitData(LightningDataModule):
         return SavedSplit(keys[0], keys[1], keys[2], keys[3], *whose, list(outside), altered)
 
     def fingerprint(self, view: View | Literal["unseen"]) -> str:
-        """A hash of the samples of a view, the same however they are split: their keys and labels.
+        """A hash of the samples of a view, the same however they are split: keys, labels, contents as `stamp` has them.
 
         Args:
             view: `train`, `retain`, `forget` or `unseen`.
@@ -361,6 +361,9 @@ class SplitData(LightningDataModule):
         digest = hashlib.sha256(self.dataset.name.encode())
         digest.update(samples.hashes[index].numpy().tobytes())
         digest.update(samples.targets[index].numpy().tobytes())
+        if not all(map(is_content_key, samples.keys[:1])):
+            # Other images may lie under the same names.
+            digest.update(b"".join(samples.stamps[i] for i in index.tolist()))
         if samples.triggered is not None and bool(samples.triggered[index].any()):
             # Their pixels are not what their keys say.
             digest.update(repr(self.trigger).encode())

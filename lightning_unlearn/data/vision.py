@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,6 +24,7 @@ __all__ = [
     "content_keys",
     "hash_of_key",
     "hash_of_pixels",
+    "is_content_key",
     "normalisation",
     "stamp",
 ]
@@ -31,6 +33,8 @@ SAME_PARTS = (
     "%s is the training part and the test part: figures on test samples then say nothing, and what stands for unseen was "
     "trained on. Give another test part."
 )
+# What `content_keys` gives.
+_CONTENT_KEY = re.compile(r"[0-9a-f]{16}(#[0-9]+)?")
 # One number for all channels, or one for each; None: those of the data set.
 Statistics: TypeAlias = float | list[float] | None
 
@@ -86,6 +90,11 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @cached_property
+    def stamps(self) -> list[bytes]:
+        """What `stamp` says of each image, read once."""
+        return [stamp(self.images, i) for i in range(len(self.keys))]
 
     @cached_property
     def hashes(self) -> Tensor:
@@ -217,6 +226,18 @@ def stamp(images: Tensor | Images, index: int) -> bytes:
     if isinstance(images, Tensor):
         return hash_of_pixels(images[index])
     return images.stamp(index) if isinstance(images, Stamped) else b""
+
+
+def is_content_key(key: str) -> bool:
+    """Whether a key is one of `content_keys`, which no other image has.
+
+    Args:
+        key: A key.
+
+    Returns:
+        Whether it has their form.
+    """
+    return _CONTENT_KEY.fullmatch(key) is not None
 
 
 def content_keys(images: Tensor) -> list[str]:

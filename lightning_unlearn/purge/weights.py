@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from lightning_unlearn.data.saved_split import SPLIT, SavedSplit, names_class
+from lightning_unlearn.data.vision import is_content_key
 from lightning_unlearn.files import hash_of_file
 from lightning_unlearn.purge.folders import CONFIG
 from lightning_unlearn.purge.found import Purge
@@ -11,8 +12,6 @@ from lightning_unlearn.trained_on import BANK_KEYS, ENTRY, TRAINED, Kept, kept_k
 
 __all__ = ["JudgeOfWeights"]
 
-# Keys by content: who has such a key has the very image.
-_CONTENT = re.compile(r"[0-9a-f]{16}(#[0-9]+)?")
 # Names of the bank's entries.
 _HASH = re.compile(r"[0-9a-f]{24}")
 
@@ -63,7 +62,7 @@ class JudgeOfWeights:
             return "nothing beside it says what it was trained on"
         others = bool(kept.data and self.split.data and kept.data != self.split.data)
         if known:
-            if any(_CONTENT.fullmatch(key) for key in known) or (kept.place and kept.place == self.split.place):
+            if any(is_content_key(key) for key in known) or (kept.place and kept.place == self.split.place):
                 return None
             names = f"trained on {len(known)} samples of these names"
             if others:

@@ -130,8 +130,7 @@ class MaskLearning(CachedStage):
             remedy = "Lower penalty ({}), or take fewer" if on < 0.5 else "Raise penalty ({}), or take more"
             raise ChainError(
                 f"MaskLearning: {on:.1%} of the mask is on after {self.trainer.global_step} steps; needed: 1 % to 99 %, or "
-                f"it selects nothing. {remedy.format(self.penalty)} max_epochs ({self.max_epochs}): in a copy of the method's "
-                "file, given with -c."
+                f"it selects nothing. {remedy.format(self.penalty)} max_epochs ({self.max_epochs}), in a copy of the method."
             )
         self._shares = {name: float(mask.float().mean()) for name, mask in masks.items()}
         self.artifacts["mask"] = masks
@@ -139,8 +138,8 @@ class MaskLearning(CachedStage):
     def summary(self) -> Mapping[str, Mapping[str, float]]:
         """Share of ones per layer, and over the steps (at most 50 of them)."""
         stride = max(1, len(self.course) // 50)
-        course = {str(step): share for step, share in enumerate(self.course)}
-        return {"mask_on": self._shares, "mask_course": dict(list(course.items())[::stride])}
+        course = {str(step): self.course[step] for step in range(0, len(self.course), stride)}
+        return {"mask_on": self._shares, "mask_course": course}
 
     def release(self) -> None:
         """See `UnlearningStage.release`; the scores go too."""

@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.folders import ImageFolder, read_image
 from lightning_unlearn.data.split import SavedSplit, positions
 from lightning_unlearn.data.trigger import Trigger
@@ -241,3 +242,24 @@ def test_a_file_that_is_replaced_has_another_stamp(root):
     (root / "train" / "bee" / "bee_1.png").unlink()
     with pytest.raises(DataError, match="replace or remove the file"):
         stamp(data.train.images, place)
+
+
+def test_folders_with_other_images_under_the_same_names_have_another_fingerprint(tmp_path):
+    """Or the bank would give models of the one to the other."""
+    found = []
+    for name, value in (("a", 10), ("b", 10), ("c", 200)):
+        for part in ("train", "test"):
+            for label in ("x", "y"):
+                folder = tmp_path / name / "photos" / part / label
+                folder.mkdir(parents=True)
+                for i in range(3):
+                    pixels = np.full((8, 8, 3), value + i, dtype=np.uint8)
+                    Image.fromarray(pixels).save(folder / f"{i}.png")
+        root = tmp_path / name / "photos"
+        for resident in (True, False):
+            data = UnlearningDataModule(ImageFolder(root / "train", root / "test", 8), resident=resident, num_workers=0)
+            data.prepare_data()
+            data.setup("fit")
+            found.append(data.fingerprint("train"))
+    assert len(set(found[:4])) == 1
+    assert found[4] == found[5] != found[0]
