@@ -27,9 +27,8 @@ def test_the_first_step_is_straight_through(trained, make_data, fresh):
 
     # Three samples more than a batch would need: the whole forget set is one batch.
     stage = Watched(penalty=1e-3, max_epochs=2, batch_size=64, optimizer=sgd(0.05), parameters=HEAD)
-    with pytest.raises(
-        ChainError, match=r"is on .* Raise penalty \(0\.001\), or take more max_epochs \(2\): in a copy"
-    ):  # two steps turn nothing off
+    # Two steps turn nothing off.
+    with pytest.raises(ChainError, match=r"is on .* Raise penalty \(0\.001\) or max_epochs \(2\), in a copy"):
         run_chain(fresh, trained, data, [stage])
     torch.testing.assert_close(scores["first"], 0.01 - 0.05 * (gradient + 1e-3), rtol=1e-4, atol=1e-7)
     assert torch.equal(trained.network.fc.weight, before)
