@@ -72,8 +72,9 @@ def benchmark(
             original = what.bank.trained(recipe, data, "train", 10 * (max(seeds) // 10 + 1))
             for name in what.methods:
                 path, note = tune_method(what.fresh, data, original, name, tune, what.folder)
-                chosen[path.stem] = load_method(str(path))
-                notes[path.stem] = note
+                if path is not None:
+                    chosen[path.stem] = load_method(str(path))
+                notes[Path(name).stem if path is None else path.stem] = note
         for setting, forget_set in ((s, of) for s in training_settings(data, recipe, noise_fractions, epochs) for of in sets):
             runner = _Runner(replace(what, data=setting.data, recipe=setting.recipe), references, recorded)
             part = runner.run_named(setting.name, forget_set, seeds, chosen)

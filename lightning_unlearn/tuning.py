@@ -192,7 +192,7 @@ def tune_method(
     name: str,
     count: int,
     folder: Path,
-) -> tuple[Path, str]:
+) -> tuple[Path | None, str]:
     """Try settings of a method on a forget set, and write the best as a method of its own.
 
     Args:
@@ -204,12 +204,16 @@ def tune_method(
         folder: Where trials (`tuning/`) and the chosen settings (`tuned/`) are written; finished trials are not run again.
 
     Returns:
-        The file of the chosen settings, and a sentence on the choice for the report.
+        The file of the chosen settings, None where they are the published ones; and a sentence on the choice for the report.
     """
     method = load_method(name)
     short, content = method.path.stem, method.content
     tried = settings_to_try(method.grid, count)
     before = _retain(fresh, original, data)
+    log.info(
+        "tune %s: of settings that cost at most %.0f points of retain accuracy (%.1f), the one that leaves the least distance "
+        "between forgotten and unseen samples, 0 to 1", short, MAX_RETAIN_DROP, before,
+    )  # fmt: skip
     trials = []
     for i, factors in enumerate(tried):
         text = yaml.safe_dump({"stages": with_factors(content, factors)["stages"]}, sort_keys=False)
@@ -217,24 +221,29 @@ def tune_method(
         key = [text, hash_of_weights(original), *fingerprints, describe_batches(data), __version__]
         digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
         path = folder / "tuning" / f"{short}-{i}-{digest}.yaml"
-        if not path.with_suffix(".json").is_file():
-            _write(path, f"# Trial {i + 1} of {len(tried)} of {short}: {_said(factors)}.\n{text}")
+        known = path.with_suffix(".json").is_file()
+        if not known:
+            _write(path, f"# Trial {i + 1} of {len(tried)} of {short}: {_said(content, factors)}.\n{text}")
             barrier()
             trial = _run(fresh, data, original, Method(path), factors)
             _write(path.with_suffix(".json"), json.dumps(asdict(trial)))
             barrier()
         trial = Trial(**json.loads(path.with_suffix(".json").read_text()))
-        log.info("tune %s, %d of %d (%s): distance %.3f, retain accuracy %.1f, %.1f s %s", short, i + 1, len(tried),
-                 _said(factors), trial.distance, trial.retain, trial.seconds, trial.failed)  # fmt: skip
         trials.append(trial)
+        told = trial.failed or f"distance {trial.distance:.3f}, retain accuracy {trial.retain:.1f}"
+        told += "" if trial.failed or _keeps(before, trial) else ", which is too low"
+        took = "known" if known else f"{trial.seconds:.1f} s"
+        log.info("tune %s, %d of %d (%s): %s (%s)", short, i + 1, len(tried), _said(content, factors), told, took)
     best = best_trial(trials, before)
     note = (
         f"Settings chosen from {len(trials)} trials in {sum(trial.seconds for trial in trials):.1f} s of wall time (their "
         "stages, and the passes that judge them; not the training of the original), on a development forget set and original "
-        f"that are not reported, by unseen samples: {_said(trials[best].factors)}."
+        f"that are not reported, by unseen samples: {_said(content, trials[best].factors)}."
     )
-    if not any(within_budget([before, trial.retain], MAX_RETAIN_DROP)[1] for trial in trials):
+    if not any(_keeps(before, trial) for trial in trials):
         note += f" No setting kept retain accuracy within {MAX_RETAIN_DROP:.0f} points."
+    if best == 0:
+        return None, note
     chosen = folder / "tuned" / f"{short}_tuned.yaml"
     text = yaml.safe_dump({"stages": with_factors(content, trials[best].factors)["stages"]}, sort_keys=False)
     _write(chosen, f"# {short}. {note}\n{text}")
@@ -254,9 +263,9 @@ def _run(
         distance = distance_to_unseen(outputs["forget"], outputs["unseen"])
         retain, work = _retain(fresh, model, data), sum(result.work for result in results)
         trial = Trial(factors, math.nan if distance is None else distance, retain, work=work)
-    except UnlearnError as error:
-        # Settings that break a network are a result: others are tried.
-        trial.failed = str(error)
+    except (UnlearnError, RuntimeError, ValueError) as error:
+        # Settings that break a network, or the memory, are a result: others are tried.
+        trial.failed = f"failed: {error}"
     trial.seconds = time.perf_counter() - begin
     return trial
 
@@ -265,10 +274,23 @@ def _retain(fresh: TrainerFactory, model: LightningModule, data: UnlearningDataM
     return 100 * collect_outputs(fresh, model, data, ["retain"])["retain"].accuracy
 
 
-def _said(factors: Factors) -> str:
-    """Factors in words, without those that change nothing."""
-    changed = [f"{place.removeprefix('stages.')} times {factor:g}" for place, factor in factors.items() if factor != 1]
-    return ", ".join(changed).replace("init_args.", "") or "as published"
+def _keeps(before: float, trial: Trial) -> bool:
+    return math.isfinite(trial.retain) and within_budget([before, trial.retain], MAX_RETAIN_DROP)[1]
+
+
+def _said(content: Mapping[str, Any], factors: Factors) -> str:
+    """Settings in words, without those that stay as published."""
+    published, changed, words = content["stages"], with_factors(content, factors)["stages"], []
+    for place, factor in factors.items():
+        if factor == 1:
+            continue
+        _, number, *path = place.split(".")
+        old, new = published[int(number)], changed[int(number)]  # type: ignore[index]  # `with_factors` found it there
+        stage = str(old["class_path"]).rpartition(".")[2]
+        for word in path:
+            old, new = old[word], new[word]
+        words.append(f"{stage} {path[-1]} {new:g} for {old:g}")
+    return ", ".join(words) or "as published"
 
 
 def _write(path: Path, text: str) -> None:

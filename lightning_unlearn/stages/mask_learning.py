@@ -129,8 +129,8 @@ class MaskLearning(CachedStage):
         if not 0.01 <= on <= 0.99:
             raise ChainError(
                 f"MaskLearning: {on:.1%} of the mask is on after {self.trainer.global_step} steps; needed: 1 % to 99 %, or "
-                f"it selects nothing. {'Lower' if on < 0.5 else 'Raise'} penalty ({self.penalty}) or max_epochs ({self.max_epochs}), "
-                "in a copy of the method's file."
+                f"it selects nothing. {'Lower' if on < 0.5 else 'Raise'} penalty ({self.penalty}) or max_epochs "
+                f"({self.max_epochs}), in a copy of the method's file."
             )
         self._shares = {name: float(mask.float().mean()) for name, mask in masks.items()}
         self.artifacts["mask"] = masks
