@@ -23,7 +23,7 @@ COMMANDS = {
 PLAIN = ("purge", "report", "export")
 RESUMABLE = ("fit", "unlearn")
 # Commands that take an earlier run.
-WITH_RUN = ("evaluate", "unlearn", "fit")
+WITH_RUN = ("evaluate", "unlearn", "fit", "detect")
 # Commands whose method writes to the run's own, numbered folder.
 NUMBERED = ("unlearn", "evaluate", "detect", "scores")
 # Commands that train for the Trainer's length.

@@ -95,7 +95,8 @@ def advice_without_data(arguments: Mapping[str, object], rule: ForgetRule | None
 def another_request(command: str, run: Path, layer: Tree) -> tuple[Tree, str | None]:
     """The configuration of a run for what comes after it.
 
-    `unlearn` goes on from its checkpoint with another request. `fit` trains a reference of its request: on what it retained.
+    `unlearn` goes on from its checkpoint with another request, `detect` looks at that checkpoint. `fit` trains a reference of
+    its request: on what it retained.
 
     Args:
         command: The command of the call.
@@ -112,7 +113,7 @@ def another_request(command: str, run: Path, layer: Tree) -> tuple[Tree, str | N
     # The request that the run has done, and the references of that, are not those of the next one.
     layer = tree_without(layer, "name", "references")
     left = tree_without(data, "forget", "forget_seed")
-    if command == "unlearn":
+    if command in ("unlearn", "detect"):
         return {**layer, "data": left, "checkpoint": str(checkpoint_of(run))}, name
     checkpoint_of(run, ("unlearn",))
     return {**layer, "data": {**left, "view": "retain"}}, name

@@ -41,6 +41,7 @@ _OF_A_RUN = {
     "evaluate": "take config, checkpoint, original and references from a run of fit or unlearn",
     "unlearn": "another request: go on from this run's checkpoint, with its data and method where no others are given",
     "fit": "train a reference of this run of unlearn: on what it retained",
+    "detect": "take config and checkpoint from a run of fit or unlearn",
 }
 
 

@@ -31,6 +31,10 @@ def test_from_a_recorded_training_to_a_better_model(work, capsys):
     assert len(rows) == 500
     marked = {row["key"] for row in rows if row["suspected"] == "1"}
 
+    # A run says by itself what is to be looked at.
+    assert main(["detect", "--run", "runs/recorded/1", "--output", "of_run"]) == 0
+    assert (work / "of_run/scores.csv").read_bytes() == (work / "runs/detect/1/scores.csv").read_bytes()
+
     # The report can be built again.
     assert main(["report", "runs/detect/1", "--output", "again"]) == 0
     assert (work / "again/report.html").read_text() == page
