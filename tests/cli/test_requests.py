@@ -197,7 +197,7 @@ def test_a_training_that_goes_on_from_an_unlearned_model_leaves_out_what_it_forg
     [
         (["unlearn", "--run", "runs/x/1"], "needs the next request. Give --data.forget"),
         (["unlearn", "--run", "runs/none/1", *listed("first")], "is no run"),
-        (["benchmark", "--run", "runs/x/1"], "--run belongs to evaluate, unlearn, fit, not to benchmark"),
+        (["benchmark", "--run", "runs/x/1"], "--run belongs to evaluate, unlearn, fit, detect, not to benchmark"),
         (["unlearn", "--run", "runs/x/1", "--resume", "runs/x/1"], "--run was given together with --resume"),
         (["fit", "--run", "runs/original/1", "--trainer.max_epochs", "1"], "is a run of fit; needed: one of unlearn"),
         (["purge"], "required: RUN"),
