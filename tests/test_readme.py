@@ -19,7 +19,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 # What `lightning-unlearn` calls of the README write before others read it.
 FITTED = {"runs/original/1", "runs/first/1", "runs/reference/1", "runs/reference/2", "runs/digits/1", "runs/deleted/1"}
-FITTED |= {"runs/poisoned/1", "runs/photos/1", "runs/photos_without/1", "runs/photos_without/2"}
+FITTED |= {"runs/noisy/1", "runs/poisoned/1", "runs/photos/1", "runs/photos_without/1", "runs/photos_without/2"}
 
 
 def blocks(language: str) -> list[str]:
