@@ -1,6 +1,6 @@
 """What several estimators say about samples, beside what the network itself says."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
@@ -96,8 +96,7 @@ class Guesses:
         Returns:
             (N, K), float64.
         """
-        used = [i for i, weight in enumerate(weights) if weight > 0]
-        return mixed([self.of(i, part, index) for i in used], [weights[i] for i in used])
+        return _mixture(weights, lambda i: self.of(i, part, index))
 
     def mixture_of_bank(self, weights: Sequence[float]) -> Tensor:
         """The same for the bank.
@@ -108,8 +107,7 @@ class Guesses:
         Returns:
             (M, K), float64.
         """
-        used = [i for i, weight in enumerate(weights) if weight > 0]
-        return mixed([self.of_bank(i) for i in used], [weights[i] for i in used])
+        return _mixture(weights, self.of_bank)
 
     def _rows_of_bank(self, i: int) -> Tensor:
         if i not in self._bank_rows:
@@ -120,3 +118,9 @@ class Guesses:
         loader = self._data.evaluation_loader(part, index)
         rows = collect(lambda batch: self.estimators[i].rows(self._network, batch.input), loader, index, self._trainer)
         return rows.cpu()
+
+
+def _mixture(weights: Sequence[float], guess: Callable[[int], Tensor]) -> Tensor:
+    """The weighted mean; estimators without weight are not asked."""
+    used = [i for i, weight in enumerate(weights) if weight > 0]
+    return mixed([guess(i) for i in used], [weights[i] for i in used])

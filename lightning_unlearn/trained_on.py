@@ -95,10 +95,8 @@ def kept_keys(path: Path, unfinished: bool = False) -> Kept | None:
         split = SavedSplit.load(path.parent / SPLIT)
     except (OSError, ValueError, KeyError, TypeError, CheckpointError):
         return None
-    known, gone = (
-        [*split.retain, *(split.forget if unfinished else [])],
-        [*split.removed, *([] if unfinished else split.forget)],
-    )
+    known, gone = set(split.retain), set(split.removed)
+    (known if unfinished else gone).update(split.forget)
     return Kept(frozenset(known), split.data, split.place, frozenset(gone))
 
 

@@ -179,8 +179,7 @@ def best_trial(trials: Sequence[Trial], before: float, max_drop: float = MAX_RET
     Returns:
         Its number; of equal ones the cheapest; 0 where none keeps the retained samples.
     """
-    retain = [before, *(trial.retain if math.isfinite(trial.retain) else -math.inf for trial in trials)]
-    fits = within_budget(retain, max_drop)[1:]
+    fits = _fits(before, trials, max_drop)
     allowed = [i for i, trial in enumerate(trials) if fits[i] and math.isfinite(trial.distance)]
     return min(allowed, key=lambda i: (trials[i].distance, trials[i].work, i), default=0)
 
@@ -231,7 +230,7 @@ def tune_method(
         trial = Trial(**json.loads(path.with_suffix(".json").read_text()))
         trials.append(trial)
         told = trial.failed or f"distance {trial.distance:.3f}, retain accuracy {trial.retain:.1f}"
-        told += "" if trial.failed or _keeps(before, trial) else ", which is too low"
+        told += "" if trial.failed or _fits(before, trials)[-1] else ", which is too low"
         took = "known" if known else f"{trial.seconds:.1f} s"
         log.info("tune %s, %d of %d (%s): %s (%s)", short, i + 1, len(tried), _said(content, factors), told, took)
     best = best_trial(trials, before)
@@ -240,7 +239,7 @@ def tune_method(
         "stages, and the passes that judge them; not the training of the original), on a development forget set and original "
         f"that are not reported, by unseen samples: {_said(content, trials[best].factors)}."
     )
-    if not any(_keeps(before, trial) for trial in trials):
+    if not any(_fits(before, trials)):
         note += f" No setting kept retain accuracy within {MAX_RETAIN_DROP:.0f} points."
     if best == 0:
         return None, note
@@ -274,8 +273,10 @@ def _retain(fresh: TrainerFactory, model: LightningModule, data: UnlearningDataM
     return 100 * collect_outputs(fresh, model, data, ["retain"])["retain"].accuracy
 
 
-def _keeps(before: float, trial: Trial) -> bool:
-    return math.isfinite(trial.retain) and within_budget([before, trial.retain], MAX_RETAIN_DROP)[1]
+def _fits(before: float, trials: Sequence[Trial], max_drop: float = MAX_RETAIN_DROP) -> list[bool]:
+    """Which trials keep the retained samples."""
+    retain = [before, *(trial.retain if math.isfinite(trial.retain) else -math.inf for trial in trials)]
+    return within_budget(retain, max_drop)[1:]
 
 
 def _said(content: Mapping[str, Any], factors: Factors) -> str:

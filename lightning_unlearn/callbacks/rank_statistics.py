@@ -23,8 +23,9 @@ class RankStatistics(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Take the last place: Lightning has put the module's own callbacks behind those of the Trainer by now."""
-        callbacks = trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning, absent in its annotations
-        trainer.callbacks = [*(c for c in callbacks if c is not self), self]  # type: ignore[attr-defined]
+        others = [c for c in trainer.callbacks if c is not self]  # type: ignore[attr-defined]  # set by Lightning, not annotated
+        # A new list: Lightning walks over the old one meanwhile, and would pass over the next callback.
+        trainer.callbacks = [*others, self]  # type: ignore[attr-defined]  # likewise
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Warn."""
