@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerConfig, OptimizerLRSchedu
 from torch import Tensor, nn
 
 from lightning_unlearn.artifacts import Artifacts
+from lightning_unlearn.bank.together import ELEMENTWISE, LARGEST_GROUP
 from lightning_unlearn.callbacks.guard_finite import GuardFinite
 from lightning_unlearn.chain import StageResult, TrainerFactory, detach, run_stage, summary_of
 from lightning_unlearn.classifier import Classifier
@@ -24,7 +25,6 @@ from lightning_unlearn.schedule import build_optimizer, with_schedule
 from lightning_unlearn.stages.base import UnlearningStage
 from lightning_unlearn.stages.cached import CachedStage
 from lightning_unlearn.training import quiet
-from lightning_unlearn.training_many import ELEMENTWISE, LARGEST_GROUP
 
 __all__ = ["run_chain_many"]
 

@@ -4,18 +4,14 @@ import copy
 import inspect
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Self
 
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, ProgressBar
-from lightning.pytorch.utilities.types import EVAL_DATALOADERS, TRAIN_DATALOADERS
 
 from lightning_unlearn.callbacks.recipe import RecipeCallback
 from lightning_unlearn.checkpoint import AtomicCheckpointIO
 from lightning_unlearn.exceptions import ConfigError
-from lightning_unlearn.sisa.model import Sisa
-from lightning_unlearn.sisa.training import fit_slices
 
 __all__ = ["FreshTrainer"]
 
@@ -74,30 +70,6 @@ class FreshTrainer(Trainer):
             for name, value in self._keywords.items()
             if name in _RECIPE and isinstance(value, str | int | float | bool | list) and value != defaults[name]
         }
-
-    def fit(
-        self,
-        model: LightningModule,
-        train_dataloaders: TRAIN_DATALOADERS | LightningDataModule | None = None,
-        val_dataloaders: EVAL_DATALOADERS | None = None,
-        datamodule: LightningDataModule | None = None,
-        ckpt_path: str | Path | None = None,
-        weights_only: bool | None = None,
-    ) -> None:
-        """Lightning's fit; a `Sisa` is trained slice by slice, each in a fit of a fresh Trainer.
-
-        Args:
-            model: The model.
-            train_dataloaders: Loaders, or the data; for a `Sisa` the data.
-            val_dataloaders: Loaders for validation.
-            datamodule: The data.
-            ckpt_path: State to go on from; a `Sisa` goes on from the slices that it finds.
-            weights_only: See Lightning's Trainer.
-        """
-        if isinstance(model, Sisa):
-            fit_slices(self, model, datamodule or train_dataloaders)
-        else:
-            super().fit(model, train_dataloaders, val_dataloaders, datamodule, ckpt_path, weights_only)
 
     @property
     def recipe_callbacks(self) -> list[RecipeCallback]:

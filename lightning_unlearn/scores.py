@@ -16,14 +16,14 @@ import torch
 from lightning.pytorch import seed_everything
 from torch import Tensor
 
-from lightning_unlearn.bank import Bank, Recipe
+from lightning_unlearn.bank.bank import Bank, Recipe
 from lightning_unlearn.chain import TrainerFactory, check_chain, run_chain
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.forget import ForgetRule, Selection
 from lightning_unlearn.data.hashing import order
 from lightning_unlearn.data.tables import write_rows
 from lightning_unlearn.data.vision import Samples
-from lightning_unlearn.evaluation import collect_outputs
+from lightning_unlearn.evaluation.collecting import collect_outputs
 from lightning_unlearn.exceptions import ConfigError
 from lightning_unlearn.functional.memorisation import memorisation
 from lightning_unlearn.stages.base import UnlearningStage

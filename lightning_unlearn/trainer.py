@@ -10,29 +10,29 @@ from torch import nn
 
 from lightning_unlearn.audit.given import audit_given, check_lists
 from lightning_unlearn.audit.run import audit, check_audit
-from lightning_unlearn.bank import Bank, Recipe
-from lightning_unlearn.benchmark import benchmark
+from lightning_unlearn.bank.bank import Bank, Recipe
+from lightning_unlearn.benchmark.comparison import Comparison
+from lightning_unlearn.benchmark.run import benchmark
 from lightning_unlearn.cautions import of_ensemble, of_original, of_split
 from lightning_unlearn.chain import check_chain, run_chain
 from lightning_unlearn.checkpoint import load_into, read_weights
 from lightning_unlearn.classifier import untrained_copy
-from lightning_unlearn.comparison import Comparison
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.forget import ForgetRule
-from lightning_unlearn.evaluation import collect_outputs
+from lightning_unlearn.evaluation.collecting import collect_outputs
+from lightning_unlearn.evaluation.panel import Panel, new_report, request_of
+from lightning_unlearn.evaluation.without_forgotten import all_forgotten_are_gone, judge_the_rest
 from lightning_unlearn.exceptions import ConfigError, DataError
-from lightning_unlearn.history import check_newest, history_of
 from lightning_unlearn.loading import check_model, load_references, save_unlearned
 from lightning_unlearn.metrics.screen import Goal
-from lightning_unlearn.panel import Panel, new_report, request_of
 from lightning_unlearn.ranks import lock_on_first
 from lightning_unlearn.report.schema import Report
 from lightning_unlearn.report.writing import save_report
-from lightning_unlearn.request_record import RequestRecord, settle
+from lightning_unlearn.requests.history import check_newest, history_of
+from lightning_unlearn.requests.record import RequestRecord, settle
+from lightning_unlearn.requests.without_data import unlearn_without_data
 from lightning_unlearn.scoring import ScoringTrainer
 from lightning_unlearn.stages.base import UnlearningStage
-from lightning_unlearn.without_data import unlearn_without_data
-from lightning_unlearn.without_forgotten import all_forgotten_are_gone, judge_the_rest
 
 __all__ = ["Tier", "UnlearningTrainer"]
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 
 import pytest
 import torch
@@ -20,9 +21,9 @@ from lightning_unlearn.checkpoint import save_weights
 from lightning_unlearn.data.datasets import Digits
 from lightning_unlearn.data.noise import LabelNoise
 from lightning_unlearn.data.trigger import Trigger
+from lightning_unlearn.evaluation.panel import Panel, new_report, request_of
 from lightning_unlearn.exceptions import CheckpointError
 from lightning_unlearn.loading import load_references
-from lightning_unlearn.panel import Panel, new_report, request_of
 from lightning_unlearn.sisa import Sisa
 from lightning_unlearn.stages import FineTune, NormDecay, Retrain, RetrainShards
 
@@ -103,7 +104,8 @@ def test_thresholds():
 
 def test_a_wrecked_model_and_a_useless_relearning_are_noted(trained, make_data, make_trainer, monkeypatch):
     # A rate that suits no network: the accuracy falls, the loss stays finite.
-    monkeypatch.setattr("lightning_unlearn.evaluation._relearning_optimizer", lambda params: torch.optim.SGD(params, lr=1.0))
+    wrecks = partial(torch.optim.SGD, lr=1.0)
+    monkeypatch.setattr("lightning_unlearn.evaluation.collecting._relearning_optimizer", wrecks)
     report = make_trainer().unlearn(trained, make_data(), [NormDecay(0.01)], relearn_epochs=1)
     method = next(row for row in report.rows if row.role == "method")
     assert any("Retain accuracy fell by" in note for note in method.notes)

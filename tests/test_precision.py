@@ -10,7 +10,7 @@ from lightning_unlearn import stages
 from lightning_unlearn.chain import run_chain
 from lightning_unlearn.data.forget import RandomFraction, WholeClasses
 from lightning_unlearn.estimators import Copies, Neighbours
-from lightning_unlearn.evaluation import collect_outputs
+from lightning_unlearn.evaluation.collecting import collect_outputs
 from lightning_unlearn.exceptions import ConfigError
 from lightning_unlearn.functional.structure import ParameterSelector
 from lightning_unlearn.mnemonic import draw_codes, give_codes

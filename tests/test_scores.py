@@ -2,7 +2,7 @@ import pytest
 import torch
 from helpers import untrained
 
-from lightning_unlearn.bank import Bank, Recipe
+from lightning_unlearn.bank.bank import Bank, Recipe
 from lightning_unlearn.data.by_score import ByScore, read_scores
 from lightning_unlearn.data.noise import LabelNoise, NoisyLabels
 from lightning_unlearn.exceptions import ChainError, ConfigError

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from lightning_unlearn import __version__
 from lightning_unlearn.audit.answers import SAMPLES, Answers, answers_of, audited_samples, rounded_to_int8
-from lightning_unlearn.bank import Bank, Recipe
+from lightning_unlearn.bank.bank import Bank, Recipe
 from lightning_unlearn.chain import StageResult, TrainerFactory
 from lightning_unlearn.chain_many import run_chain_many
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.forget import RandomCount
 from lightning_unlearn.data.split_data import Part
-from lightning_unlearn.evaluation import relearning_stages
+from lightning_unlearn.evaluation.collecting import relearning_stages
 from lightning_unlearn.methods import Method
 from lightning_unlearn.training import describe_batches, stable_repr
 

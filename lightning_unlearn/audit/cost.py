@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import torch.nn.functional as F
 
-from lightning_unlearn.bank import Recipe
+from lightning_unlearn.bank.bank import Recipe
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.views import TWO_PARTS
 from lightning_unlearn.stages.base import UnlearningStage

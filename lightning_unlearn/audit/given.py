@@ -17,11 +17,11 @@ from lightning_unlearn.audit.strata import strata_of
 from lightning_unlearn.chain import TrainerFactory
 from lightning_unlearn.checkpoint import load_into, read_weights
 from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.evaluation.panel import Panel, new_report, request_of
 from lightning_unlearn.exceptions import ConfigError, DataError
 from lightning_unlearn.fingerprint import hash_of_weights
 from lightning_unlearn.loading import check_model, load_reference
 from lightning_unlearn.metrics.screen import Goal
-from lightning_unlearn.panel import Panel, new_report, request_of
 from lightning_unlearn.processes import one_thread
 from lightning_unlearn.report.audit_schema import Audit
 from lightning_unlearn.report.schema import Report

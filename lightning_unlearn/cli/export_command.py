@@ -17,8 +17,8 @@ from lightning_unlearn.cli.plain_parser import PlainParser
 from lightning_unlearn.cli.run_folder import RunFolder
 from lightning_unlearn.data.vision import VisionData
 from lightning_unlearn.exceptions import CheckpointError, ConfigError
-from lightning_unlearn.export import export
-from lightning_unlearn.model_card import int8_remark
+from lightning_unlearn.export.export import export
+from lightning_unlearn.export.model_card import int8_remark
 from lightning_unlearn.report.labels import metric, number
 from lightning_unlearn.sisa.model import Sisa
 
@@ -111,7 +111,7 @@ def _check_int8(model: Classifier, config: dict[str, object], checkpoint: Path) 
     """What rounding does, on the data of the run, split as saved beside the checkpoint."""
     # Lightning takes seconds, which an export alone does without.
     from lightning_unlearn.data.datamodule import UnlearningDataModule
-    from lightning_unlearn.int8_check import check_int8
+    from lightning_unlearn.export.int8_check import check_int8
     from lightning_unlearn.trainer import UnlearningTrainer
 
     parser = ArgumentParser(exit_on_error=False)

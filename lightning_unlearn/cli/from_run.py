@@ -10,8 +10,8 @@ from lightning_unlearn.cli.job import OWN_WEIGHTS, newest_checkpoint
 from lightning_unlearn.cli.run_folder import RunFolder
 from lightning_unlearn.data.forget import ForgetRule, WholeClasses
 from lightning_unlearn.exceptions import CheckpointError, ConfigError
-from lightning_unlearn.history import newer_run
-from lightning_unlearn.ledger import LEDGER, UNLEARNED, entries_in
+from lightning_unlearn.requests.history import newer_run
+from lightning_unlearn.requests.ledger import LEDGER, UNLEARNED, entries_in
 from lightning_unlearn.sisa.store import successor_of
 
 log = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from lightning_unlearn.cli.plain_parser import PlainParser
 from lightning_unlearn.files import write_text_atomic
-from lightning_unlearn.ledger import in_words
 from lightning_unlearn.purge import Finding, delete, find
+from lightning_unlearn.requests.ledger import in_words
 
 __all__ = ["purge_command"]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from lightning_unlearn.cli.plain_parser import PlainParser
 from lightning_unlearn.exceptions import ConfigError
-from lightning_unlearn.ledger import LEDGER, in_words, verify
 from lightning_unlearn.report.command import rebuild
 from lightning_unlearn.report.table import show
+from lightning_unlearn.requests.ledger import LEDGER, in_words, verify
 
 __all__ = ["report_command"]
 

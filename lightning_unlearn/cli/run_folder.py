@@ -12,7 +12,7 @@ from lightning_unlearn.cli.configs import Tree, parse_config, read_config, tree_
 from lightning_unlearn.data.saved_split import SPLIT
 from lightning_unlearn.exceptions import ConfigError, RunError
 from lightning_unlearn.files import write_text_atomic
-from lightning_unlearn.ledger import BEGUN
+from lightning_unlearn.requests.ledger import BEGUN
 
 __all__ = ["RUN_VARIABLE", "RunFolder", "check_same"]
 

@@ -8,24 +8,24 @@ import numpy as np
 
 from lightning_unlearn.audit.given import check_lists, checkpoints
 from lightning_unlearn.audit.run import check_audit
+from lightning_unlearn.benchmark.comparison import plan
+from lightning_unlearn.benchmark.settings import check_settings
 from lightning_unlearn.checkpoint import AtomicCheckpointIO
 from lightning_unlearn.cli.from_run import advice_without_data, files_of
 from lightning_unlearn.cli.job import Job, newest_checkpoint
-from lightning_unlearn.comparison import plan
 from lightning_unlearn.data.earlier import judge_as_saved, keep_forgotten
 from lightning_unlearn.detection.run import check_count
 from lightning_unlearn.detection.threshold import Threshold
-from lightning_unlearn.evaluation import collect_outputs
+from lightning_unlearn.evaluation.collecting import collect_outputs
 from lightning_unlearn.exceptions import AlreadyForgottenError, ConfigError
 from lightning_unlearn.files import write_atomic
-from lightning_unlearn.history import history_of
-from lightning_unlearn.ledger import UNLEARNED
 from lightning_unlearn.loading import check_model
 from lightning_unlearn.ranks import lock_on_first
 from lightning_unlearn.report.schema import Report
 from lightning_unlearn.report.table import show
-from lightning_unlearn.request_record import settle
-from lightning_unlearn.settings import check_settings
+from lightning_unlearn.requests.history import history_of
+from lightning_unlearn.requests.ledger import UNLEARNED
+from lightning_unlearn.requests.record import settle
 from lightning_unlearn.sisa.model import Sisa
 
 __all__ = ["VERBS"]

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lightning_unlearn.bank import Bank, Recipe
+from lightning_unlearn.bank.bank import Bank, Recipe
+from lightning_unlearn.benchmark.repair import whole
 from lightning_unlearn.callbacks.record_margins import RecordMargins
 from lightning_unlearn.chain import TrainerFactory
 from lightning_unlearn.data.datamodule import UnlearningDataModule
@@ -22,7 +23,6 @@ from lightning_unlearn.files import write_text_atomic
 from lightning_unlearn.functional.anatomy import head_name
 from lightning_unlearn.functional.label_scores import auroc
 from lightning_unlearn.ranks import barrier, is_first
-from lightning_unlearn.repair import whole
 from lightning_unlearn.report.decode import decode, encode
 from lightning_unlearn.report.detect_schema import Curves
 

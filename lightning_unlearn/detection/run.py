@@ -16,7 +16,7 @@ from lightning_unlearn.detection.folds import Folds, confident_learning, need_cl
 from lightning_unlearn.detection.record import MarginRecord
 from lightning_unlearn.detection.result import Detection, Scored
 from lightning_unlearn.detection.threshold import Threshold
-from lightning_unlearn.evaluation import collect_outputs
+from lightning_unlearn.evaluation.collecting import collect_outputs
 from lightning_unlearn.exceptions import ConfigError
 from lightning_unlearn.functional import label_scores
 from lightning_unlearn.functional.anatomy import head_name

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from lightning_unlearn.data.saved_split import SPLIT, SavedSplit
 from lightning_unlearn.exceptions import ConfigError
-from lightning_unlearn.ledger import UNLEARNED, read_ledger
 from lightning_unlearn.purge.elsewhere import name_data, name_origins
 from lightning_unlearn.purge.folders import CONFIG, Folders, dataset_of, entries_below
 from lightning_unlearn.purge.found import Purge
 from lightning_unlearn.purge.weights import JudgeOfWeights
+from lightning_unlearn.requests.ledger import UNLEARNED, read_ledger
 
 __all__ = ["find"]
 

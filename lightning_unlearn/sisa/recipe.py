@@ -2,16 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
 
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.vision import hash_of_key
 from lightning_unlearn.exceptions import ConfigError
+from lightning_unlearn.fresh import FreshTrainer
 from lightning_unlearn.sisa.model import Sisa
 from lightning_unlearn.training import describe, stable_repr
-
-if TYPE_CHECKING:
-    from lightning_unlearn.fresh import FreshTrainer
 
 __all__ = ["SliceRecipe", "epochs_of_slices"]
 
@@ -43,7 +40,7 @@ class SliceRecipe:
 
     @classmethod
     def of(
-        cls, model: Sisa, data: UnlearningDataModule, trainer: "FreshTrainer", seed: int, epochs: int, batch_size: int
+        cls, model: Sisa, data: UnlearningDataModule, trainer: FreshTrainer, seed: int, epochs: int, batch_size: int
     ) -> "SliceRecipe":
         """The recipe of a model, its data and its Trainer.
 

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from lightning.pytorch import Trainer
@@ -16,6 +15,7 @@ from lightning_unlearn.callbacks.seed_each_step import SeedEachStep
 from lightning_unlearn.checkpoint import save_weights
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.exceptions import ConfigError, DataError
+from lightning_unlearn.fresh import FreshTrainer
 from lightning_unlearn.processes import Task, available_processes, run_tasks
 from lightning_unlearn.random import run_seed, seeded
 from lightning_unlearn.ranks import barrier, is_first, lock_on_first
@@ -26,15 +26,12 @@ from lightning_unlearn.sisa.store import FOLDER, Manifest, SliceStore
 from lightning_unlearn.trained_on import Kept
 from lightning_unlearn.training import quiet
 
-if TYPE_CHECKING:
-    from lightning_unlearn.fresh import FreshTrainer
-
 __all__ = ["fit_slices", "plan_slices", "train_missing"]
 
 log = logging.getLogger(__name__)
 
 
-def fit_slices(trainer: "FreshTrainer", model: Sisa, data: object) -> None:
+def fit_slices(trainer: FreshTrainer, model: Sisa, data: object) -> None:
     """Train an ensemble, or go on with its training; what `UnlearningTrainer.fit` does with a `Sisa`.
 
     `last.ckpt`, its `split.json` and the folder `slices` go where the Trainer keeps its checkpoints.

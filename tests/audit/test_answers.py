@@ -4,7 +4,7 @@ from groups import group
 from helpers import untrained
 
 from lightning_unlearn.audit.answers import Answers, answers_of, audited_samples, rounded_to_int8
-from lightning_unlearn.evaluation import outputs_of
+from lightning_unlearn.evaluation.collecting import outputs_of
 from lightning_unlearn.exceptions import DataError
 
 

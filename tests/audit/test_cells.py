@@ -4,7 +4,7 @@ import pytest
 from helpers import untrained
 
 from lightning_unlearn.audit.cells import Cell, Cells, seeds_of
-from lightning_unlearn.bank import Bank, Recipe
+from lightning_unlearn.bank.bank import Bank, Recipe
 
 
 @pytest.mark.parametrize("forget_set", [0, 1, 7])

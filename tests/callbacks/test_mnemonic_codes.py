@@ -3,7 +3,7 @@ import torch
 from helpers import untrained
 from lightning.pytorch import Callback, seed_everything
 
-from lightning_unlearn.bank import Bank, Recipe
+from lightning_unlearn.bank.bank import Bank, Recipe
 from lightning_unlearn.callbacks.mnemonic_codes import MnemonicCodes
 from lightning_unlearn.checkpoint import AtomicCheckpointIO, read_saved
 from lightning_unlearn.data.augment import Augmentation

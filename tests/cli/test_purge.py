@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lightning_unlearn.bank import Bank, Recipe
+from lightning_unlearn.bank.bank import Bank, Recipe
 from lightning_unlearn.classifier import Classifier
 from lightning_unlearn.cli import main
 from lightning_unlearn.data.datamodule import UnlearningDataModule
@@ -16,10 +16,10 @@ from lightning_unlearn.data.datasets import Digits
 from lightning_unlearn.data.forget import ListedSamples
 from lightning_unlearn.data.saved_split import SavedSplit, class_key
 from lightning_unlearn.files import lock_folder
-from lightning_unlearn.ledger import past_requests, read_ledger
 from lightning_unlearn.purge import find
 from lightning_unlearn.report.schema import Report
 from lightning_unlearn.report.writing import save_report
+from lightning_unlearn.requests.ledger import past_requests, read_ledger
 from lightning_unlearn.trained_on import Kept, kept_keys, record_beside
 from tests.cli.conftest import CHECKPOINT, UNLEARN
 

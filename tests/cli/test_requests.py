@@ -15,7 +15,7 @@ from PIL import Image
 from lightning_unlearn.checkpoint import read_weights
 from lightning_unlearn.cli import main
 from lightning_unlearn.data.loaders import BatchMaker
-from lightning_unlearn.ledger import entries_in, read_ledger
+from lightning_unlearn.requests.ledger import entries_in, read_ledger
 from tests.cli.conftest import start
 
 CLASSES = ("cat", "dog", "owl")

@@ -13,7 +13,7 @@ from lightning_unlearn.data.saved_split import SavedSplit
 from lightning_unlearn.data.views import VIEWS
 from lightning_unlearn.data.vision import VisionData
 from lightning_unlearn.estimators import Neighbours
-from lightning_unlearn.evaluation import collect_outputs
+from lightning_unlearn.evaluation.collecting import collect_outputs
 from lightning_unlearn.exceptions import AlreadyForgottenError, DataError
 from lightning_unlearn.stages import EstimateUnseen
 

@@ -24,7 +24,7 @@ from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.datasets import Digits
 from lightning_unlearn.data.forget import ListedSamples, RandomFraction, WholeClasses
 from lightning_unlearn.estimators import Copies, Neighbours
-from lightning_unlearn.evaluation import collect_outputs
+from lightning_unlearn.evaluation.collecting import collect_outputs
 from lightning_unlearn.exceptions import UnlearnError
 from lightning_unlearn.functional.structure import ParameterSelector
 from lightning_unlearn.metrics.unseen_match import distance_to_unseen

@@ -18,9 +18,9 @@ from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger
 
 from lightning_unlearn.checkpoint import AtomicCheckpointIO, read_weights
+from lightning_unlearn.evaluation.panel import Panel
 from lightning_unlearn.exceptions import CheckpointError, ConfigError, RunError
 from lightning_unlearn.files import lock_folder
-from lightning_unlearn.panel import Panel
 from lightning_unlearn.stages import FineTune, GaussianNoise, UnlearningStage
 
 pytestmark = pytest.mark.faults

@@ -2,12 +2,12 @@ import pytest
 import torch
 from helpers import untrained
 
-from lightning_unlearn.bank import Bank, Recipe
+from lightning_unlearn.bank.bank import Bank, Recipe
 from lightning_unlearn.data.trigger import Trigger, TriggeredSamples
+from lightning_unlearn.evaluation.panel import Panel, request_of
 from lightning_unlearn.exceptions import DataError
 from lightning_unlearn.metrics.attack_success import attack_success
 from lightning_unlearn.outputs import PartOutputs
-from lightning_unlearn.panel import Panel, request_of
 
 
 def test_it_is_the_share_taken_for_the_target():

@@ -11,7 +11,7 @@ from lightning_unlearn.attacks.draw import attack_sets
 from lightning_unlearn.attacks.low_fpr import clopper_pearson, low_fpr
 from lightning_unlearn.attacks.threshold import mia_efficacy, tpr_at_fpr
 from lightning_unlearn.attacks.ulira import ulira
-from lightning_unlearn.evaluation import outputs_of
+from lightning_unlearn.evaluation.collecting import outputs_of
 from lightning_unlearn.functional.divergences import modified_entropy
 from lightning_unlearn.metrics.divergence import zero_retrain_forgetting
 from lightning_unlearn.metrics.gaps import Scores, average_gap

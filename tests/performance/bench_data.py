@@ -11,7 +11,7 @@ from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.forget import RandomFraction
 from lightning_unlearn.data.reading import resident_samples
 from lightning_unlearn.data.vision import VisionData
-from lightning_unlearn.evaluation import collect_outputs
+from lightning_unlearn.evaluation.collecting import collect_outputs
 from lightning_unlearn.networks import SmallCNN
 from lightning_unlearn.trainer import UnlearningTrainer
 from lightning_unlearn.work import Work

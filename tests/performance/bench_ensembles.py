@@ -6,9 +6,9 @@ from lightning.pytorch import seed_everything
 from timing import medians, show
 from torch.optim import SGD
 
+from lightning_unlearn.bank.together import find_way, fit_together
 from lightning_unlearn.classifier import Classifier
 from lightning_unlearn.training import fit_quietly
-from lightning_unlearn.training_many import find_way, fit_together
 
 ARGUMENTS = {"accelerator": "cpu"}
 

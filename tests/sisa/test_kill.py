@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from lightning_unlearn.request_record import RequestRecord
+from lightning_unlearn.requests.record import RequestRecord
 from lightning_unlearn.sisa import Sisa
 from lightning_unlearn.sisa.store import SliceStore, settle_slices
 from lightning_unlearn.stages import RetrainShards

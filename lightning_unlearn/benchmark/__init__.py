@@ -1,0 +1,1 @@
+"""Methods compared: which, on what, with which settings, and beside which baselines."""

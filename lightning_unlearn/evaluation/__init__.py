@@ -1,0 +1,1 @@
+"""One split judged: models to outputs to metrics."""

@@ -1,0 +1,85 @@
+"""Judge what is left to judge by once the files of all forgotten samples are deleted."""
+
+import copy
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+from lightning_unlearn.chain import TrainerFactory
+from lightning_unlearn.checkpoint import load_into, read_weights
+from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.data.split_data import Part
+from lightning_unlearn.evaluation.collecting import collect_outputs
+from lightning_unlearn.evaluation.panel import Panel, new_report, request_of
+from lightning_unlearn.loading import load_references
+from lightning_unlearn.metrics.screen import Goal
+from lightning_unlearn.report.schema import Report, Role, Row
+
+__all__ = ["all_forgotten_are_gone", "judge_the_rest"]
+
+
+def all_forgotten_are_gone(data: UnlearningDataModule) -> bool:
+    """Whether the split names forgotten samples of which none is in the data any more.
+
+    Args:
+        data: The data, after the checkpoint's split was looked for.
+
+    Returns:
+        True where they are gone.
+    """
+    return data.saved is not None and bool(data.saved.forget) and not len(data.part("forget")[1])
+
+
+def judge_the_rest(
+    fresh: TrainerFactory,
+    model: nn.Module,
+    data: UnlearningDataModule,
+    goal: Goal,
+    checkpoint: str | None,
+    original: str | None,
+    references: Sequence[str],
+) -> Report:
+    """Accuracy of a model, and of what it can be compared with, on retained, unseen and test samples.
+
+    Args:
+        fresh: Makes a Trainer from `max_epochs`, `max_steps` and `callbacks`.
+        model: Gives logits of images, with its weights.
+        data: The data, split as saved beside the checkpoint.
+        goal: What unlearning was for.
+        checkpoint: Where the weights came from.
+        original: Checkpoint of the model before unlearning.
+        references: Checkpoints of models retrained without the forgotten samples.
+
+    Returns:
+        A report that says nothing of the forgotten samples but that they are gone.
+    """
+    assert data.saved is not None  # the caller has looked
+    gone = sorted(data.saved.forget)
+    digest = hashlib.sha256("\n".join(gone).encode()).hexdigest()
+    retained = len(data.part("retain")[1])
+    request = replace(request_of(data), count=len(gone), of=len(gone) + retained, digest=digest)
+    models: list[tuple[str, Role, nn.Module]] = []
+    before = None
+    if original is not None:
+        before = copy.deepcopy(model)
+        load_into(before, read_weights(original)[0], original)
+    others, cautions = load_references(model, references, data, before)
+    models += [("reference", "reference", other) for other in others]
+    models += [] if before is None else [("original", "original", before)]
+    models.append((Path(checkpoint).stem if checkpoint else "model", "method", model))
+    report = new_report("evaluate", Panel(fresh, data, goal, request, relearn_epochs=0, cautions=cautions))
+    report.warnings.insert(
+        0,
+        f"None of the {len(gone)} forgotten samples that split.json names is in the data any more (deleted files?), so nothing "
+        "can be said of how well they were forgotten. Retained, unseen and test samples were looked at; for the rest, restore "
+        "the files, or see the report of the run that forgot them.",
+    )
+    parts: list[Part] = [part for part in data.present if part != "forget"]
+    for name, role, judged in models:
+        outputs = collect_outputs(fresh, judged, data, parts)
+        metrics = {f"{part}/acc": 100 * found.accuracy for part, found in outputs.items()}
+        report.rows.append(Row(name, role, request.name, 0, metrics))
+    return report

@@ -1,0 +1,1 @@
+"""A model that leaves: its files, its card, and whether forgetting survives 8 bits."""

@@ -1,0 +1,81 @@
+"""What a checkpoint was through: its place in a ledger, and the runs that go on from it."""
+
+from pathlib import Path
+
+from lightning_unlearn.checkpoint import read_request
+from lightning_unlearn.data.saved_split import SPLIT
+from lightning_unlearn.exceptions import CheckpointError, ConfigError
+from lightning_unlearn.files import hash_of_file
+from lightning_unlearn.requests.ledger import BEGUN, LEDGER, Entry, entries_in, read_ledger
+
+__all__ = ["check_newest", "history_of", "newer_run"]
+
+
+def history_of(checkpoint: str | Path) -> list[Entry]:
+    """The requests that a checkpoint went through, by the ledger beside it.
+
+    Args:
+        checkpoint: The file.
+
+    Returns:
+        The requests, the first one first; empty for a model that was only trained. A damaged ledger is a `RunError`.
+
+    Raises:
+        CheckpointError: It is the result of a request, and split and ledger beside it are missing, or another one's.
+    """
+    path = Path(checkpoint)
+    noted = read_request(path)
+    wrong = None if noted is None else next((f"no {n}" for n in (SPLIT, LEDGER) if not (path.parent / n).is_file()), None)
+    entries = read_ledger(path.parent) if wrong is None else []
+    if noted is not None and wrong is None:
+        last = entries[-1]
+        if (last.number, last.previous) != noted or last.after != hash_of_file(path):
+            wrong = f"the {LEDGER} of another checkpoint"
+    if noted is not None and wrong is not None:
+        raise CheckpointError(
+            f"{checkpoint} is the result of request {noted[0]} on its model, and beside it lies {wrong}: what was forgotten "
+            "would come back. Give the checkpoint in the folder of the run that made it, or copy that folder whole."
+        )
+    return entries
+
+
+def newer_run(folder: Path, digest: str, own: Path | None = None) -> Path | None:
+    """The run beside another one that goes on from its checkpoint.
+
+    Args:
+        folder: The folder of the earlier run.
+        digest: SHA-256 of the checkpoint.
+        own: A folder that does not count.
+
+    Returns:
+        The folder of the run with the longest ledger; None where there is none.
+    """
+    skipped = {path.resolve() for path in (folder, own) if path is not None}
+    found: dict[Path, int] = {}
+    for file in [path for name in (LEDGER, BEGUN) for path in folder.resolve().parent.glob(f"*/{name}")]:
+        entries = entries_in(file)
+        if file.parent.resolve() not in skipped and any(entry.before == digest for entry in entries):
+            found[file.parent] = max(len(entries), found.get(file.parent, 0))
+    newest = max(found, key=lambda run: (found[run], run.name), default=None)
+    return None if newest is None else folder.parent / newest.name
+
+
+def check_newest(checkpoint: str | Path, own: Path | None = None) -> None:
+    """Refuse to start from a result that a newer run has gone on from: what that one forgot would come back.
+
+    Args:
+        checkpoint: The checkpoint of a run of unlearn.
+        own: Folder of the run that is to start from it.
+
+    Raises:
+        ConfigError: There is such a run beside it.
+    """
+    path = Path(checkpoint)
+    newer = newer_run(path.parent, hash_of_file(path), own)
+    if newer is None:
+        return
+    begun = "" if (newer / LEDGER).is_file() else f" It is not finished: unlearn --resume {newer} first."
+    raise ConfigError(
+        f"{newer} goes on from {checkpoint}, and what it was asked to forget would be retained again.{begun} Start from "
+        f"{newer}; or give --from_older true, for a second result beside it."
+    )
