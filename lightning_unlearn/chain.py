@@ -90,13 +90,14 @@ def check_chain(stages: Sequence[UnlearningStage], strategy: str = "auto") -> No
         strategy: Name of the Trainer's strategy.
 
     Raises:
-        ChainError: There is no stage, something in the list is none, one appears twice, an artifact is missing, or the
-            strategy does not fit.
+        ChainError: There is no stage, something in the list is none, one appears twice, an artifact is missing, unseen
+            samples are compared with after a stage trained on them, or the strategy does not fit.
     """
     if not stages:
         raise ChainError("The chain is empty; needed: at least one stage. Give --stages, or -c method/fine_tune.")
     there: set[str] = set()
     seen: set[int] = set()
+    spent = False
     for i, stage in enumerate(stages):
         if not isinstance(stage, UnlearningStage):
             raise ChainError(f"stages[{i}] is a {type(stage).__name__}; needed: an UnlearningStage.")
@@ -115,6 +116,12 @@ def check_chain(stages: Sequence[UnlearningStage], strategy: str = "auto") -> No
                 f"{sorted(there) or 'none'}. Put a stage that provides it before it."
             )
         there.update(stage.provides)
+        spent = spent or stage.trains_on_unseen
+        if spent and stage.compares_with_unseen:
+            raise ChainError(
+                f"stages[{i}] ({type(stage).__name__}) compares with unseen samples, and by then a stage has trained on them. "
+                "Put it, or the callback that compares, before that stage, or leave it out."
+            )
     for word, reason in _UNFIT.items():
         if word in strategy.lower():
             raise ChainError(f"Strategy {strategy!r} cannot be used: {reason}. Needed: auto, ddp, or one device.")

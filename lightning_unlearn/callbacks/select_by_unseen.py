@@ -72,6 +72,8 @@ class SelectByUnseen(Callback):
         samples: Retained samples that are looked at.
     """
 
+    compares_with_unseen = True
+
     def __init__(
         self,
         statistic: Statistic = "margins",

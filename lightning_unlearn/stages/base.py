@@ -104,6 +104,11 @@ class UnlearningStage(LightningModule, ABC):
         """Whether unseen samples are unseen no more after it, which later requests and comparisons must know."""
         return self.view == "unseen" and self.max_epochs > 0
 
+    @property
+    def compares_with_unseen(self) -> bool:
+        """Whether it, or one of its callbacks, takes unseen samples for such as the network was never trained on."""
+        return any(getattr(link, "compares_with_unseen", False) for link in self.callbacks)
+
     # Before and after the fit; called by the runner.
 
     def place(self, fresh: Callable[..., Trainer], checkpoint: str | None, output: str | None) -> None:

@@ -33,6 +33,11 @@ class ClassMeanTargets(UnlearningStage):
     def __init__(self) -> None:
         super().__init__(max_epochs=0)
 
+    @property
+    def compares_with_unseen(self) -> bool:
+        """See `UnlearningStage.compares_with_unseen`: always."""
+        return True
+
     def check(self, classifier: nn.Module, data: UnlearningDataModule) -> None:
         """See `UnlearningStage.check`.
 

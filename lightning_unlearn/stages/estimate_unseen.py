@@ -82,6 +82,11 @@ class EstimateUnseen(UnlearningStage):
         self.aim_below = aim_below
         self._summary: dict[str, float] = {}
 
+    @property
+    def compares_with_unseen(self) -> bool:
+        """See `UnlearningStage.compares_with_unseen`: to choose the mixture, and to calibrate."""
+        return self.calibrate or self.weights is None or super().compares_with_unseen
+
     def check(self, classifier: nn.Module, data: UnlearningDataModule) -> None:
         """See `UnlearningStage.check`; and that there are unseen samples to choose and to calibrate on.
 

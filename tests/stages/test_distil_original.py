@@ -5,10 +5,11 @@ import torch
 import torch.nn.functional as F
 from helpers import assert_same, sgd, steps
 
-from lightning_unlearn.chain import run_chain
+from lightning_unlearn.callbacks.select_by_unseen import SelectByUnseen
+from lightning_unlearn.chain import check_chain, run_chain
 from lightning_unlearn.data.saved_split import SavedSplit
 from lightning_unlearn.exceptions import ChainError
-from lightning_unlearn.stages import DistilOriginal, KeepWeights, ResetLayers
+from lightning_unlearn.stages import ClassMeanTargets, DistilOriginal, EstimateUnseen, FineTune, KeepWeights, ResetLayers
 
 
 def test_kl_and_reset_against_a_plain_loop(trained_resnet, make_data, fresh):
@@ -55,3 +56,22 @@ def test_fits_of_no_epoch_train_on_nothing():
     assert DistilOriginal(part="unseen").trains_on_unseen
     assert not DistilOriginal(part="unseen", max_epochs=0).trains_on_unseen
     assert not DistilOriginal().trains_on_unseen
+
+
+@pytest.mark.parametrize(
+    "late",
+    [
+        lambda: [EstimateUnseen()],
+        lambda: [ClassMeanTargets()],
+        lambda: [FineTune(callbacks=[SelectByUnseen()])],
+    ],
+)
+def test_nothing_is_compared_with_unseen_samples_behind_it(late):
+    """In front of it, or where it trains on retained samples, the same stages are fine."""
+    with pytest.raises(ChainError, match="by then a stage has trained on them"):
+        check_chain([KeepWeights(), DistilOriginal(part="unseen"), *late()])
+    check_chain([KeepWeights(), *late(), DistilOriginal(part="unseen")])
+    check_chain([KeepWeights(), DistilOriginal(), *late()])
+    with pytest.raises(ChainError, match="by then"):
+        check_chain([KeepWeights(), DistilOriginal(part="unseen", callbacks=[SelectByUnseen()])])
+    check_chain([KeepWeights(), DistilOriginal(part="unseen"), EstimateUnseen(weights=[0.5, 0.5], calibrate=False)])

@@ -1,0 +1,104 @@
+"""Whether influence functions say what retraining a whole MLP without a sample does; on convex models tests say that they do.
+
+By hand: `python tests/performance/influence_of_mlp.py [hidden units]`. Digits, 300 samples, 20 % wrong labels, L2, full batch,
+float64. Twenty-five samples are left out in turn, with training going on from the trained weights (what the theory speaks
+of) and with training from the same initial weights. Predicted and true: change of the total loss on 500 other samples, and
+of the loss of the sample itself. Rank correlations.
+"""
+
+import copy
+import json
+import sys
+
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.nn.functional import cross_entropy
+
+from lightning_unlearn.functional.curvature import inverse_curvature_product
+
+L2 = 1e-3
+LEFT_OUT = 25
+
+
+def trained(network: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
+    """Train a copy to convergence."""
+    network = copy.deepcopy(network)
+    parameters = list(network.parameters())
+    optimizer = torch.optim.LBFGS(
+        parameters, max_iter=500, tolerance_grad=1e-7, tolerance_change=1e-12, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = cross_entropy(network(x), y) + L2 / 2 * sum(p.square().sum() for p in parameters)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return network
+
+
+def ranks(values: Tensor) -> Tensor:
+    """Rank of each value."""
+    return values.argsort().argsort().double()
+
+
+def correlation(a: Tensor, b: Tensor) -> float:
+    """Rank correlation."""
+    return float(torch.corrcoef(torch.stack([ranks(a), ranks(b)]))[0, 1])
+
+
+def run(hidden: int, seed: int) -> dict[str, float]:
+    """Rank correlations of one network."""
+    source = torch.Generator().manual_seed(seed)
+    images, labels = (torch.as_tensor(part) for part in load_digits(return_X_y=True))
+    order = torch.randperm(len(labels), generator=source)[:800]
+    x, y = images[order] / 16, labels[order].clone()
+    wrong = torch.rand(300, generator=source) < 0.2
+    y[:300][wrong] = torch.randint(10, (int(wrong.sum()),), generator=source)
+    x, others, y, others_y = x[:300], x[300:], y[:300], y[300:]
+    torch.manual_seed(seed)
+    first = nn.Sequential(nn.Linear(64, hidden), nn.ReLU(), nn.Linear(hidden, 10)).double()
+    whole = trained(first, x, y)
+    values = {name: p.detach() for name, p in whole.named_parameters()}
+
+    def loss(given: dict[str, Tensor], image: Tensor, label: Tensor) -> Tensor:
+        return cross_entropy(functional_call(whole, given, (image[None],)), label[None])
+
+    each = vmap(grad(loss), in_dims=(None, 0, 0))(values, x[:LEFT_OUT], y[:LEFT_OUT])
+    elsewhere = grad(lambda given: cross_entropy(functional_call(whole, given, (others,)), others_y, reduction="sum"))(values)
+    predicted, true = {"others": [], "own": []}, {"warm": [], "cold": [], "warm own": [], "cold own": []}
+    with torch.no_grad():
+        before = cross_entropy(whole(others), others_y, reduction="sum")
+        own_before = cross_entropy(whole(x[:LEFT_OUT]), y[:LEFT_OUT], reduction="none")
+    for i in range(LEFT_OUT):
+        gradient = {name: value[i] for name, value in each.items()}
+        step, _ = inverse_curvature_product(whole, x, y, gradient, L2)
+        predicted["others"].append(sum((elsewhere[name] * step[name]).sum() for name in step) / len(x))
+        predicted["own"].append(sum((gradient[name] * step[name]).sum() for name in step) / len(x))
+        rest = torch.arange(len(x)) != i
+        for kind, start in (("warm", whole), ("cold", first)):
+            again = trained(start, x[rest], y[rest])
+            with torch.no_grad():
+                true[kind].append(cross_entropy(again(others), others_y, reduction="sum") - before)
+                true[f"{kind} own"].append(cross_entropy(again(x[i : i + 1]), y[i : i + 1]) - own_before[i])
+    found = {key: torch.stack(list(values)) for key, values in {**predicted, **true}.items()}
+    return {
+        "hidden": hidden,
+        "seed": seed,
+        "trained accuracy": float((whole(x).argmax(1) == y).double().mean()),
+        "others, from the trained weights": correlation(found["others"], found["warm"]),
+        "others, from the initial weights": correlation(found["others"], found["cold"]),
+        "the sample itself, from the trained weights": correlation(found["own"], found["warm own"]),
+        "the sample itself, from the initial weights": correlation(found["own"], found["cold own"]),
+        "others: true over predicted size, from the trained weights": float(found["warm"].std() / found["others"].std()),
+        "others: true over predicted size, from the initial weights": float(found["cold"].std() / found["others"].std()),
+    }
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for seed in range(3):
+        print(json.dumps(run(int(sys.argv[1]) if len(sys.argv) > 1 else 16, seed)), flush=True)
