@@ -17,6 +17,7 @@ from lightning_unlearn.functional.structure import ParameterSelector
 from lightning_unlearn.random import run_seed
 from lightning_unlearn.stages.base import UnlearningStage
 from lightning_unlearn.stages.gradient_passes import mean_gradient
+from lightning_unlearn.stages.step_within import step_within
 
 __all__ = ["Influence"]
 
@@ -30,8 +31,8 @@ class Influence(UnlearningStage):
     sign; a test against refitting decides.) In eval mode, on un-augmented images; where only the end of a network is changed,
     its beginning runs once per sample.
 
-    Where the original knows its samples by heart, gradients and H are nearly zero, and the step says little: the damping
-    then decides how long it is. For a convex loss with an L2 penalty, the damping is that penalty.
+    Where the original knows its samples by heart, gradients and H are nearly zero, and the damping decides how long the step
+    is. For a convex loss with an L2 penalty, the damping is that penalty.
 
     Args:
         alpha: Length of the step; 1 is the step of the theory.
@@ -47,6 +48,7 @@ class Influence(UnlearningStage):
         solver: `exact`: for `fisher` in sample space (Woodbury), else with the dense matrix of at most 4,096 parameters; `cg`:
             conjugate gradients, for `ggn` and `hessian` of any size.
         iterations: Of conjugate gradients, at most.
+        max_retain_drop: Points of retain accuracy that the step may cost; it is halved until it keeps to that. 100: any.
     """
 
     view = "none"
@@ -62,6 +64,7 @@ class Influence(UnlearningStage):
         curvature: Literal["fisher", "ggn", "hessian"] = "fisher",
         solver: Literal["exact", "cg"] = "exact",
         iterations: int = 50,
+        max_retain_drop: float = 5.0,
     ) -> None:
         if not (alpha > 0 and damping > 0 and samples > 0 and iterations > 0):
             given = f"alpha is {alpha}, damping {damping}, samples {samples}, iterations {iterations}"
@@ -71,6 +74,8 @@ class Influence(UnlearningStage):
                 f"Influence: form is {form!r}, curvature {curvature!r} and solver {solver!r}; needed: reweighted, removal or "
                 "newton; and fisher with the solver exact, or ggn or hessian with exact or cg."
             )
+        if not 0 <= max_retain_drop <= 100:
+            raise ChainError(f"Influence: max_retain_drop is {max_retain_drop}; needed: 0 to 100 points.")
         super().__init__(max_epochs=0, parameters=parameters)
         self.alpha = alpha
         self.damping = damping
@@ -79,6 +84,7 @@ class Influence(UnlearningStage):
         self.curvature = curvature
         self.solver = solver
         self.iterations = iterations
+        self.max_retain_drop = max_retain_drop
         self._summary: dict[str, float] = {}
 
     def on_fit_start(self) -> None:
@@ -111,13 +117,10 @@ class Influence(UnlearningStage):
         step, forward, backward = self._solve(network, x, labels, vector)
         share = len(x) * self.work.backward_share
         self.work.forward, self.work.backward = spent[0] + forward * share, spent[1] + backward * share
-        parameters = dict(self.classifier.named_parameters())
-        with torch.no_grad():
-            for name in self.selected:
-                parameters[name].add_(step[name], alpha=self.alpha)
+        self._summary["alpha"] = step_within(self, step, self.alpha, self.max_retain_drop)
 
     def summary(self) -> Mapping[str, Mapping[str, float]]:
-        """Products with H that the solver took."""
+        """Products with H that the solver took, and the length of the step."""
         return {"solver": self._summary}
 
     def _vector(self) -> dict[str, Tensor]:

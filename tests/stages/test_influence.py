@@ -28,7 +28,8 @@ def test_the_step_is_that_of_the_dense_inverse(trained, make_data, make_trainer)
     some = gradients("retain", data.random_part("retain", 40, "influence", run_seed()))
     hessian = some.T @ some / 40 + 1e-2 * torch.eye(some.shape[1], dtype=torch.float64)
     expected = weight.detach().flatten() + 0.5 * torch.linalg.solve(hessian, vector)
-    stage = Influence(alpha=0.5, damping=1e-2, samples=40, parameters=ParameterSelector(patterns=["network.fc.weight"]))
+    head = ParameterSelector(patterns=["network.fc.weight"])
+    stage = Influence(alpha=0.5, damping=1e-2, samples=40, parameters=head, max_retain_drop=100)
     run_chain(make_trainer(precision="64-true").fresh, trained, data, [stage])
     torch.testing.assert_close(trained.network.fc.weight.double().flatten(), expected, rtol=1e-5, atol=1e-7)
 
@@ -76,3 +77,44 @@ def test_the_loss_rises_through_the_whole_network(trained, make_data, fresh, arg
     before = float(F.cross_entropy(trained(batch.input), batch.target).detach())
     run_chain(fresh, trained, data, [Influence(alpha=0.1, samples=50, **arguments)])
     assert float(F.cross_entropy(trained(batch.input), batch.target).detach()) > before
+
+
+def _moved(trained, data, fresh, **arguments):
+    """How far an influence step of length 8 went, in units of one of length 1, and what the stage says of it."""
+    ends = []
+    for alpha, drop in ((1.0, 100.0), (8.0, arguments["max_retain_drop"])):
+        model, stage = copy.deepcopy(trained), Influence(alpha=alpha, samples=50, max_retain_drop=drop)
+        run_chain(fresh, model, data, [stage])
+        ends.append(model.network.fc.weight.detach() - trained.network.fc.weight.detach())
+    return float(ends[1].norm() / ends[0].norm()), stage.summary()["solver"]["alpha"], model
+
+
+def test_a_step_that_wrecks_the_network_is_halved(trained, make_data, fresh, caplog):
+    data = make_data()
+    moved, said, model = _moved(trained, data, fresh, max_retain_drop=5.0)
+    assert said in [8.0 / 2**k for k in range(1, 8)]
+    assert moved == pytest.approx(said, rel=1e-3)
+    assert "in place of 8" in caplog.text
+
+    def accuracy(network):
+        batches = list(data.evaluation_loader("retain"))
+        return (
+            100 * sum(int((network.eval()(b.input).argmax(1) == b.target).sum()) for b in batches) / len(data.part("retain")[1])
+        )
+
+    assert accuracy(trained) - accuracy(model) <= 5.0
+
+
+def test_without_a_budget_the_step_is_the_one_asked_for(trained, make_data, fresh):
+    moved, said, _ = _moved(trained, make_data(), fresh, max_retain_drop=100.0)
+    assert said == pytest.approx(8.0)
+    assert moved == pytest.approx(8.0, rel=1e-3)
+
+
+def test_where_every_step_costs_too_much_none_is_taken(trained, make_data, fresh, caplog):
+    model = copy.deepcopy(trained)
+    stage = Influence(alpha=1e9, samples=50, max_retain_drop=0.0)
+    run_chain(fresh, model, make_data(), [stage])
+    assert stage.summary()["solver"]["alpha"] == 0
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), trained.state_dict().values(), strict=True))
+    assert "No step was taken" in caplog.text

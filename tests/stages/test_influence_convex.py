@@ -138,7 +138,7 @@ def test_the_stage_goes_where_refitting_the_last_layer_goes(trained, make_data, 
     forgotten = torch.isin(train, data.part("forget")[1])
     aim = refit(x, labels, even * ~forgotten, fitted, 0.05) - fitted
     damping = 0.05 * (1 if form == "removal" else n / int((~forgotten).sum()))
-    stage = Influence(1.0, damping, n, HEAD, form, "ggn", solver)
+    stage = Influence(1.0, damping, n, HEAD, form, "ggn", solver, max_retain_drop=100)
     losses = [float(F.cross_entropy(x[forgotten] @ fitted.T, labels[forgotten]))]
     run_chain(make_trainer(precision="64-true").fresh, model, data, [stage])
     new = torch.cat([model.network.fc.weight.data, model.network.fc.bias.data[:, None]], 1).double()

@@ -1,0 +1,55 @@
+"""A step in one go, no longer than the retained samples bear."""
+
+import logging
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from lightning_unlearn.callbacks.looking import retain_accuracy, weights_of
+from lightning_unlearn.stages.base import UnlearningStage
+
+__all__ = ["step_within"]
+
+log = logging.getLogger(__name__)
+
+# A step of 1/128 of the asked one is no step of that kind any more.
+_HALVINGS = 7
+
+
+def step_within(
+    stage: UnlearningStage, step: Mapping[str, Tensor], length: float, max_retain_drop: float, samples: int = 500
+) -> float:
+    """Add a step to the weights, halved until retain accuracy falls by no more than a budget.
+
+    Args:
+        stage: Within its fit; its classifier is changed.
+        step: What is added, by name.
+        length: Factor of the step.
+        max_retain_drop: Points of accuracy that may be lost, in 0 ... 100; with 100 nobody looks.
+        samples: Retained samples that are looked at, a fixed random part.
+
+    Returns:
+        The factor that was taken; 0 where every step cost too much.
+    """
+    look = max_retain_drop < 100
+    before, start = weights_of(stage), retain_accuracy(stage.trainer, stage, samples) if look else 0.0
+    found = 0.0
+    for halving in range(_HALVINGS + 1):
+        factor = length * 0.5**halving
+        stage.classifier.load_state_dict(before)
+        with torch.no_grad():
+            for name, value in step.items():
+                stage.classifier.get_parameter(name).add_(value, alpha=factor)
+        if not look:
+            return factor
+        found = retain_accuracy(stage.trainer, stage, samples)
+        if start - found <= max_retain_drop:
+            if halving:
+                log.warning("A step of %g in place of %g: longer ones cost more than %g points of retain accuracy.",
+                            factor, length, max_retain_drop)  # fmt: skip
+            return factor
+    stage.classifier.load_state_dict(before)
+    log.warning("No step was taken: with one of %g, retain accuracy fell from %.1f to %.1f, more than %g points.",
+                factor, start, found, max_retain_drop)  # fmt: skip
+    return 0.0
