@@ -20,7 +20,7 @@ _HALVINGS = 7
 def step_within(
     stage: UnlearningStage, step: Mapping[str, Tensor], length: float, max_retain_drop: float, samples: int = 500
 ) -> float:
-    """Add a step to the weights, halved until retain accuracy falls by no more than a budget.
+    """Add a step to the weights, halved until retain accuracy falls by no more than a budget; the stage warns where it was.
 
     Args:
         stage: Within its fit; its classifier is changed.
@@ -46,10 +46,21 @@ def step_within(
         found = retain_accuracy(stage.trainer, stage, samples)
         if start - found <= max_retain_drop:
             if halving:
-                log.warning("A step of %g in place of %g: longer ones cost more than %g points of retain accuracy.",
-                            factor, length, max_retain_drop)  # fmt: skip
+                _warn(
+                    stage,
+                    f"The step is {factor:g} in place of {length:g}: a longer one costs more than {max_retain_drop:g} points "
+                    "of retain accuracy.",
+                )
             return factor
     stage.classifier.load_state_dict(before)
-    log.warning("No step was taken: with one of %g, retain accuracy fell from %.1f to %.1f, more than %g points.",
-                factor, start, found, max_retain_drop)  # fmt: skip
+    _warn(
+        stage,
+        f"Nothing was changed: even a step of {factor:g} in place of {length:g} took retain accuracy from {start:.1f} to "
+        f"{found:.1f}, more than {max_retain_drop:g} points.",
+    )
     return 0.0
+
+
+def _warn(stage: UnlearningStage, text: str) -> None:
+    log.warning("%s", text)
+    stage.warning = text
