@@ -45,15 +45,21 @@ def trained(network: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
 
     optimizer.step(closure)
     names = [name for name, _ in network.named_parameters()]
-    for _ in range(20):
-        gradient = torch.cat([g.flatten() for g in torch.autograd.grad(objective(network, x, y), parameters)])
+    for _ in range(100):
+        loss = objective(network, x, y)
+        gradient = torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)])
         if float(gradient.norm()) < CONVERGED:
             return network
         matrix = dense_curvature(network, x, y, names, "hessian")
         matrix.diagonal().add_(L2)
-        step = torch.linalg.solve(matrix, gradient)
+        values, vectors = torch.linalg.eigh(matrix)
+        step = vectors @ ((vectors.T @ gradient) / values.abs().clamp(min=1e-6))  # never uphill
+        before = parameters_to_vector(parameters).detach()
         with torch.no_grad():
-            vector_to_parameters(parameters_to_vector(parameters) - step, parameters)
+            for halving in range(30):
+                vector_to_parameters(before - 0.5**halving * step, parameters)
+                if objective(network, x, y) <= loss + 1e-15:
+                    break
     raise RuntimeError(f"the gradient is still {float(gradient.norm()):.1e} long; needed: below {CONVERGED:g}")
 
 
@@ -118,4 +124,4 @@ def run(hidden: int, seed: int) -> dict[str, float]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     for seed in range(3):
-        print(json.dumps(run(int(sys.argv[1]) if len(sys.argv) > 1 else 16, seed)), flush=True)
+        print(json.dumps(run(int(sys.argv[1]) if len(sys.argv) > 1 else 8, seed)), flush=True)
