@@ -60,8 +60,9 @@ class Answers:
         return type(self)(self.margins, self.correct, costs)
 
     def without(self, part: Part) -> Self:
-        """The same answers but for a part."""
-        margins, correct = ({name: v for name, v in by.items() if name != part} for by in (self.margins, self.correct))
+        """The same answers but for a part, with whatever weights."""
+        tables = (self.margins, self.correct)
+        margins, correct = ({name: v for name, v in by.items() if name.split("/")[0] != part} for by in tables)
         return type(self)(margins, correct, self.costs)
 
     def renamed(self, suffix: str) -> Self:

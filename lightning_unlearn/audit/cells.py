@@ -31,6 +31,8 @@ Group: TypeAlias = Literal["original", "reference", "held_out", "unlearned", "sh
 
 # Models of one cell: enough to be trained together, few enough that a killed run loses little.
 CHUNK = 20
+# What models with other weights are asked again: the forgotten samples, and the population that RMIA compares them with.
+_ASKED_AGAIN: tuple[Part, ...] = ("forget", "unseen", "test")
 # Seeds of retrained models of one forget set; more than an audit ever needs.
 _SEEDS_PER_SET = 10_000
 
@@ -120,8 +122,8 @@ class Cells:
     def _content(self) -> list[object]:
         fingerprints = [self.data.fingerprint(part) for part in ("retain", "forget", "unseen")]
         recipe = self.bank.content(self.recipe, self.recipe.build(0), self.data, "train", 0)
-        batches = describe_batches(self.data)
-        return [*fingerprints, recipe, batches, self.number, self.relearn_epochs, self.int8, SAMPLES, __version__]
+        how = (self.relearn_epochs, self.int8, SAMPLES, _ASKED_AGAIN)
+        return [*fingerprints, recipe, describe_batches(self.data), self.number, *how, __version__]
 
     @cached_property
     def samples(self) -> dict[Part, Tensor]:
@@ -187,7 +189,7 @@ def asked(
     Args:
         fresh: Makes a Trainer.
         data: The data.
-        samples: Sample indices by part; with other weights only the forgotten ones are asked for again.
+        samples: Sample indices by part; all but the retained ones are asked for again with other weights.
         models: Give logits of images; fine-tuned in place where `relearn_epochs` is not 0.
         seeds: Seeds of the fine-tuning, one per model.
         relearn_epochs: Epochs of it; 0: left out.
@@ -197,15 +199,14 @@ def asked(
         One row per model.
     """
     answers = answers_of(fresh, models, data, samples)
-    forget: dict[Part, Tensor] = {"forget": samples["forget"]}
+    again = {part: samples[part] for part in _ASKED_AGAIN if part in samples}
     if int8:
         # Made one by one: copies of all models at once would be held for nothing.
         rounded = (_with_weights(model, rounded_to_int8(model)) for model in models)
-        answers = answers.with_parts(answers_of(fresh, rounded, data, forget).renamed("int8"))
+        answers = answers.with_parts(answers_of(fresh, rounded, data, again).renamed("int8"))
     if relearn_epochs:
-        again = partial(relearning_stages, relearn_epochs)
-        run_chain_many(partial(fresh, measuring=True), models, data, again, seeds)
-        answers = answers.with_parts(answers_of(fresh, models, data, forget).renamed("relearned"))
+        run_chain_many(partial(fresh, measuring=True), models, data, partial(relearning_stages, relearn_epochs), seeds)
+        answers = answers.with_parts(answers_of(fresh, models, data, again).renamed("relearned"))
     return answers
 
 

@@ -52,14 +52,15 @@ def membership_scores(group: Answers, part: str, references: Answers, count: int
 
     Args:
         group: The attacked models; must have answered to `unseen` or `test` too, the population.
-        part: Whose samples are attacked.
+        part: Whose samples are attacked; models with other weights, as in `forget/int8`, answered to the population with them.
         references: Models that p(x) is taken from.
         count: How many of them, from the first on.
 
     Returns:
         (M, N), float64, larger for members.
     """
-    population = [name for name in ("unseen", "test") if name in group.margins]
+    _, *suffix = part.split("/")
+    population = [name for name in ("/".join((of, *suffix)) for of in ("unseen", "test")) if name in group.margins]
 
     def log_p(answers: Answers, names: list[str]) -> Tensor:
         # The log-probability of the label is the log-sigmoid of its margin.

@@ -7,6 +7,11 @@ from lightning_unlearn.audit.answers import Answers
 SIZES = {"forget": 40, "retain": 50, "test": 60, "unseen": 30}
 
 
+def relearned(models, seed):
+    """Answers of models that are all the same but for their seeds, named as those after fine-tuning."""
+    return group(models, seed=seed, parts=("forget", "test", "unseen")).renamed("relearned")
+
+
 def group(models, shift=0.0, seed=0, parts=tuple(SIZES), shifted=None):
     """Margins of models that differ by their seeds; those of forgotten samples are `shift` higher.
 

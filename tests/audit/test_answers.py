@@ -58,6 +58,7 @@ def test_groups_are_joined_cut_and_renamed():
     both = whole.with_parts(whole.renamed("int8"))
     assert torch.equal(both.margins["forget/int8"], whole.margins["forget"])
     assert set(Answers.joined([both, whole]).margins) == set(whole.margins)
+    assert not [part for part in both.without("unseen").margins if part.startswith("unseen")]
 
 
 def test_rounding_moves_no_weight_by_more_than_half_a_step():

@@ -3,7 +3,8 @@ import itertools
 import pytest
 from helpers import untrained
 
-from lightning_unlearn.audit.cells import Cell, Cells, seeds_of
+from lightning_unlearn.audit.answers import audited_samples
+from lightning_unlearn.audit.cells import Cell, Cells, asked, seeds_of
 from lightning_unlearn.bank.bank import Bank, Recipe
 
 
@@ -33,3 +34,10 @@ def test_a_cell_is_known_by_the_size_of_forget_batches(make_data, fresh, tmp_pat
     recipe, cell = Recipe(untrained, 1, {"accelerator": "cpu"}), Cell("unlearned", (0,), "scrub")
     made = [Cells(fresh, make_data(forget_batch_size=n), recipe, Bank(tmp_path), tmp_path, 0).path(cell) for n in (4, 8, 8)]
     assert made[0] != made[1] == made[2]
+
+
+def test_with_other_weights_models_answer_to_the_population_too(make_data, fresh):
+    data = make_data(unseen=30)
+    answers = asked(fresh, data, audited_samples(data), [untrained(), untrained()], [0, 1], relearn_epochs=1, int8=True)
+    again = {f"{part}/{state}" for part in ("forget", "test", "unseen") for state in ("int8", "relearned")}
+    assert set(answers.margins) == {"retain", "forget", "test", "unseen"} | again

@@ -4,8 +4,9 @@ import re
 
 import pytest
 import torch
-from groups import SIZES, group
+from groups import SIZES, group, relearned
 
+from lightning_unlearn.audit.answers import Answers
 from lightning_unlearn.audit.judging import CEILING, ZERO, Contender, Judge
 from lightning_unlearn.audit.strata import Stratum
 from lightning_unlearn.report.audit_schema import WHOLE
@@ -125,6 +126,16 @@ def test_retained_samples_are_attacked_as_members_against_unseen_ones():
     mine = line(judged(knows_retained=True), "mine", "retained").metrics
     assert mine["rmia/auc"] > 0.8
     assert "ulira" not in mine
+
+
+def test_relearned_models_are_compared_with_what_they_say_themselves():
+    worse = group(12, seed=3)
+    worse = Answers({part: margins - 1.5 for part, margins in worse.margins.items()}, worse.correct, {})
+    mine = Contender("mine", "method", worse.with_parts(relearned(12, seed=5)))
+    references = group(12, seed=1).with_parts(relearned(12, seed=6))
+    audit = Judge(references, [STRATA[0], Stratum("relearned", "forget/relearned", EVERY)]).audit("r", [mine])
+    for name in ("rmia/auc", "rmia1/auc"):
+        assert line(audit, "mine", "relearned").metrics[name] == pytest.approx(0.5, abs=0.06), name
 
 
 def test_another_group_of_references_can_be_compared_with():
