@@ -19,9 +19,9 @@ from lightning_unlearn.bank.bank import Bank, Recipe
 from lightning_unlearn.chain import StageResult, TrainerFactory
 from lightning_unlearn.chain_many import run_chain_many
 from lightning_unlearn.data.datamodule import UnlearningDataModule
-from lightning_unlearn.data.forget import RandomCount
 from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.evaluation.collecting import relearning_stages
+from lightning_unlearn.exceptions import DataError
 from lightning_unlearn.methods import Method
 from lightning_unlearn.training import describe_batches, stable_repr
 
@@ -130,6 +130,15 @@ class Cells:
         """Sample indices that every model answers to, by part."""
         return audited_samples(self.data)
 
+    @cached_property
+    def no_shadows(self) -> str:
+        """Why nothing else can be forgotten that D_f could be told from; empty where something can."""
+        try:
+            self._without_forgotten(0).part("forget")
+        except DataError as error:
+            return str(error)
+        return ""
+
     def run(self, cell: Cell) -> None:
         """Make the models of a cell and keep their answers.
 
@@ -163,10 +172,13 @@ class Cells:
 
     def _without_forgotten(self, seed: int) -> UnlearningDataModule:
         """The data that a held-out reference was trained on, of which as many samples as in D_f are to be forgotten."""
-        split = self.data.saved_split()
+        split, rule = self.data.saved_split(), self.data.forget_rule
+        elsewhere = None if rule is None else rule.other_draw(len(split.forget))
+        if elsewhere is None:
+            raise DataError("What is forgotten was not drawn at random, and to forget other samples would be another task.")
         other = copy.copy(self.data)
         other.saved = split.for_another_request()
-        other.draw(seed, RandomCount(len(split.forget)))
+        other.draw(seed, elsewhere)
         return other
 
     def _unlearn(self, cell: Cell, models: Sequence[LightningModule], data: UnlearningDataModule) -> list[list[StageResult]]:

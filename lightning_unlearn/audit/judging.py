@@ -47,6 +47,8 @@ class Contender:
         role: What it is.
         answers: Of its models.
         others: Of models that never saw the forgotten samples, for attacks that need non-members; None: the references.
+        no_shadows: Whether those should have gone through the same unlearning, and there are none that did: U-LiRA, and RMIA
+            of forgotten samples, are then left out.
         against: The references that it is compared with, where they are not those of the judge.
         note: What must stand beside its figures.
         exact: Whether it is exact by construction.
@@ -61,6 +63,7 @@ class Contender:
     note: str = ""
     exact: bool = False
     costs: Mapping[str, float] = field(default_factory=dict)
+    no_shadows: bool = False
 
 
 @dataclass
@@ -135,7 +138,7 @@ class Judge:
         whole = stratum.name == WHOLE
         retained = stratum.part == "retain"
         parts = contender.answers.margins.keys()
-        if not {"unseen", "test"} & parts or (retained and "unseen" not in parts):
+        if not {"unseen", "test"} & parts or (retained and "unseen" not in parts) or (contender.no_shadows and not retained):
             return
         against = self._against(contender)
         for name, count in {"rmia": _references_of_rmia(against), "rmia1": 1}.items():
@@ -220,7 +223,7 @@ class Judge:
             if kloms:
                 top = max(float(values.max()) for values in kloms.values())
                 audit.kloms[c.name] = _histogram(kloms[c.name], kloms.get(zero), 0.0, top)
-            if {"unseen", "test"} & c.answers.margins.keys():
+            if {"unseen", "test"} & c.answers.margins.keys() and not c.no_shadows:
                 count = _references_of_rmia(self._against(c))
                 members = self._scores(c.answers, "forget", self._against(c), count)
                 audit.rocs[c.name] = pooled_roc(members, self._non_members(c, self.strata[0], count))

@@ -54,8 +54,8 @@ def audit(
     """Judge methods by what an attacker sees per sample over many models.
 
     For each forget set as many originals, references and held-out references are trained (or fetched from the bank), every
-    original is unlearned by every method, and so is every held-out reference, of as many other samples. What is finished is
-    read again, so a killed run goes on.
+    original is unlearned by every method, and so is every held-out reference, of as many other samples, where the forget rule
+    draws at random. What is finished is read again, so a killed run goes on.
 
     Args:
         what: What is compared; after `relearn_epochs` all models are compared again.
@@ -122,7 +122,7 @@ class _Runner:
     def _cells(self, methods: Mapping[str, Method]) -> dict[tuple[Group, str], list[Cell]]:
         groups: list[tuple[Group, str]] = [("original", ""), ("reference", ""), ("held_out", "")]
         for method in methods:
-            groups += [("unlearned", method), ("shadow", method)]
+            groups += [("unlearned", method)] if self.cells.no_shadows else [("unlearned", method), ("shadow", method)]
         found = {}
         for group, method in groups:
             seeds = seeds_of(group, self.models, self.cells.number)
@@ -130,11 +130,11 @@ class _Runner:
             found[group, method] = [Cell(group, chunk, method, methods.get(method)) for chunk in chunks]
         return found
 
-    def _run_cells(self, cells: Sequence[Cell]) -> dict[str, str]:
+    def _run_cells(self, cells: Sequence[Cell]) -> dict[tuple[Group, str], str]:
         """Run what is missing: models are trained first, which all cells start from.
 
         Returns:
-            Why methods failed, by method.
+            Why cells failed, by group and method.
         """
         missing = [cell for cell in cells if Answers.load(self.cells.path(cell)) is None]
         if not missing:
@@ -151,7 +151,7 @@ class _Runner:
         failed = run_tasks(tasks, self.processes)
         for name, message in failed.items():
             log.warning("%s failed: %s", name, message)
-        return {cell.method: failed[cell.name] for cell in missing if cell.name in failed}
+        return {(cell.group, cell.method): failed[cell.name] for cell in missing if cell.name in failed}
 
     def _train(self, cells: Sequence[Cell]) -> None:
         """Fill the bank with what cells start from, many models at once."""
@@ -172,7 +172,10 @@ class _Runner:
         return Task(cell.name, of_model * len(cell.seeds), partial(self.cells.run, cell), may_fail=cell.build is not None)
 
     def _judge(
-        self, cells: Mapping[tuple[Group, str], Sequence[Cell]], methods: Mapping[str, Method], failed: Mapping[str, str]
+        self,
+        cells: Mapping[tuple[Group, str], Sequence[Cell]],
+        methods: Mapping[str, Method],
+        failed: Mapping[tuple[Group, str], str],
     ) -> Audit:
         data, samples = self.cells.data, self.cells.samples
 
@@ -183,15 +186,18 @@ class _Runner:
         references, held_out, originals = answers("reference"), answers("held_out"), answers("original")
         contenders = [Contender(ZERO, "zero", held_out)]
         for method, build in methods.items():
-            if method in failed:
+            if ("unlearned", method) in failed:
                 continue
             unlearned = answers("unlearned", method)
             stages = build()
             notes = " ".join(dict.fromkeys(stage.note for stage in stages if stage.note))
             exact = stages[-1].exact
-            shadows = answers("shadow", method)
+            alone = ("shadow", method) not in cells or ("shadow", method) in failed
+            shadows = None if alone else answers("shadow", method)
             costs = self._costs(unlearned)
-            contenders.append(Contender(method, "method", unlearned, shadows, note=notes, exact=exact, costs=costs))
+            contenders.append(
+                Contender(method, "method", unlearned, shadows, note=notes, exact=exact, costs=costs, no_shadows=alone)
+            )
         contenders.append(Contender(CEILING, "ceiling", originals, held_out))
         strata = strata_of(data, samples["forget"], references, held_out, originals, self.cells.relearn_epochs)
         of_samples, _ = data.part("forget")
@@ -199,8 +205,20 @@ class _Runner:
         labels = [data.dataset.classes[i] for i in of_samples.targets[samples["forget"]].tolist()]
         judge = Judge(references, strata, self.tier == "benchmark")
         result = judge.audit(self.panel.request.name, contenders, keys, labels)
-        result.notes += [f"{method} failed: {message}" for method, message in failed.items()]
+        result.notes += self._notes(failed)
         return result
+
+    def _notes(self, failed: Mapping[tuple[Group, str], str]) -> list[str]:
+        without = (
+            "no U-LiRA, and no RMIA of forgotten samples: both need models that forgot as many other samples in the same way."
+        )
+        notes = [f"Methods have {without} {self.cells.no_shadows}"] if self.cells.no_shadows else []
+        for (group, method), message in failed.items():
+            if group == "unlearned":
+                notes.append(f"{method} failed: {message}")
+            elif ("unlearned", method) not in failed:
+                notes.append(f"{method} has {without} Held-out references could not: {message}")
+        return notes
 
     def _costs(self, unlearned: Answers) -> dict[str, float]:
         retraining = self.panel.retraining_work or math.nan

@@ -63,6 +63,17 @@ class ForgetRule(ABC):
     def describe(self) -> str:
         """One plain line for reports, such as `random 4 %`; it names no sample and no person."""
 
+    def other_draw(self, count: int) -> "ForgetRule | None":
+        """A rule whose choice is as good an example of what this one forgets as its own: audits forget others in comparison.
+
+        Args:
+            count: How many samples it is to choose.
+
+        Returns:
+            The rule, or None, as here, where what is forgotten is not drawn at random.
+        """
+        return None
+
 
 class _Random(ForgetRule):
     """Draws samples by keyed hash: an order that deletions elsewhere do not change."""
@@ -83,6 +94,10 @@ class _Random(ForgetRule):
     @abstractmethod
     def _count(self, n: int) -> int:
         """How many of n samples are drawn."""
+
+    def other_draw(self, count: int) -> ForgetRule:
+        """As many samples at random, of the same classes."""
+        return RandomCount(count, self.classes)
 
     def _within(self) -> str:
         return "" if self.classes is None else " within " + listed_classes(self.classes)

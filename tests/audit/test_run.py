@@ -3,18 +3,25 @@
 import os
 
 import pytest
-from helpers import sgd
+from helpers import sgd, untrained
 
 from lightning_unlearn.audit.answers import Answers
 from lightning_unlearn.audit.cells import Cells
+from lightning_unlearn.bank.bank import Bank, Recipe
 from lightning_unlearn.classifier import Classifier
 from lightning_unlearn.data.forget import RandomFraction, WholeClasses
-from lightning_unlearn.exceptions import ConfigError
+from lightning_unlearn.exceptions import ConfigError, RunError
 from lightning_unlearn.report.audit_schema import WHOLE
 from lightning_unlearn.report.schema import Report
 
 TUNE = "stages:\n- class_path: FineTune\n  init_args: {max_epochs: 1, batch_size: 64}\n"
 DECAY = "stages:\n- class_path: NormDecay\n  init_args: {factor: 0.5}\n"
+CLASS = """stages:
+- class_path: ErrorMaximisingNoise
+  init_args: {steps: 2}
+- class_path: NormDecay
+  init_args: {factor: 0.5}
+"""
 BREAKS = "stages:\n- class_path: MaskLearning\n  init_args: {max_epochs: 1}\n"
 
 
@@ -112,7 +119,7 @@ def test_shadows_never_saw_the_forgotten_samples(run, monkeypatch):
 
     monkeypatch.setattr(Cells, "_without_forgotten", spied)
     run({"decay": DECAY})
-    ((forgotten, other),) = seen
+    forgotten, other = seen[-1]
     parts = {name: set(other.part(name)[1].tolist()) for name in ("forget", "retain", "unseen")}
     assert len(parts["forget"]) == len(forgotten)
     assert not forgotten & (parts["forget"] | parts["retain"] | parts["unseen"])
@@ -124,6 +131,46 @@ def test_a_method_that_breaks_is_noted_and_the_others_are_judged(run):
     assert "breaks" not in rows(report)
     assert "decay" in rows(report)
     assert any(note.startswith("breaks failed: MaskLearning: 100.0% of the mask is on") for note in report.audits[0].notes)
+
+
+def attacks(report, method, stratum=WHOLE):
+    return {name for name in rows(report, stratum)[method].metrics if name == "ulira" or name.startswith("rmia")}
+
+
+@pytest.mark.parametrize(
+    ("text", "rule", "why"),
+    [(CLASS, WholeClasses([2]), "was not drawn at random"), (DECAY, RandomFraction(0.6), "there are only")],
+)
+def test_nothing_is_compared_with_another_kind_of_forgetting(run, tmp_path, text, rule, why):
+    report = run({"mine": text}, rules=[rule], bank=str(tmp_path / "bank"))
+    assert {"rank_auc", "ulira/references"} <= rows(report)["mine"].metrics.keys()
+    assert not attacks(report, "mine")
+    assert "mine" not in report.audits[0].rocs
+    assert attacks(report, "mine", "retained")
+    assert attacks(report, "original")
+    assert any(note.startswith("Methods have no U-LiRA") and why in note for note in report.audits[0].notes)
+
+
+def test_shadows_forget_samples_of_the_same_classes(make_data, fresh, tmp_path):
+    data = make_data(forget=RandomFraction(0.2, classes=[3, 5]))
+    cells = Cells(fresh, data, Recipe(untrained, 1, {"accelerator": "cpu"}), Bank(tmp_path), tmp_path, 0)
+    assert not cells.no_shadows
+    samples, index = cells._without_forgotten(7).part("forget")
+    assert set(samples.targets[index].tolist()) == {3, 5}
+    assert len(index) == len(data.part("forget")[1])
+
+
+def test_failed_shadows_cost_what_needs_them(run, monkeypatch):
+    def fails(self, cell):
+        raise RunError("the shadow broke")
+
+    monkeypatch.setattr(Cells, "_shadows", fails)
+    report = run({"decay": DECAY}, int8=True)
+    assert not attacks(report, "decay")
+    assert not attacks(report, "decay", f"{WHOLE}, int8 weights")
+    assert "rank_auc" in rows(report)["decay"].metrics
+    (note,) = (note for note in report.audits[0].notes if "the shadow broke" in note)
+    assert note.startswith("decay has no U-LiRA")
 
 
 def test_forget_sets_are_audited_one_by_one(run, bank):
