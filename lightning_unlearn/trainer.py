@@ -295,7 +295,8 @@ class UnlearningTrainer(ScoringTrainer):
             models: Originals, references and held-out references of an audit, of each as many, per forget set.
             int8: Whether an audit looks at the models again with weights rounded to 8 bits.
             processes: Cells of an audit that run at once; None: one per core on a CPU.
-            keep_outputs: Whether the answers to single samples that an audit rests on stay in the folder.
+            keep_outputs: Whether the answers to single samples that an audit rests on stay in the folder; they do
+                until no method fails.
             tune: Settings of each method that are tried on a development forget set and original, of other seeds than those
                 reported, and chosen by unseen samples: further rows, and files in `tuned/` of the folder. Not for audits.
             noise_fractions: Shares of wrong labels to compare, in place of that of the data's label noise. Not for audits.

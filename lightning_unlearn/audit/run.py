@@ -63,7 +63,7 @@ def audit(
         tier: `benchmark` adds KLoM and the forgetting score.
         int8: Whether they are compared again with weights rounded to 8 bits.
         processes: Cells that run at once; None: as many as there are cores on a CPU, one on an accelerator.
-        keep_outputs: Whether answers to single samples stay in the folder.
+        keep_outputs: Whether answers to single samples stay in the folder; where a method failed they stay until it succeeds.
 
     Returns:
         The report.
@@ -112,8 +112,10 @@ class _Runner:
         with one_thread():
             result = self._judge(cells, methods, failed)
         log.info("%s: judged in %s", self.panel.request.name, seconds(time.perf_counter() - begin))
-        if not failed:
-            write_text_atomic(record, json.dumps(encode(result)))
+        if failed:
+            log.warning("answers are kept in %s: the same command runs only what failed.", self.cells.folder)
+            return result
+        write_text_atomic(record, json.dumps(encode(result)))
         if not self.keep_outputs:
             for cell in (cell for of_group in cells.values() for cell in of_group):
                 self.cells.path(cell).unlink(missing_ok=True)

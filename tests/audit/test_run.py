@@ -133,6 +133,26 @@ def test_a_method_that_breaks_is_noted_and_the_others_are_judged(run):
     assert any(note.startswith("breaks failed: MaskLearning: 100.0% of the mask is on") for note in report.audits[0].notes)
 
 
+def test_after_a_failure_the_same_command_runs_only_what_failed(run, tmp_path, monkeypatch):
+    original, runs = Cells.run, []
+
+    def broken(self, cell):
+        runs.append(cell.name)
+        if cell.method == "decay" and cell.group == "unlearned" and len(runs) < 8:
+            raise RunError("not now")
+        original(self, cell)
+
+    monkeypatch.setattr(Cells, "run", broken)
+    first = run({"tune": TUNE, "decay": DECAY})
+    assert len(runs) == 7
+    assert "decay" not in rows(first)
+    second = run({"tune": TUNE, "decay": DECAY})
+    assert runs[7:] == ["decay-0"]
+    assert rows(second)["tune"] == rows(first)["tune"]
+    assert "decay" in rows(second)
+    assert [path.suffix for path in (tmp_path / "out" / "cells").iterdir()] == [".json"]
+
+
 def attacks(report, method, stratum=WHOLE):
     return {name for name in rows(report, stratum)[method].metrics if name == "ulira" or name.startswith("rmia")}
 
