@@ -25,12 +25,14 @@ from lightning_unlearn.exceptions import DataError
 from lightning_unlearn.methods import Method
 from lightning_unlearn.training import describe_batches, stable_repr
 
-__all__ = ["CHUNK", "Cell", "Cells", "Group", "asked", "seeds_of"]
+__all__ = ["CHUNK", "Cell", "Cells", "Group", "asked", "cells_of", "seeds_of"]
 
 Group: TypeAlias = Literal["original", "reference", "held_out", "unlearned", "shadow"]
 
 # Models of one cell: enough to be trained together, few enough that a killed run loses little.
 CHUNK = 20
+# All shadows of a cell forget the same other samples: few of them, so that their spread holds the draw of samples too.
+SHADOWS = 5
 # What models with other weights are asked again: the forgotten samples, and the population that RMIA compares them with.
 _ASKED_AGAIN: tuple[Part, ...] = ("forget", "unseen", "test")
 # Seeds of retrained models of one forget set; more than an audit ever needs.
@@ -79,6 +81,24 @@ def seeds_of(group: Group, count: int, forget_set: int) -> list[int]:
         return [10 * i for i in range(count)]
     places = range(0 if group == "reference" else 1, 2 * count, 2)
     return [_SEEDS_PER_SET * forget_set + 10 * (k // 9) + k % 9 + 1 for k in places]
+
+
+def cells_of(group: Group, count: int, forget_set: int, method: str = "", build: Method | None = None) -> list[Cell]:
+    """The cells of a group, as equal in size as they can be.
+
+    Args:
+        group: See `seeds_of`.
+        count: Models.
+        forget_set: Number of the forget set, from 0.
+        method: Name of the method.
+        build: The method.
+
+    Returns:
+        Cells of at most `CHUNK` models, of shadows `SHADOWS`.
+    """
+    seeds = seeds_of(group, count, forget_set)
+    cells = -(-count // (SHADOWS if group == "shadow" else CHUNK))
+    return [Cell(group, tuple(seeds[count * i // cells : count * (i + 1) // cells]), method, build) for i in range(cells)]
 
 
 @dataclass

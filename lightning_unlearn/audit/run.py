@@ -10,7 +10,7 @@ from functools import partial
 from typing import Literal, TypeAlias
 
 from lightning_unlearn.audit.answers import Answers
-from lightning_unlearn.audit.cells import CHUNK, Cell, Cells, Group, seeds_of
+from lightning_unlearn.audit.cells import Cell, Cells, Group, cells_of
 from lightning_unlearn.audit.cost import expected_seconds, seconds_per_pass
 from lightning_unlearn.audit.judging import CEILING, ZERO, Contender, Judge
 from lightning_unlearn.audit.strata import strata_of
@@ -125,12 +125,8 @@ class _Runner:
         groups: list[tuple[Group, str]] = [("original", ""), ("reference", ""), ("held_out", "")]
         for method in methods:
             groups += [("unlearned", method)] if self.cells.no_shadows else [("unlearned", method), ("shadow", method)]
-        found = {}
-        for group, method in groups:
-            seeds = seeds_of(group, self.models, self.cells.number)
-            chunks = [tuple(seeds[i : i + CHUNK]) for i in range(0, len(seeds), CHUNK)]
-            found[group, method] = [Cell(group, chunk, method, methods.get(method)) for chunk in chunks]
-        return found
+        number = self.cells.number
+        return {(g, method): cells_of(g, self.models, number, method, methods.get(method)) for g, method in groups}
 
     def _run_cells(self, cells: Sequence[Cell]) -> dict[tuple[Group, str], str]:
         """Run what is missing: models are trained first, which all cells start from.

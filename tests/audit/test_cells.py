@@ -4,7 +4,7 @@ import pytest
 from helpers import untrained
 
 from lightning_unlearn.audit.answers import audited_samples
-from lightning_unlearn.audit.cells import Cell, Cells, asked, seeds_of
+from lightning_unlearn.audit.cells import Cell, Cells, asked, cells_of, seeds_of
 from lightning_unlearn.bank.bank import Bank, Recipe
 
 
@@ -28,6 +28,17 @@ def test_a_larger_audit_goes_on_with_the_models_of_a_smaller_one(group):
 def test_unlearned_models_have_the_seeds_of_what_they_were():
     assert seeds_of("unlearned", 5, 3) == seeds_of("original", 5, 3)
     assert seeds_of("shadow", 5, 3) == seeds_of("held_out", 5, 3)
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(3, [3]), (16, [4] * 4), (40, [5] * 8), (7, [3, 4])])
+def test_shadows_forget_several_sets_of_other_samples(make_data, fresh, tmp_path, count, sizes):
+    found = cells_of("shadow", count, 0)
+    assert [len(cell.seeds) for cell in found] == sizes
+    assert [seed for cell in found for seed in cell.seeds] == seeds_of("shadow", count, 0)
+    cells = Cells(fresh, make_data(), Recipe(untrained, 1, {"accelerator": "cpu"}), Bank(tmp_path), tmp_path, 0)
+    drawn = {tuple(cells._without_forgotten(cell.seeds[0]).part("forget")[1].tolist()) for cell in found}
+    assert len(drawn) == len(sizes)
+    assert len(cells_of("unlearned", count, 0)) == -(-count // 20)
 
 
 def test_a_cell_is_known_by_the_size_of_forget_batches(make_data, fresh, tmp_path):
