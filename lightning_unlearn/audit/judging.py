@@ -7,20 +7,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from lightning_unlearn.attacks.rank_auc import MeanRankAuc, rank_auc
+from lightning_unlearn.attacks.rank_auc import rank_auc
 from lightning_unlearn.attacks.ulira import MeanUlira
 from lightning_unlearn.audit.answers import Answers
 from lightning_unlearn.audit.controls import p_value, run_controls
+from lightning_unlearn.audit.measures import LEVEL, MEASURES, measure, told_apart
 from lightning_unlearn.audit.statistics import compare, membership, membership_scores, pooled_roc
 from lightning_unlearn.audit.strata import Stratum
-from lightning_unlearn.functional.permutation import (
-    DetectableShift,
-    PermutationTest,
-    holm,
-    permutation_test,
-    smallest_detectable_shift,
-)
-from lightning_unlearn.metrics.forgetting_score import ForgettingScore, final_score
+from lightning_unlearn.functional.permutation import DetectableShift, PermutationTest, holm, smallest_detectable_shift
+from lightning_unlearn.metrics.forgetting_score import final_score
 from lightning_unlearn.metrics.klom import klom
 from lightning_unlearn.report.audit_schema import WHOLE, Audit, AuditLine, AuditRole, Exposed, Histogram
 from lightning_unlearn.report.labels import number
@@ -30,7 +25,8 @@ __all__ = ["CEILING", "PERMUTATIONS", "ZERO", "Contender", "Judge"]
 ZERO, CEILING = "held-out references", "original"
 # The smallest p-value is 1 / (1 + this), which must be below that of the second control.
 PERMUTATIONS = 1999
-LEVEL = 0.05
+# Of KLoM and F, which no verdict rests on: enough for the mean and deviation of their nulls.
+FEWER_PERMUTATIONS = 199
 # Fewer models than this a side, and KLoM and F say little beside their zeros.
 ENOUGH_MODELS = 100
 REFERENCES_OF_RMIA = 4
@@ -114,9 +110,7 @@ class Judge:
         metrics: dict[str, float] = {}
         whole = stratum.name == WHOLE
         source = self._generator() if whole else None
-        compare(metrics, "rank_auc", MeanRankAuc(), own, references, source)
-        test = permutation_test(MeanRankAuc(), own, references, PERMUTATIONS, self._generator())
-        metrics |= {"rank_auc/p": test.p, "rank_auc/null": test.null_mean, "rank_auc/null_sd": test.null_std}
+        test = measure(metrics, "rank_auc", own, references, PERMUTATIONS, self._generator(), source)
         self._tests[contender.name, stratum.name] = test
         compare(metrics, "ulira/references", MeanUlira(), own, references, source)
         others = self._against(contender) if contender.role == "zero" else contender.others
@@ -169,23 +163,24 @@ class Judge:
 
     def _distances(self, metrics: dict[str, float], contender: Contender, stratum: Stratum) -> None:
         """KLoM and the forgetting score."""
-        against = self._against(contender)
-        own, references = stratum.of(contender.answers), stratum.of(against)
-        values = klom(own, references)
-        metrics["klom/median"], metrics["klom/p95"] = float(values.median()), float(values.quantile(0.95))
-        if stratum.part != "retain":
-            metrics["f"] = float(ForgettingScore()(own, references))
-        if stratum.name != WHOLE:
-            return
-        answers = contender.answers
+        answers, against = contender.answers, self._against(contender)
+        groups = stratum.of(answers), stratum.of(against)
+        whole = stratum.name == WHOLE
+        compared = dict.fromkeys(["klom/median", "klom/p95"] + ["f"] * (stratum.part != "retain"), groups)
         for part in ("retain", "test"):
-            if part in answers.margins:
-                of_part = klom(answers.margins[part], against.margins[part])
-                metrics[f"klom/{part}_p95"] = float(of_part.quantile(0.95))
+            if whole and part in answers.margins:
+                compared[f"klom/{part}_p95"] = answers.margins[part], against.margins[part]
+        for name, (own, references) in compared.items():
+            source = self._generator() if whole else None
+            measure(metrics, name, own, references, FEWER_PERMUTATIONS, self._generator(), source)
+        if not whole:
+            return
         retain, test = (
             (float(answers.accuracy(part).mean()), float(against.accuracy(part).mean())) for part in ("retain", "test")
         )
-        metrics["f/final"] = final_score(metrics["f"], retain, test)
+        for end in ("", "/low", "/high", "/null", "/null_sd"):
+            if f"f{end}" in metrics:
+                metrics[f"f/final{end}"] = final_score(metrics[f"f{end}"], retain, test)
 
     def _verdicts(self, audit: Audit, contender: Contender) -> None:
         lines = [line for line in audit.lines if line.method == contender.name]
@@ -198,7 +193,7 @@ class Judge:
                 line.verdict = "exact by construction"
             elif audit.void:
                 line.verdict = "void: the audit's controls failed"
-            elif p < LEVEL:
+            elif told_apart(p):
                 line.verdict = f"distinguishable from retraining (p = {p_value(p)}; rank AUC {value}, zero {zero})"
             else:
                 shift = self._detectable(contender, line.stratum, len(lines))
@@ -210,7 +205,8 @@ class Judge:
         samples = next(s for s in self.strata if s.name == stratum)
         groups = samples.of(contender.answers), samples.of(self._against(contender))
         test = self._tests[contender.name, stratum]
-        return smallest_detectable_shift(MeanRankAuc(), *groups, test, level=LEVEL / tests, generator=self._generator())
+        statistic = MEASURES["rank_auc"].statistic
+        return smallest_detectable_shift(statistic, *groups, test, level=LEVEL / tests, generator=self._generator())
 
     def _figures(self, audit: Audit, contenders: Sequence[Contender], keys: Sequence[str], labels: Sequence[str]) -> None:
         groups = {c.name: (c.answers.margins["forget"], self._against(c).margins["forget"]) for c in contenders}
@@ -252,10 +248,18 @@ class Judge:
 
 def _relate_to_null(audit: Audit) -> None:
     """F as a share of what two groups of retrained models read, stratum by stratum."""
-    zeros = {line.stratum: line.metrics["f"] for line in audit.lines if line.role == "zero" and "f" in line.metrics}
+    zeros = {line.stratum: line.metrics for line in audit.lines if line.role == "zero" and line.metrics.get("f")}
     for line in audit.lines:
-        if "f" in line.metrics and zeros.get(line.stratum):
-            line.metrics["f/of_null"] = line.metrics["f"] / zeros[line.stratum]
+        found, zero = line.metrics, zeros.get(line.stratum)
+        if "f" not in found or zero is None:
+            continue
+        for end in ("", "/null", "/null_sd"):
+            found[f"f/of_null{end}"] = found[f"f{end}"] / zero["f"]
+        if line.role != "zero" and "f/high" in found and "f/high" in zero:
+            # Of a ratio, to first order: both spread, as if they shared no models.
+            ratio = found["f/of_null"]
+            half = math.hypot(found["f/high"] - found["f"], ratio * (zero["f/high"] - zero["f"])) / zero["f"]
+            found["f/of_null/low"], found["f/of_null/high"] = ratio - half, ratio + half
 
 
 def _references_of_rmia(references: Answers) -> int:

@@ -163,7 +163,7 @@ def permutation_test(
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """P-values corrected for their number (Holm, 1979): all below 0.05 are jointly right with probability 0.95.
+    """P-values corrected for their number (Holm, 1979): all up to 0.05 are jointly right with probability 0.95.
 
     Args:
         p: P-values of several tests, each in 0 ... 1, however dependent.

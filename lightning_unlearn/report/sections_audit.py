@@ -11,9 +11,10 @@ from lightning_unlearn.report.schema import Report
 
 __all__ = ["AUDIT_COLUMNS", "audits", "interval", "shown_name"]
 
-AUDIT_COLUMNS = ("rank_auc", "rank_auc/p_holm", "ulira", "ulira/references", "rmia1/auc", "rmia/auc", "rmia/tpr@1fpr",
-                 "rmia/tpr@0.1fpr", "klom/median", "klom/p95", "klom/retain_p95", "klom/test_p95", "f", "f/of_null",
-                 "f/final", "forget/acc", "retain/acc", "test/acc", "cost/share", "time/unlearn_s")  # fmt: skip
+AUDIT_COLUMNS = ("rank_auc", "rank_auc/null", "rank_auc/p_holm", "ulira", "ulira/references", "rmia1/auc", "rmia/auc",
+                 "rmia/tpr@1fpr", "rmia/tpr@0.1fpr", "klom/median", "klom/median/null", "klom/p95", "klom/p95/null",
+                 "klom/retain_p95", "klom/test_p95", "f", "f/null", "f/of_null", "f/final", "forget/acc", "retain/acc",
+                 "test/acc", "cost/share", "time/unlearn_s")  # fmt: skip
 _ROLES = {"zero": "held-out references (zero)", "ceiling": "original (ceiling)"}
 # Methods whose figures are not folded away.
 _OPEN = 2
@@ -93,7 +94,8 @@ def _whole(audit: Audit) -> Html:
         table(["Group", "Models", *(metric(key).short for key in columns)], rows, marked=marked),
         paragraph(
             "Every group of models is compared with the references, sample by sample, and the mean over samples is shown; in "
-            "brackets 95 % intervals over models. A method is as good as its figures are near those of the zero, not of 0.5.",
+            "brackets 95 % intervals over models; permuted: the same after dealing the models' labels out at random. A method "
+            "is as good as its figures are near those of the zero, not of 0.5.",
             css="quiet",
         ),
         *notes,
@@ -121,8 +123,8 @@ def _strata(audit: Audit) -> Html:
     return raw(
         table(head, rows),
         paragraph(
-            "In brackets the number of samples. * distinguishable from retraining with p < 0.05, Holm over the strata of the "
-            "method. Hardness and memorisation are measured on held-out references and originals. On retained samples RMIA "
+            "In brackets the number of samples. * distinguishable from retraining with p at most 0.05, Holm over the strata of "
+            "the method. Hardness and memorisation are measured on held-out references and originals. On retained samples RMIA "
             "compares with unseen ones, and the aim is what the references read.",
             css="quiet",
         ),

@@ -9,6 +9,7 @@ from groups import SIZES, group, relearned
 from lightning_unlearn.audit.answers import Answers
 from lightning_unlearn.audit.judging import CEILING, ZERO, Contender, Judge
 from lightning_unlearn.audit.strata import Stratum
+from lightning_unlearn.metrics.klom import klom
 from lightning_unlearn.report.audit_schema import WHOLE
 
 EVERY = torch.ones(SIZES["forget"], dtype=torch.bool)
@@ -20,6 +21,11 @@ STRATA = [
     Stratum("retained", "retain", torch.ones(SIZES["retain"], dtype=torch.bool)),
 ]
 SHADOW = ("forget", "test", "unseen")
+
+
+def groups(shift):
+    """Margins of the forgotten samples in `judged`: those of the method and of the references."""
+    return group(12, shift, seed=3).margins["forget"], group(12, seed=1).margins["forget"]
 
 
 @functools.cache
@@ -117,9 +123,39 @@ def test_the_benchmark_tier_adds_distances_beside_their_zero():
     assert zero["f"] > mine["f"] > ceiling["f"]
     assert mine["f/of_null"] == pytest.approx(mine["f"] / zero["f"])
     assert zero["f/of_null"] == 1
+    assert mine["klom/median"] == pytest.approx(float(klom(*groups(2.0)).quantile(0.5)))
     assert any("12 models a side" in note for note in audit.notes)
     assert sum(audit.kloms["mine"].counts) == sum(audit.kloms["mine"].null) == SIZES["forget"]
     assert "klom/median" not in line(judged(), "mine").metrics
+
+
+def test_every_distance_has_its_interval_and_its_null():
+    audit = judged(2.0, benchmark=True)
+    mine, zero = (line(audit, name).metrics for name in ("mine", ZERO))
+    names = ("klom/median", "klom/p95", "klom/retain_p95", "klom/test_p95", "f", "f/of_null", "f/final")
+    for name in names:
+        assert mine[f"{name}/low"] < mine[name] < mine[f"{name}/high"], name
+        assert mine[f"{name}/null_sd"] > 0, name
+    for name in ("klom/median", "klom/p95", "f"):
+        sign = -1 if name == "f" else 1
+        # Told from its null as the method is, and near it as two groups of references are.
+        assert sign * (mine[name] - mine[f"{name}/null"]) > 3 * mine[f"{name}/null_sd"], name
+        assert zero[name] == pytest.approx(zero[f"{name}/null"], abs=4 * zero[f"{name}/null_sd"]), name
+        assert (mine[f"{name}/p"], zero[f"{name}/p"] > 0.02) == (0.005, True), name
+    assert mine["f/of_null/null"] == pytest.approx(mine["f/null"] / zero["f"])
+    # The ratio is less sure than F alone, and that of the zero to itself is 1 by definition.
+    assert mine["f/of_null/high"] - mine["f/of_null"] > (mine["f/high"] - mine["f"]) / zero["f"]
+    assert "f/of_null/low" not in zero
+    # Strata have nulls, and like all their figures no intervals.
+    half = line(audit, "mine", "first half").metrics
+    assert {"klom/median/null", "f/null"} <= half.keys()
+    assert "klom/median/low" not in half
+
+
+@pytest.mark.parametrize(("p", "verdict"), [(0.05, "distinguishable"), (0.0501, "not distinguished")])
+def test_the_boundary_is_five_percent_itself(p, verdict, monkeypatch):
+    monkeypatch.setattr("lightning_unlearn.audit.judging.holm", lambda values: [p] * len(values))
+    assert line(judged.__wrapped__(), "mine").verdict.startswith(verdict)
 
 
 def test_retained_samples_are_attacked_as_members_against_unseen_ones():
