@@ -233,8 +233,9 @@ class Judge:
     def _notes(self, audit: Audit) -> None:
         audit.notes.append(
             "U-LiRA: unlearned models against held-out references that went through the same unlearning of as many other "
-            "samples; U-LiRA, refs: against references that unlearned nothing. Both leave one out; 50 % is no leak. RMIA has "
-            "the same non-members as U-LiRA, and references after fine-tuning."
+            "samples; U-LiRA, refs: against references that unlearned nothing. Both leave one out. A few points above 50 % are "
+            "no leak in U-LiRA: exactly retrained models read 53 to 54 % on digits, as the others saw fewer samples. RMIA "
+            "has the same non-members as U-LiRA, and references after fine-tuning."
         )
         if self.benchmark and len(self.references) < ENOUGH_MODELS:
             audit.notes.append(
