@@ -35,11 +35,11 @@ def audit_summary(report: Report) -> list[str]:
         if audit.void:
             said.append(f"{where}void. {plain(' '.join(audit.void))}")
             continue
-        said.append(where + _found(audit))
+        said.append(where + _found(audit, len(report.audits)))
     return said
 
 
-def _found(audit: Audit) -> str:
+def _found(audit: Audit, forget_sets: int) -> str:
     lines = ranked(audit.of())
     methods = [line for line in lines if line.role == "method"]
     if not methods:
@@ -51,10 +51,24 @@ def _found(audit: Audit) -> str:
         for line in lines
         if line.role == role
     ]
-    first = methods[0]
-    best = f"{plain(first.method)} has the smallest per-sample rank AUC, {number('rank_auc', first.metrics['rank_auc'])}"
     among = f", where {' and '.join(levels)}" if levels else ""
-    return f"{best}{among}. {len(told)} of {len(methods)} methods are distinguishable from retraining on some samples."
+    first = _first(methods, forget_sets)
+    return f"{first}{among}. {len(told)} of {len(methods)} methods are distinguishable from retraining on some samples."
+
+
+def _first(methods: list[AuditLine], forget_sets: int) -> str:
+    """The method of the lowest rank AUC; called the smallest only where more than one figure speaks for it."""
+    first = plain(methods[0].method)
+    value = number("rank_auc", methods[0].metrics["rank_auc"])
+    if len(methods) == 1:
+        return f"{first} has a per-sample rank AUC of {value}"
+    low, high = methods[1].metrics.get("rank_auc/low"), methods[0].metrics.get("rank_auc/high")
+    apart = low is not None and high is not None and high < low
+    if apart and forget_sets > 1:
+        return f"{first} has the smallest per-sample rank AUC, {value}"
+    where = ", on one forget set" if forget_sets == 1 else ""
+    doubt = "" if apart else f", not told from that of {plain(methods[1].method)}"
+    return f"Lowest here{where}: {first}, with a per-sample rank AUC of {value}{doubt}"
 
 
 def audit_limits(report: Report) -> list[str]:

@@ -10,6 +10,7 @@ from rich.cells import cell_len
 from test_report_html import Page
 
 from lightning_unlearn.report.audit_schema import WHOLE
+from lightning_unlearn.report.audit_wording import audit_summary
 from lightning_unlearn.report.html import render
 from lightning_unlearn.report.merging import merge
 from lightning_unlearn.report.schema import Report
@@ -40,9 +41,23 @@ def test_the_page_shows_zero_ceiling_verdicts_and_controls():
 
 def test_the_smallest_rank_auc_leads():
     words = text(audited())
-    assert "imitate has the smallest per-sample rank AUC, 0.720" in words
+    assert "Lowest here, on one forget set: imitate, with a per-sample rank AUC of 0.720, where two groups" in words
+    assert "has the smallest" not in words
     assert words.index("imitate") < words.index("fine_tune")
     assert "2 of 2 methods are distinguishable" in words
+
+
+def test_the_smallest_is_called_so_on_several_forget_sets_where_intervals_are_apart():
+    near, bare, alone = audit("class 2"), audit("class 3"), audit("class 4")
+    near.of()[2].metrics |= {"rank_auc/low": 0.73}
+    for line in bare.of():
+        del line.metrics["rank_auc/low"], line.metrics["rank_auc/high"]
+    alone.lines = [line for line in alone.lines if line.method != "fine_tune"]
+    said = audit_summary(audited(audit("class 1"), near, bare, alone))
+    assert said[0].startswith("On class 1: imitate has the smallest per-sample rank AUC, 0.720, where")
+    for words in said[1:3]:
+        assert "Lowest here: imitate, with a per-sample rank AUC of 0.720, not told from that of fine_tune, where" in words
+    assert said[3].startswith("On class 4: imitate has a per-sample rank AUC of 0.720, where")
 
 
 def test_figures_stand_against_their_null():
