@@ -10,9 +10,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lightning_unlearn.attacks.threshold import TprAtFpr, tpr_at_fpr
+from lightning_unlearn.attacks.threshold import tpr_at_fpr
 from lightning_unlearn.exceptions import DataError
-from lightning_unlearn.functional.resampling import bootstrap_interval
+from lightning_unlearn.functional.resampling import Interval, bootstrap_interval
 
 __all__ = ["FEWEST_NON_MEMBERS", "clopper_pearson", "low_fpr"]
 
@@ -22,21 +22,21 @@ FEWEST_NON_MEMBERS = {0.01: 500, 0.001: 5000}
 
 def low_fpr(
     members: Tensor, non_members: Tensor, fpr: float, draws: int = 999, generator: torch.Generator | None = None
-) -> TprAtFpr | None:
+) -> Interval | None:
     """True-positive rate at 1 % or 0.1 % false positives with its 95 % interval.
 
     Args:
-        members: Scores that are larger for members and comparable between samples (RMIA, `ulira_scores`): of one
-            model, (N,), or of several models, (A, N).
+        members: Scores that are larger for members and comparable between samples (RMIA): of one model, (N,), or of
+            several models, (A, N).
         non_members: Scores of samples or models that are not, (M,) or (B, M).
         fpr: 0.01 or 0.001.
         draws: Of the bootstrap over models.
         generator: Source of its randomness; the global one where left out.
 
     Returns:
-        The rate, that of false positives that came with it (never above `fpr`), the threshold, and an interval: over
-        models by bootstrap, the threshold found again in every draw, where both groups have several; otherwise over
-        members by Clopper & Pearson, the threshold taken as given. None where there are too few non-members.
+        The rate of `tpr_at_fpr`, all scores pooled, with an interval: over models by bootstrap, the threshold found again
+        in every draw, where both groups have several; otherwise over members by Clopper & Pearson, the threshold taken as
+        given. None where there are too few non-members.
 
     Raises:
         DataError: `fpr` is another rate, or one group is of one model and the other of several.
@@ -50,19 +50,14 @@ def low_fpr(
         )
     if non_members.numel() < FEWEST_NON_MEMBERS[fpr]:
         return None
-    point = tpr_at_fpr(members.flatten(), non_members.flatten(), fpr)
-    if members.ndim == 1 or min(len(members), len(non_members)) < 2:
-        low, high = clopper_pearson(round(point.tpr * members.numel()), members.numel())
-    else:
-        found = bootstrap_interval(
-            lambda a, b: torch.tensor(tpr_at_fpr(a.flatten(), b.flatten(), fpr).tpr),
-            members,
-            non_members,
-            draws,
-            generator=generator,
-        )
-        low, high = found.low, found.high
-    return TprAtFpr(point.tpr, point.fpr, point.threshold, low, high)
+
+    def rate(a: Tensor, b: Tensor) -> Tensor:
+        return torch.tensor(tpr_at_fpr(a.flatten(), b.flatten(), fpr).tpr, dtype=torch.float64)
+
+    if members.ndim == 2 and min(len(members), len(non_members)) > 1:
+        return bootstrap_interval(rate, members, non_members, draws, generator=generator)
+    tpr, n = float(rate(members, non_members)), members.numel()
+    return Interval(tpr, *clopper_pearson(round(tpr * n), n))
 
 
 def clopper_pearson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:

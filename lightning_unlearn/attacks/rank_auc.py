@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_unlearn.functional.permutation import ModelStatistic, pool
 from lightning_unlearn.functional.ranks import mid_ranks
 
-__all__ = ["MeanRankAuc", "PooledAuc", "rank_auc"]
+__all__ = ["MeanRankAuc", "rank_auc"]
 
 
 def rank_auc(a: Tensor, b: Tensor) -> Tensor:
@@ -47,32 +47,6 @@ class MeanRankAuc(ModelStatistic):
         def values(first: Tensor) -> Tensor:
             a = int(first[0].sum())
             return _two_sided(first.double() @ ranks, a, len(ranks) - a).mean(1)
-
-        return values
-
-
-class PooledAuc(ModelStatistic):
-    """Two-sided AUC of all scores of one group against all scores of the other, in 0.5 ... 1.
-
-    For scores that are comparable between samples, such as those of RMIA; margins are not, since samples differ in
-    how hard they are.
-    """
-
-    def over(self, pooled: Tensor) -> Callable[[Tensor], Tensor]:
-        """Rank all scores of all models together.
-
-        Args:
-            pooled: Scores, (M, N), float64.
-
-        Returns:
-            From groupings, (P, M), bool, to AUCs, (P,), float64.
-        """
-        m, n = pooled.shape
-        sums = mid_ranks(pooled.reshape(-1, 1)).reshape(m, n).sum(1)
-
-        def values(first: Tensor) -> Tensor:
-            a = int(first[0].sum())
-            return _two_sided(first.double() @ sums, a * n, (m - a) * n)
 
         return values
 

@@ -8,13 +8,13 @@ sample whose score is at or above the threshold. Rates and shares are in 0 ... 1
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import torch
 from torch import Tensor
 
 from lightning_unlearn.attacks.draw import attack_sets
 from lightning_unlearn.exceptions import DataError
+from lightning_unlearn.functional.ranks import share_won
 
 __all__ = [
     "Roc",
@@ -25,7 +25,6 @@ __all__ = [
     "roc",
     "threshold_attack",
     "tpr_at_fpr",
-    "wilson",
 ]
 
 
@@ -76,15 +75,11 @@ class TprAtFpr:
         tpr: Share of members called members.
         fpr: Share of non-members called members: at most the bound that was asked for.
         threshold: The threshold.
-        low: Lower end of the 95 % Wilson interval of `tpr` over members, the threshold taken as given.
-        high: Upper end.
     """
 
     tpr: float
     fpr: float
     threshold: float
-    low: float
-    high: float
 
 
 def roc(members: Tensor, non_members: Tensor) -> Roc:
@@ -145,11 +140,7 @@ def auc(members: Tensor, non_members: Tensor) -> float:
     Returns:
         The area under the ROC curve, in 0 ... 1.
     """
-    members, non_members = _checked(members, non_members)
-    ranked = non_members.sort().values
-    below = torch.searchsorted(ranked, members, right=False)
-    not_above = torch.searchsorted(ranked, members, right=True)
-    return int((below + not_above).sum()) / (2 * len(members) * len(non_members))
+    return share_won(*_checked(members, non_members))
 
 
 def tpr_at_fpr(members: Tensor, non_members: Tensor, fpr: float) -> TprAtFpr:
@@ -164,7 +155,7 @@ def tpr_at_fpr(members: Tensor, non_members: Tensor, fpr: float) -> TprAtFpr:
         fpr: The bound, in 0 ... 1.
 
     Returns:
-        The rate with its interval, and the rate of false positives that came with it.
+        The rate, and that of false positives that came with it.
 
     Raises:
         DataError: `fpr` is not in 0 ... 1.
@@ -173,31 +164,7 @@ def tpr_at_fpr(members: Tensor, non_members: Tensor, fpr: float) -> TprAtFpr:
         raise DataError(f"A false-positive rate of {fpr}; needed: 0 to 1.")
     curve = roc(members, non_members)
     at = int((curve.fpr <= fpr).sum()) - 1
-    tpr = float(curve.tpr[at])
-    low, high = wilson(round(tpr * len(members)), len(members))
-    return TprAtFpr(tpr, float(curve.fpr[at]), float(curve.thresholds[at]), low, high)
-
-
-def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Interval of a share (Wilson, 1927): inside 0 ... 1, of positive width also at 0 and at n successes.
-
-    Args:
-        successes: 0 ... n.
-        n: Trials, >= 1.
-        level: Coverage, in 0 ... 1.
-
-    Returns:
-        Lower and upper end.
-    """
-    z = NormalDist().inv_cdf(0.5 + level / 2)
-    share = successes / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    # The ends are 0 and 1 exactly at 0 and n successes; rounding must not say 1e-17.
-    return (
-        0.0 if successes == 0 else max(0.0, centre - half),
-        1.0 if successes == n else min(1.0, centre + half),
-    )
+    return TprAtFpr(float(curve.tpr[at]), float(curve.fpr[at]), float(curve.thresholds[at]))
 
 
 def mia_efficacy(

@@ -16,7 +16,7 @@ from lightning_unlearn.exceptions import DataError
 from lightning_unlearn.functional.permutation import ModelStatistic, pool
 from lightning_unlearn.functional.ranks import mid_ranks
 
-__all__ = ["MeanUlira", "ulira", "ulira_scores"]
+__all__ = ["MeanUlira", "ulira"]
 
 Form = Literal["gaussian", "rank"]
 
@@ -42,24 +42,6 @@ def ulira(members: Tensor, others: Tensor, form: Form = "gaussian") -> Tensor:
     pooled, first = pool(members, others)
     values = _prepared(pooled, form)
     return 100 * _balanced(_log_ratio(values, first).sign(), first)[0]
-
-
-def ulira_scores(members: Tensor, others: Tensor, form: Form = "gaussian") -> tuple[Tensor, Tensor]:
-    """Log-likelihood ratio of member against other for every model and sample, from fits without that model.
-
-    For ROC curves and rates at low false-positive rates (`attacks.low_fpr`).
-
-    Args:
-        members: Margins, (A, N), A >= 3.
-        others: Margins, (B, N), B >= 3.
-        form: As in `ulira`.
-
-    Returns:
-        Of the members, (A, N), and of the others, (B, N), float64; larger says member.
-    """
-    pooled, first = pool(members, others)
-    right = _log_ratio(_prepared(pooled, form), first)[0]
-    return right[: len(members)], -right[len(members) :]
 
 
 class MeanUlira(ModelStatistic):

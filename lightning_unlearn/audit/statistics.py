@@ -89,7 +89,7 @@ def membership(metrics: dict[str, float], name: str, members: Tensor, others: Te
     for fpr in FEWEST_NON_MEMBERS:
         point = low_fpr(members, others, fpr, DRAWS, source)
         if point is not None:
-            _put(metrics, f"{name}/tpr@{100 * fpr:g}fpr", Interval(point.tpr, point.low, point.high), scale=100)
+            _put(metrics, f"{name}/tpr@{100 * fpr:g}fpr", point, scale=100)
 
 
 def _pooled(members: Tensor, others: Tensor) -> float:

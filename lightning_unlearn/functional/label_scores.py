@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_unlearn.functional.ranks import mid_ranks
+from lightning_unlearn.functional.ranks import share_won
 
 __all__ = [
     "Decision",
@@ -257,11 +257,9 @@ def auroc(scores: Tensor, wrong: Tensor) -> float:
     Returns:
         0 ... 1; NaN where all labels are right, or all wrong.
     """
-    positives, negatives = int(wrong.sum()), int((~wrong).sum())
-    if positives == 0 or negatives == 0:
+    if bool(wrong.all()) or not bool(wrong.any()):
         return float("nan")
-    ranks = mid_ranks(scores[:, None]).squeeze(1)
-    return float((ranks[wrong].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+    return share_won(scores[wrong], scores[~wrong])
 
 
 class Decision(NamedTuple):

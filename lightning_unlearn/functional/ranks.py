@@ -1,9 +1,9 @@
-"""Ranks of the values of each sample among models."""
+"""Ranks: of the values of each sample among models, and of one group of values among another."""
 
 import torch
 from torch import Tensor
 
-__all__ = ["mid_ranks", "tie_starts"]
+__all__ = ["mid_ranks", "share_won", "tie_starts"]
 
 
 def mid_ranks(values: Tensor) -> Tensor:
@@ -21,6 +21,22 @@ def mid_ranks(values: Tensor) -> Tensor:
     below = torch.searchsorted(ordered, rows, right=False)
     not_above = torch.searchsorted(ordered, rows, right=True)
     return ((below + not_above + 1).double() / 2).T.contiguous()
+
+
+def share_won(first: Tensor, second: Tensor) -> float:
+    """Share of pairs in which the value of the first group is the larger one, ties counted as 1/2: the area under a ROC curve.
+
+    Args:
+        first: (N,), any floating type, not NaN; N >= 1.
+        second: (M,), of the same type; M >= 1.
+
+    Returns:
+        In 0 ... 1, exact but for the division.
+    """
+    ranked = second.sort().values
+    below = torch.searchsorted(ranked, first, right=False)
+    not_above = torch.searchsorted(ranked, first, right=True)
+    return int((below + not_above).sum()) / (2 * len(first) * len(second))
 
 
 def tie_starts(ordered: Tensor) -> Tensor:

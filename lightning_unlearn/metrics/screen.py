@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 import torch
 
+from lightning_unlearn.attacks.low_fpr import clopper_pearson
 from lightning_unlearn.attacks.threshold import auc, tpr_at_fpr
 from lightning_unlearn.exceptions import ConfigError
 from lightning_unlearn.metrics.accuracy import forgotten_classes, split_test
@@ -197,7 +198,8 @@ def _as_members(unlearned: Outputs, metrics: dict[str, float], details: dict[str
             continue
         point = tpr_at_fpr(forget, outsiders, 0.01)
         metrics["mia/tpr@1fpr"] = 100 * point.tpr
-        metrics["mia/tpr@1fpr/low"], metrics["mia/tpr@1fpr/high"] = 100 * point.low, 100 * point.high
+        low, high = clopper_pearson(round(point.tpr * len(forget)), len(forget))
+        metrics["mia/tpr@1fpr/low"], metrics["mia/tpr@1fpr/high"] = 100 * low, 100 * high
         if len(outsiders) < ENOUGH_NON_MEMBERS:
             allowed = round(point.fpr * len(outsiders))
             notes.append(f"mia/tpr@1fpr rests on {allowed} false positives among {len(outsiders)} non-members.")

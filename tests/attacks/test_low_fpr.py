@@ -20,11 +20,11 @@ def draws(shape_a, shape_b, shift=1.0, seed=0, ties=False):
 @pytest.mark.parametrize("count", [5000, 5001, 7777])
 def test_the_stated_rate_is_never_exceeded(fpr, ties, count):
     members, others = draws((300,), (count,), ties=ties)
-    found = low_fpr(members, others, fpr)
-    assert float((others >= found.threshold).double().mean()) == pytest.approx(found.fpr)
-    assert found.fpr <= fpr
-    assert found.tpr == pytest.approx(float((members >= found.threshold).double().mean()))
-    assert found.low <= found.tpr <= found.high
+    point, found = tpr_at_fpr(members, others, fpr), low_fpr(members, others, fpr)
+    assert float((others >= point.threshold).double().mean()) == pytest.approx(point.fpr)
+    assert point.fpr <= fpr
+    assert found.value == point.tpr == pytest.approx(float((members >= point.threshold).double().mean()))
+    assert found.low <= found.value <= found.high
 
 
 def test_a_rate_needs_enough_non_members():
@@ -40,7 +40,7 @@ def test_scores_of_several_models_are_pooled_and_models_are_drawn():
     members, others = draws((6, 100), (8, 100), ties=True)
     generator = torch.Generator().manual_seed(1)
     found = low_fpr(members, others, 0.01, draws=200, generator=generator)
-    assert found.tpr == tpr_at_fpr(members.flatten(), others.flatten(), 0.01).tpr
+    assert found.value == tpr_at_fpr(members.flatten(), others.flatten(), 0.01).tpr
     # A model that differs from the rest widens the interval over models and not the one over scores.
     odd = members.clone()
     odd[0] += 10
@@ -64,7 +64,7 @@ def test_the_interval_over_models_covers():
         own = 0.5 * torch.randn(models, 1, generator=generator, dtype=torch.float64)
         return own + torch.randn(models, 40, generator=generator, dtype=torch.float64) + shift
 
-    truth = low_fpr(group(5000, 1.5).flatten(), group(5000, 0.0).flatten(), 0.01).tpr
+    truth = low_fpr(group(5000, 1.5).flatten(), group(5000, 0.0).flatten(), 0.01).value
     inside = 0
     for _ in range(80):
         found = low_fpr(group(20, 1.5), group(20, 0.0), 0.01, draws=60, generator=generator)

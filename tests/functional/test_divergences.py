@@ -39,6 +39,17 @@ def test_margin_stays_finite_and_ordered_where_the_confidence_is_one_or_zero():
     assert phi[1] > phi[0] > phi[2]
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.bfloat16])
+def test_margin_of_coarser_logits_is_in_float64(kind):
+    # Confidences of all three are 1 in float32, and margins of half precision overflow at 65,504.
+    z = torch.tensor([[30.0, 0.0, 0.0], [30.5, 0.0, 0.0], [31.0, 0.0, 0.0]])
+    assert len(z.softmax(1)[:, 0].unique()) == 1
+    found = margin(z.to(kind), torch.zeros(3, dtype=torch.int64))
+    assert found.dtype == torch.float64
+    assert len(found.unique()) == 3
+    assert margin(torch.tensor([[6e4, -6e4]]).to(kind), torch.tensor([0])).item() == pytest.approx(120000, rel=1e-2)
+
+
 def test_margin_needs_two_classes():
     with pytest.raises(ValueError, match="at least two"):
         margin(torch.zeros(3, 1), torch.zeros(3, dtype=torch.int64))

@@ -1,6 +1,6 @@
 import torch
 
-from lightning_unlearn.functional.ranks import mid_ranks, tie_starts
+from lightning_unlearn.functional.ranks import mid_ranks, share_won, tie_starts
 
 
 def test_ranks_against_counting():
@@ -19,3 +19,9 @@ def test_ties_keep_the_sum_of_ranks():
 def test_tie_starts_count_what_is_below():
     ordered = torch.tensor([[1.0, 1.0, 2.0, 3.0], [0.0, 1.0, 1.0, 1.0]])
     assert tie_starts(ordered).tolist() == [[0, 0, 2, 3, 4], [0, 1, 1, 1, 4]]
+
+
+def test_the_share_won_against_all_pairs():
+    first, second = torch.randn(43, generator=torch.Generator().manual_seed(0)).mul(2).round().split([30, 13])
+    pairs = [1.0 if p > q else 0.5 if p == q else 0.0 for p in first.tolist() for q in second.tolist()]
+    assert share_won(first, second) == sum(pairs) / len(pairs)

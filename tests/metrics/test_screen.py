@@ -5,6 +5,7 @@ from statistics import fmean
 import pytest
 import torch
 
+from lightning_unlearn.attacks.low_fpr import clopper_pearson
 from lightning_unlearn.attacks.threshold import auc, tpr_at_fpr
 from lightning_unlearn.exceptions import ConfigError, DataError
 from lightning_unlearn.metrics.change import churn
@@ -51,6 +52,8 @@ def test_values_against_the_functions(models):
     assert found["mia/auc"] == auc(u.forget.margins, u.test.margins)
     point = tpr_at_fpr(u.forget.margins, u.test.margins, 0.01)
     assert found["mia/tpr@1fpr"] == pytest.approx(100 * point.tpr)
+    low, high = clopper_pearson(round(point.tpr * len(u.forget)), len(u.forget))
+    assert (found["mia/tpr@1fpr/low"], found["mia/tpr@1fpr/high"]) == (100 * low, 100 * high)
     assert found["gap/avg"] == pytest.approx(fmean(average_gap(own, r) for r in theirs))
     for name in ("ua", "ra", "ta", "mia"):
         assert found[f"gap/{name}"] == pytest.approx(fmean(abs(signed_gaps(own, r)[name]) for r in theirs))
