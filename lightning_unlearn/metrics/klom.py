@@ -5,7 +5,7 @@ by chance alone: identical ensembles read 0.3 (median over samples) and 0.7 (95t
 3.8 and 5.9 with 16, so no value is read without its null.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -32,9 +32,7 @@ def klom(a: Tensor, b: Tensor, bins: int = 20) -> Tensor:
         Nats, (N,), float64, in 0 ... log(1 + 1e5).
     """
     pooled, first = pool(a, b)
-    # Bins of all models and samples at once would take gigabytes at 512 models and 10,000 samples.
-    some = torch.split(pooled, max(1, _LARGEST // (len(pooled) * bins)), 1)
-    return torch.cat([_divergences(_one_hot(part, bins), first, part.shape[1], bins)[0] for part in some])
+    return _divergences(_one_hot(pooled, bins), first, bins)[0]
 
 
 class KlomQuantile(ModelStatistic):
@@ -58,31 +56,36 @@ class KlomQuantile(ModelStatistic):
         Returns:
             From groupings, (P, M), bool, to quantiles, (P,), float64.
         """
-        member, n = _one_hot(pooled, self.bins), pooled.shape[1]
-        return lambda first: _divergences(member, first, n, self.bins).quantile(self.quantile, dim=1)
+        members = list(_one_hot(pooled, self.bins))
+        return lambda first: _divergences(members, first, self.bins).quantile(self.quantile, dim=1)
 
 
-def _one_hot(pooled: Tensor, bins: int) -> Tensor:
+def _one_hot(pooled: Tensor, bins: int) -> Iterator[Tensor]:
     """Which bin each margin is in.
 
     Args:
         pooled: (M, N).
         bins: Number of bins.
 
-    Returns:
-        (M, N * bins), float64, 0 or 1.
+    Yields:
+        Of some samples each, (M, n * bins), float32, 0 or 1: all at once would take gigabytes at 512 models and 10,000 samples.
     """
     low, high = pooled.min(0).values, pooled.max(0).values
     # The greatest margin belongs to the last bin; where all are equal there is one bin.
     width = torch.where(high > low, high - low, 1.0)
     at = ((pooled - low) / width * bins).long().clamp(0, bins - 1)
-    return torch.nn.functional.one_hot(at, bins).double().flatten(1)
+    some = torch.split(at, max(1, _LARGEST // (len(pooled) * bins)), 1)
+    yield from (torch.nn.functional.one_hot(part, bins).float().flatten(1) for part in some)
 
 
-def _divergences(member: Tensor, first: Tensor, n: int, bins: int) -> Tensor:
-    a = first.double()
-    p, q = (
-        ((group @ member).view(len(first), n, bins) / group.sum(1).view(-1, 1, 1) + _FLOOR) / (1 + bins * _FLOOR)
-        for group in (a, 1 - a)
-    )
-    return (p * (p / q).log()).sum(2)
+def _divergences(members: Iterable[Tensor], first: Tensor, bins: int) -> Tensor:
+    def frequencies(group: Tensor, member: Tensor) -> Tensor:
+        # Counts of models are exact in single precision.
+        counts = (group.float() @ member).double().view(len(group), -1, bins)
+        return (counts / group.sum(1).view(-1, 1, 1) + _FLOOR) / (1 + bins * _FLOOR)
+
+    found = []
+    for member in members:
+        p, q = frequencies(first, member), frequencies(~first, member)
+        found.append((p * (p / q).log()).sum(2))
+    return torch.cat(found, 1)

@@ -60,6 +60,7 @@ def test_bins_follow_the_joint_range():
 
 def test_samples_in_parts_are_as_all_at_once(monkeypatch):
     x, y = draws(8, 8, 33)
-    whole = klom(x, y)
+    whole, median = klom(x, y), KlomQuantile()(x, y)
     monkeypatch.setattr("lightning_unlearn.metrics.klom._LARGEST", 16 * 20 * 5)
     torch.testing.assert_close(klom(x, y), whole)
+    torch.testing.assert_close(KlomQuantile()(x, y), median)
