@@ -9,7 +9,7 @@ import sys
 import pytest
 import safetensors.torch
 import torch
-from tests.test_export import READER, settings, train_a_little
+from tests.export.test_export import READER, settings, train_a_little
 
 from lightning_unlearn.evaluation.collecting import collect_outputs
 from lightning_unlearn.exceptions import CheckpointError
