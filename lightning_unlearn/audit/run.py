@@ -39,6 +39,8 @@ AuditTier: TypeAlias = Literal["audit", "benchmark"]
 
 # U-LiRA leaves one out and fits a deviation to the rest.
 FEWEST_MODELS = 3
+# From here on a permutation test over models can reach the p that the controls ask for.
+_FEWEST_FOR_A_CONTROL = 8
 # Seeds of two forget sets would meet beyond it.
 MOST_MODELS = 4000
 
@@ -71,6 +73,11 @@ def audit(
     chosen, sets = what.plan([0], 0)
     data = what.data
     processes = check_audit(what.fresh, models, processes)
+    if models < _FEWEST_FOR_A_CONTROL:
+        log.warning(
+            "%d models a side: no permutation of so few shows with p < 0.001 that originals differ, so the audit will be void. "
+            "Needed for a verdict: %d, better 16.", models, _FEWEST_FOR_A_CONTROL,
+        )  # fmt: skip
     report: Report | None = None
     with lock_on_first(what.folder, again=True):
         for forget_set in sets:

@@ -110,8 +110,8 @@ def another_request(command: str, run: Path, layer: Tree) -> tuple[Tree, str | N
     data = layer.get("data")
     if command == "evaluate" or not isinstance(data, dict):
         return layer, name
-    # The request that the run has done, and the references of that, are not those of the next one.
-    layer = tree_without(layer, "name", "references")
+    # The request that the run has done, what it was for, and its references are not those of the next one.
+    layer = tree_without(layer, "name", "references", "goal")
     left = tree_without(data, "forget", "forget_seed")
     if command in ("unlearn", "detect"):
         return {**layer, "data": left, "checkpoint": str(checkpoint_of(run))}, name

@@ -263,7 +263,8 @@ def read_column(path: Path, column: str | None, known: Collection[str], first: b
     wanted = others[0] if column is None else column
     if wanted == "key" or wanted not in header:
         named = [name for name in header if name != "key"]
-        raise DataError(f"{path} has no column {wanted!r}; it has {', '.join(named)}.{nearest(wanted, named)}")
+        listed = ", ".join(named) or "none besides `key`"
+        raise DataError(f"{path} has no column {wanted!r}; it has {listed}.{nearest(wanted, named)}")
     seen: set[str] = set()
     for number, row in enumerate(rows[1:], 2):
         if len(row) != len(header):

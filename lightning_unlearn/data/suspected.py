@@ -18,6 +18,7 @@ from lightning_unlearn.data.by_score import (
     scored,
 )
 from lightning_unlearn.data.forget import ForgetRule, Selection
+from lightning_unlearn.data.tables import read_rows
 from lightning_unlearn.data.vision import Samples
 from lightning_unlearn.exceptions import DataError
 
@@ -42,7 +43,8 @@ class SuspectedMislabels(ForgetRule):
         quantile: Those above this quantile of the scores, in (0, 1): 0.9 chooses the highest tenth.
 
     Raises:
-        DataError: More than one of the three is given, one is out of range, or a column without any.
+        DataError: More than one of the three is given, one is out of range, or a column without any; in `select`: nothing is
+            chosen, or the file was made on other labels.
     """
 
     def __init__(
@@ -91,8 +93,9 @@ class SuspectedMislabels(ForgetRule):
         if len(chosen) == 0:
             raise DataError(
                 f"{self.describe()}: that is none of the {len(candidates)} training samples, so there is nothing to forget. "
-                "Give count, or a lower threshold; or was the file made from other data?"
+                "Give this rule a count or a lower threshold, or mark rows in the file; or was it made from other data?"
             )
+        _check_labels(self.path, samples, class_names)
         return Selection(chosen.sort().values, [])
 
     def _by_score(self, samples: Samples, candidates: Tensor, seed: int) -> Tensor:
@@ -157,6 +160,21 @@ def read_suggested(path: str | Path, keys: Sequence[str], class_names: Sequence[
             raise DataError(f"{path}: row {number} suggests {cell[:40]!r}, which is no class; needed: {_some(list(names))}.")
         labels[position[key]] = names[name]
     return labels
+
+
+def _check_labels(path: Path, samples: Samples, class_names: Sequence[str]) -> None:
+    """Refuse scores of other labels than the data have; a file without labels says nothing of it."""
+    position = {key: i for i, key in enumerate(samples.keys)}
+    if "label" not in read_rows(path, "the scores.csv of detect")[0]:
+        return
+    names = label_names(class_names)
+    known = [(position[key], cell) for _, key, cell in read_column(path, "label", position) if key in position]
+    other = sum(" ".join(cell.split()) != names[int(samples.targets[i])] for i, cell in known if cell)
+    if other:
+        raise DataError(
+            f"{path} has other labels than the data for {other} of {len(known)} samples: it was made on other labels. Run "
+            "detect on the run that is to be repaired; corrections belong into the column `suggested`."
+        )
 
 
 def _marked(path: Path, keys: Sequence[str]) -> tuple[Tensor, int]:

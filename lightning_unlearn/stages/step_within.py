@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_unlearn.callbacks.looking import retain_accuracy, weights_of
+from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.stages.base import UnlearningStage
 
 __all__ = ["step_within"]
@@ -30,7 +31,10 @@ def step_within(
         samples: Retained samples that are looked at, a fixed random part.
 
     Returns:
-        The factor that was taken; 0 where every step cost too much.
+        The factor that was taken.
+
+    Raises:
+        ChainError: Every step costs too much.
     """
     look = max_retain_drop < 100
     before, start = weights_of(stage), retain_accuracy(stage.trainer, stage, samples) if look else 0.0
@@ -52,13 +56,11 @@ def step_within(
                     "of retain accuracy.",
                 )
             return factor
-    stage.classifier.load_state_dict(before)
-    _warn(
-        stage,
-        f"Nothing was changed: even a step of {factor:g} in place of {length:g} took retain accuracy from {start:.1f} to "
-        f"{found:.1f}, more than {max_retain_drop:g} points.",
+    raise ChainError(
+        f"{type(stage).__name__}: a step of {length:g}, and every one halved from it down to {factor:g}, costs more than "
+        f"{max_retain_drop:g} points of retain accuracy (from {start:.1f} to {found:.1f}), so nothing was forgotten. "
+        "Give a smaller alpha, a larger damping, or a larger max_retain_drop."
     )
-    return 0.0
 
 
 def _warn(stage: UnlearningStage, text: str) -> None:

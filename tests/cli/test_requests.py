@@ -140,6 +140,16 @@ def test_the_first_requests_files_are_gone_and_a_second_comes_by_file_names(work
     assert rows[0]["metrics"]["forget/acc"] == rows[1]["metrics"]["forget/acc"]
 
 
+def test_what_the_first_request_was_for_is_not_what_the_next_one_is_for(work):
+    earlier = Path("runs/x/1/config.yaml")
+    config = yaml.safe_load(earlier.read_text())
+    default = config["goal"]
+    earlier.write_text(yaml.safe_dump({**config, "goal": "repair"}))
+    request("second", split_of("runs/x/1")["retain"][:3])
+    assert main(next_request("second")) == 0
+    assert yaml.safe_load(Path("runs/x/2/config.yaml").read_text())["goal"] == default != "repair"
+
+
 def test_a_request_with_old_and_new_samples_does_the_new_ones(work, capsys):
     old, new = split_of("runs/x/1")["forget"], split_of("runs/x/1")["retain"][5:7]
     request("mixed", [*old, *new])

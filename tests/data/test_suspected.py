@@ -131,3 +131,15 @@ def test_a_spreadsheet_with_semicolons(samples, path):
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b",", b";"))
     with pytest.raises(DataError, match="separated by semicolons; needed: commas"):
         select(SuspectedMislabels(path), samples)
+
+
+def test_scores_of_other_labels_are_refused(samples, path):
+    """Made before labels were changed, or for another draw of the noise; empty cells and a file without labels say nothing."""
+    path.write_text(path.read_text().replace("0.3,-3,cat,", "0.3,-3,,"))
+    assert select(SuspectedMislabels(path), samples) == [2, 5, 7]
+    samples.targets[4] = 2
+    for arguments in ({}, {"count": 3}):
+        with pytest.raises(DataError, match=r"other labels than the data for 1 of 10 samples: .* Run detect"):
+            select(SuspectedMislabels(path, **arguments), samples)
+    path.write_text("\n".join(line.replace(",label,", ",given,") for line in path.read_text().splitlines()))
+    assert select(SuspectedMislabels(path), samples) == [2, 5, 7]

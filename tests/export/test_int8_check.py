@@ -9,7 +9,6 @@ import sys
 import pytest
 import safetensors.torch
 import torch
-from tests.export.test_export import READER, settings, train_a_little
 
 from lightning_unlearn.evaluation.collecting import collect_outputs
 from lightning_unlearn.exceptions import CheckpointError
@@ -19,6 +18,7 @@ from lightning_unlearn.export.model_card import int8_remark
 from lightning_unlearn.functional.quantise import dequantise_weights, quantise_weights
 from lightning_unlearn.metrics.forget_unseen import forget_against_unseen
 from lightning_unlearn.networks import ResNet
+from tests.export.test_export import READER, settings, train_a_little
 
 NAMES = ["forget/acc", "unseen/acc", "retain/acc", "test/acc"]
 AUC = ["forget_unseen/auc", "forget_unseen/auc/low", "forget_unseen/auc/high"]
