@@ -188,13 +188,14 @@ class Judge:
             return
         for line, p in zip(lines, holm([line.metrics["rank_auc/p"] for line in lines]), strict=True):
             line.metrics["rank_auc/p_holm"] = p
-            value, zero = (number("rank_auc", line.metrics[key]) for key in ("rank_auc", "rank_auc/null"))
+            value, permuted = (number("rank_auc", line.metrics[key]) for key in ("rank_auc", "rank_auc/null"))
             if contender.exact:
                 line.verdict = "exact by construction"
             elif audit.void:
                 line.verdict = "void: the audit's controls failed"
             elif told_apart(p):
-                line.verdict = f"distinguishable from retraining (p = {p_value(p)}; rank AUC {value}, zero {zero})"
+                figures = f"p = {p_value(p)}; rank AUC {value}, {permuted} with models permuted"
+                line.verdict = f"distinguishable from retraining ({figures})"
             else:
                 shift = self._detectable(contender, line.stratum, len(lines))
                 line.metrics["rank_auc/shift"] = shift.effect
