@@ -182,7 +182,7 @@ class UnlearningTrainer(ScoringTrainer):
             svc: Whether the published SVC attack is run too (slow).
             relearn_steps: Steps on the forgotten samples within which the relearn time is looked for: until their accuracy is
                 back at the original's, which must be given (100 steps are plenty); 0: left out.
-            tier: `screen` judges one model. `audit` attacks every sample over many models, and `benchmark` adds KLoM and the
+            tier: `screen` judges one model, `audit` attacks every sample over many models, `benchmark` adds KLoM and the
                 forgetting score.
             unlearned: Checkpoints of unlearned models, for an audit; `references` are then as many retrained ones.
             originals: Checkpoints from before unlearning, which show whether the audit can see anything.
@@ -290,7 +290,7 @@ class UnlearningTrainer(ScoringTrainer):
             output: Folder of cells and report.
             bank: Folder of trained originals and references.
             relearn_epochs: Epochs of retain-only fine-tuning that show whether memories come back; 0: left out.
-            tier: `screen` compares single models. `audit` attacks every sample over many models, and `benchmark` adds KLoM and
+            tier: `screen` compares single models, `audit` attacks every sample over many models, `benchmark` adds KLoM and
                 the forgetting score.
             models: Originals, references and held-out references of an audit, of each as many, per forget set.
             int8: Whether an audit looks at the models again with weights rounded to 8 bits.
