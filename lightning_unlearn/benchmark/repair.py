@@ -1,6 +1,5 @@
 """What a repaired model is compared with: models that were trained otherwise, on the same samples."""
 
-import copy
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -9,8 +8,9 @@ from lightning.pytorch import LightningModule
 from lightning_unlearn.bank.bank import Bank, Recipe
 from lightning_unlearn.classifier import Classifier
 from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.data.whole import whole
 
-__all__ = ["SMOOTHING", "TRUE_LABELS", "Trained", "baselines", "smoothed", "whole", "with_true_labels"]
+__all__ = ["SMOOTHING", "TRUE_LABELS", "Trained", "baselines", "smoothed", "with_true_labels"]
 
 TRUE_LABELS = "trained on true labels"
 # The usual value (Szegedy et al. 2016, CVPR).
@@ -18,21 +18,6 @@ SMOOTHING = 0.1
 
 # Name, seed, model.
 Trained = tuple[str, int, LightningModule]
-
-
-def whole(data: UnlearningDataModule) -> UnlearningDataModule:
-    """The same data with nothing to forget: what originals are trained on, whatever the forget rule.
-
-    Args:
-        data: The data; they are not changed.
-
-    Returns:
-        A copy that shares images and labels.
-    """
-    other = copy.copy(data)
-    other.forget_rule = None
-    other._reset_split()
-    return other
 
 
 def with_true_labels(data: UnlearningDataModule) -> UnlearningDataModule | None:

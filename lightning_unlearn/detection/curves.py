@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from lightning_unlearn.bank.bank import Bank, Recipe
-from lightning_unlearn.benchmark.repair import whole
 from lightning_unlearn.callbacks.record_margins import RecordMargins
 from lightning_unlearn.chain import TrainerFactory
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.detected import DetectedMislabels
 from lightning_unlearn.data.suspected import SuspectedMislabels
+from lightning_unlearn.data.whole import whole
 from lightning_unlearn.detection.record import MarginRecord
 from lightning_unlearn.detection.run import SCORES, detect
 from lightning_unlearn.detection.threshold import Threshold

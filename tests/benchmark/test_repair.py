@@ -3,9 +3,10 @@ import torch
 from helpers import sgd, untrained
 
 from lightning_unlearn.bank.bank import Bank, Recipe
-from lightning_unlearn.benchmark.repair import TRUE_LABELS, baselines, smoothed, whole, with_true_labels
+from lightning_unlearn.benchmark.repair import TRUE_LABELS, baselines, smoothed, with_true_labels
 from lightning_unlearn.classifier import untrained_copy
 from lightning_unlearn.data.noise import LabelNoise, NoisyLabels
+from lightning_unlearn.data.whole import whole
 from lightning_unlearn.report.leaderboard import leaderboard
 from lightning_unlearn.report.schema import Report
 from lightning_unlearn.report.wording import summary

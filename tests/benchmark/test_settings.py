@@ -4,12 +4,12 @@ import pytest
 from helpers import untrained
 
 from lightning_unlearn.bank.bank import Bank, Recipe
-from lightning_unlearn.benchmark.repair import whole
 from lightning_unlearn.benchmark.settings import check_settings, training_settings
 from lightning_unlearn.callbacks.record_margins import RecordMargins
 from lightning_unlearn.classifier import untrained_copy
 from lightning_unlearn.data.detected import DetectedMislabels
 from lightning_unlearn.data.noise import LabelNoise, NoisyLabels
+from lightning_unlearn.data.whole import whole
 from lightning_unlearn.exceptions import ConfigError, DataError
 from lightning_unlearn.report.schema import Report
 from lightning_unlearn.report.table import grids
