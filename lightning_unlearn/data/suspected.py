@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -149,27 +149,32 @@ def read_suggested(path: str | Path, keys: Sequence[str], class_names: Sequence[
         DataError: The file is missing or no such table, or names a class that is not there.
     """
     path = Path(path)
-    position = {key: i for i, key in enumerate(keys)}
     names = {name: i for i, name in enumerate(label_names(class_names))}
     labels = torch.full((len(keys),), -1, dtype=torch.int64)
-    for number, key, cell in read_column(path, "suggested", position):
-        if key not in position or not cell:
+    for number, i, name in _classes(path, "suggested", keys):
+        if not name:
             continue
-        name = " ".join(cell.split())
         if name not in names:
-            raise DataError(f"{path}: row {number} suggests {cell[:40]!r}, which is no class; needed: {_some(list(names))}.")
-        labels[position[key]] = names[name]
+            raise DataError(f"{path}: row {number} suggests {name[:40]!r}, which is no class; needed: {_some(list(names))}.")
+        labels[i] = names[name]
     return labels
+
+
+def _classes(path: Path, column: str, keys: Sequence[str]) -> Iterator[tuple[int, int, str]]:
+    """Of each row of a known sample its number in the file, that of the sample, and the name of a class, or nothing."""
+    position = {key: i for i, key in enumerate(keys)}
+    for number, key, cell in read_column(path, column, position):
+        if key in position:
+            yield number, position[key], " ".join(cell.split())
 
 
 def _check_labels(path: Path, samples: Samples, class_names: Sequence[str]) -> None:
     """Refuse scores of other labels than the data have; a file without labels says nothing of it."""
-    position = {key: i for i, key in enumerate(samples.keys)}
     if "label" not in read_rows(path, "the scores.csv of detect")[0]:
         return
     names = label_names(class_names)
-    known = [(position[key], cell) for _, key, cell in read_column(path, "label", position) if key in position]
-    other = sum(" ".join(cell.split()) != names[int(samples.targets[i])] for i, cell in known if cell)
+    known = list(_classes(path, "label", samples.keys))
+    other = sum(name != names[int(samples.targets[i])] for _, i, name in known if name)
     if other:
         raise DataError(
             f"{path} has other labels than the data for {other} of {len(known)} samples: it was made on other labels. Run "

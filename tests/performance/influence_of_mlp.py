@@ -19,6 +19,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from lightning_unlearn.functional.curvature import dense_curvature, inverse_curvature_product
+from lightning_unlearn.functional.ranks import mid_ranks
 
 L2 = 1e-3
 CONVERGED = 1e-9
@@ -63,14 +64,9 @@ def trained(network: nn.Module, x: Tensor, y: Tensor) -> nn.Module:
     raise RuntimeError(f"the gradient is still {float(gradient.norm()):.1e} long; needed: below {CONVERGED:g}")
 
 
-def ranks(values: Tensor) -> Tensor:
-    """Rank of each value."""
-    return values.argsort().argsort().double()
-
-
 def correlation(a: Tensor, b: Tensor) -> float:
     """Rank correlation."""
-    return float(torch.corrcoef(torch.stack([ranks(a), ranks(b)]))[0, 1])
+    return float(torch.corrcoef(mid_ranks(torch.stack([a, b], 1)).T)[0, 1])
 
 
 def run(hidden: int, seed: int) -> dict[str, float]:

@@ -112,6 +112,7 @@ def test_without_a_budget_the_step_is_the_one_asked_for(trained, make_data, fres
 
 
 def test_where_every_step_costs_too_much_nothing_counts_as_forgotten(trained, make_data, fresh):
-    stage = Influence(alpha=1e9, samples=50, max_retain_drop=0.0)
+    stage, before = Influence(alpha=1e9, samples=50, max_retain_drop=0.0), copy.deepcopy(trained.state_dict())
     with pytest.raises(ChainError, match=r"so nothing was forgotten\. Give a smaller alpha"):
         run_chain(fresh, trained, make_data(), [stage])
+    assert all(torch.equal(value, before[name]) for name, value in trained.state_dict().items())
