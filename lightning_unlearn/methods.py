@@ -99,16 +99,17 @@ class Method:
         return stages
 
 
-def load_method(name: str) -> Method:
+def load_method(name: str, group: str = "method") -> Method:
     """A method by the name of a shipped file, or by a path.
 
     Args:
         name: `fine_tune`, `method/fine_tune`, or a path.
+        group: Folder of shipped files that a bare name is looked for in.
 
     Returns:
         The method; its file is read and checked.
     """
-    method = Method(find_config(name if "/" in name or name.endswith(".yaml") else f"method/{name}", "method"))
+    method = Method(find_config(name if "/" in name or name.endswith(".yaml") else f"{group}/{name}", group))
     _ = method.settings
     return method
 

@@ -23,7 +23,7 @@ def config_names(group: str | None = None) -> list[str]:
     """Short names of shipped files, such as `method/fine_tune`.
 
     Args:
-        group: `data`, `model`, `method`, `trainer` or `benchmark`; None: all.
+        group: `data`, `model`, `method`, `prepare`, `trainer` or `benchmark`; None: all.
 
     Returns:
         Sorted names.

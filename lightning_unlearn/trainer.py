@@ -11,7 +11,7 @@ from torch import nn
 from lightning_unlearn.audit.given import audit_given, check_lists
 from lightning_unlearn.audit.run import audit, check_audit
 from lightning_unlearn.bank.bank import Bank, Recipe
-from lightning_unlearn.benchmark.comparison import Comparison
+from lightning_unlearn.benchmark.comparison import Comparison, check_preparation
 from lightning_unlearn.benchmark.run import benchmark
 from lightning_unlearn.cautions import of_ensemble, of_original, of_split
 from lightning_unlearn.chain import check_chain, run_chain
@@ -272,6 +272,7 @@ class UnlearningTrainer(ScoringTrainer):
         tune: int = 0,
         noise_fractions: list[float] | None = None,
         epochs: list[int] | None = None,
+        prepare: str | None = None,
     ) -> Report:
         """Compare methods on originals and forget sets, beside retrained references; finished cells are not run again.
 
@@ -301,6 +302,9 @@ class UnlearningTrainer(ScoringTrainer):
                 reported, and chosen by unseen samples: further rows, and files in `tuned/` of the folder. Not for audits.
             noise_fractions: Shares of wrong labels to compare, in place of that of the data's label noise. Not for audits.
             epochs: Epochs of originals and references to compare, in place of the Trainer's `max_epochs`. Not for audits.
+            prepare: Stages that originals and references go through after their training: `prune_95`, another file of
+                `configs/prepare`, or a path. What they prune stays zero. Costs stay shares of the training alone. Not for
+                audits.
 
         Returns:
             The report.
@@ -321,6 +325,7 @@ class UnlearningTrainer(ScoringTrainer):
             goal,
             relearn_epochs,
             self.configuration,
+            check_preparation(prepare, self.fresh, goal, tier, tune),
         )
         if tier == "screen":
             return benchmark(what, [0] if seeds is None else seeds, references, tune, noise_fractions or [], epochs or [])

@@ -4,18 +4,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lightning.pytorch import LightningModule
+
 from lightning_unlearn.bank.bank import Bank, Recipe
+from lightning_unlearn.bank.prepared import Preparation
 from lightning_unlearn.benchmark.tuning import check_tuning
+from lightning_unlearn.callbacks.record_margins import RecordMargins
 from lightning_unlearn.chain import TrainerFactory, check_chain
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.detected import DetectedMislabels
 from lightning_unlearn.data.forget import ForgetRule
+from lightning_unlearn.data.views import View
 from lightning_unlearn.detection.curves import check_rule
 from lightning_unlearn.exceptions import ConfigError, DataError
 from lightning_unlearn.methods import Method, load_method
 from lightning_unlearn.metrics.screen import Goal
 
-__all__ = ["Comparison", "ForgetSet", "plan", "reference_seeds"]
+__all__ = ["Comparison", "ForgetSet", "check_preparation", "plan", "reference_seeds"]
 
 # Forget sets are numbered; the references of number i have the seeds 10 i + 1, 10 i + 2 ...
 _SEEDS_PER_SET = 10
@@ -37,6 +42,7 @@ class Comparison:
         goal: `untrain`, `remove-class` or `repair`.
         relearn_epochs: Epochs of retain-only fine-tuning that show whether memories come back; 0: left out.
         configuration: The exact configuration, YAML, for the report.
+        preparation: What originals and references go through after their training; None: nothing.
     """
 
     fresh: TrainerFactory
@@ -50,6 +56,22 @@ class Comparison:
     goal: Goal = "untrain"
     relearn_epochs: int = 3
     configuration: str = ""
+    preparation: Preparation | None = None
+
+    def trained(self, view: View, seed: int, recorder: RecordMargins | None = None) -> LightningModule:
+        """An original or a reference, from the bank or made now.
+
+        Args:
+            view: `train` for an original, `retain` for a reference.
+            seed: Its seed.
+            recorder: See `Bank.trained`; not for prepared models.
+
+        Returns:
+            The model on the CPU, in eval mode.
+        """
+        if self.preparation is not None:
+            return self.preparation.prepared(self.bank, self.recipe, self.data, view, seed)
+        return self.bank.trained(self.recipe, self.data, view, seed, recorder)
 
     def plan(self, seeds: Sequence[int], references: int, tune: int = 0) -> "tuple[dict[str, Method], list[ForgetSet]]":
         """See `plan`.
@@ -129,6 +151,32 @@ def plan(
     if tune:
         check_tuning(data, list(chosen.values()), [(s.draw, s.rule) for s in sets], tune)
     return chosen, sets
+
+
+def check_preparation(prepare: str | None, fresh: TrainerFactory, goal: Goal, compared: str, tune: int) -> Preparation | None:
+    """Read what originals and references go through, before anything is written or computed.
+
+    Args:
+        prepare: Its name or path; None: nothing.
+        fresh: Makes a Trainer.
+        goal: See `Comparison`.
+        compared: The tier, `screen` or another.
+        tune: Settings of each method that are tried.
+
+    Returns:
+        The preparation.
+
+    Raises:
+        ConfigError: It cannot be had together with the rest.
+    """
+    if prepare is None:
+        return None
+    if compared != "screen" or tune or goal == "repair":
+        raise ConfigError(
+            "prepare is for the tier `screen` with published settings, and not for repair. For tuned ones run --tune without "
+            "it, and give the files in its folder tuned/ as methods."
+        )
+    return Preparation.named(prepare, fresh)
 
 
 def reference_seeds(forget_set: ForgetSet, count: int) -> list[int]:

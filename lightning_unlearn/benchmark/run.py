@@ -28,6 +28,7 @@ from lightning_unlearn.ranks import barrier, is_first, lock_on_first
 from lightning_unlearn.report.decode import decode, encode
 from lightning_unlearn.report.schema import Report, Row
 from lightning_unlearn.report.writing import save_report
+from lightning_unlearn.stages.base import UnlearningStage
 from lightning_unlearn.training import describe_batches, stable_repr
 
 __all__ = ["benchmark"]
@@ -69,7 +70,7 @@ def benchmark(
         notes: dict[str, str] = {}
         if tune:
             data.draw(*development_draw([(s.draw, s.rule) for s in sets]))
-            original = what.bank.trained(recipe, data, "train", 10 * (max(seeds) // 10 + 1))
+            original = what.trained("train", 10 * (max(seeds) // 10 + 1))
             for name in what.methods:
                 path, note = tune_method(what.fresh, data, original, name, tune, what.folder)
                 if path is not None:
@@ -103,6 +104,11 @@ class _Runner:
     what: Comparison
     references: int
     recorded: bool = False
+
+    @property
+    def _first(self) -> list[UnlearningStage]:
+        """What comes in front of each method."""
+        return [] if self.what.preparation is None else self.what.preparation.kept()
 
     def run_named(self, setting: str, of: ForgetSet, seeds: Sequence[int], methods: Mapping[str, Method]) -> Report:
         """The cells of a forget set of one training; a detection comes first where the rule asks for one."""
@@ -142,7 +148,7 @@ class _Runner:
         head = self._key(forget_set, list(seeds), "panel", seeds_of_references)
         missing = {cell for cell, key in keys.items() if not self._is_finished(key)}
         if missing or not self._path(head).is_file():
-            models = [self.what.bank.trained(self.what.recipe, self.what.data, "retain", seed) for seed in seeds_of_references]
+            models = [self.what.trained("retain", seed) for seed in seeds_of_references]
             judges = panel.add_references(models, seeds_of_references)
             if self.what.goal == "repair":
                 trained = baselines(self.what.bank, self.what.recipe, self.what.data, seeds)
@@ -150,7 +156,7 @@ class _Runner:
             for seed in seeds:
                 # Recorded at once where a detection will look at it, or it would be trained twice.
                 recorder = RecordMargins() if self.recorded else None
-                original = self.what.bank.trained(self.what.recipe, self.what.data, "train", seed, recorder)
+                original = self.what.trained("train", seed, recorder)
                 row = panel.add_original(original)
                 row.seed = seed
                 judges.append(row)
@@ -162,7 +168,7 @@ class _Runner:
                     seed_everything(1000 * seed + forget_set.number, verbose=False)
                     unlearned = copy.deepcopy(original)
                     try:
-                        results = run_chain(self.what.fresh, unlearned, self.what.data, build())
+                        results = run_chain(self.what.fresh, unlearned, self.what.data, [*self._first, *build()])
                         row = panel.score(method, seed, unlearned, results)
                         row.notes += [result.warning for result in results if result.warning]
                     except UnlearnError as error:
@@ -198,6 +204,9 @@ class _Runner:
             self.references,
             __version__,
         ]
+        if self.what.preparation is not None:
+            # Only then, so that other cells keep their names.
+            content.append(stable_repr(self.what.preparation.chain.settings))
         return f"{what}-{hashlib.sha256(json.dumps(content, default=stable_repr).encode()).hexdigest()[:16]}"
 
     def _path(self, key: str) -> Path:

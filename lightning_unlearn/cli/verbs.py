@@ -8,7 +8,7 @@ import numpy as np
 
 from lightning_unlearn.audit.given import check_lists, checkpoints
 from lightning_unlearn.audit.run import check_audit
-from lightning_unlearn.benchmark.comparison import plan
+from lightning_unlearn.benchmark.comparison import check_preparation, plan
 from lightning_unlearn.benchmark.settings import check_settings
 from lightning_unlearn.checkpoint import AtomicCheckpointIO
 from lightning_unlearn.cli.from_run import advice_without_data, files_of
@@ -153,6 +153,7 @@ def benchmark(job: Job) -> None:
     sets = (given["methods"], given["seeds"] or [0], given["draws"] or [0], given["rules"] or [], given["references"])
     check_settings(job.data, given["noise_fractions"] or [], given["epochs"] or [])
     plan(job.data, *sets, strategy=job.trainer.strategy_name, tune=given["tune"])
+    check_preparation(given["prepare"], job.trainer.fresh, given["goal"], given["tier"], given["tune"])
     if given["tier"] != "screen":
         check_audit(job.trainer.fresh, given["models"], given["processes"], given["seeds"], given["tune"])
     _report(job, None, job.trainer.benchmark, given)

@@ -22,6 +22,7 @@ from lightning_unlearn.stages.impair_repair import Impair, Repair
 from lightning_unlearn.stages.influence import Influence
 from lightning_unlearn.stages.iterative_prune import IterativePrune
 from lightning_unlearn.stages.keep_weights import KeepWeights
+from lightning_unlearn.stages.keep_zeros import KeepZeros
 from lightning_unlearn.stages.kl_to_uniform import KLToUniform
 from lightning_unlearn.stages.l1_sparse import L1Sparse
 from lightning_unlearn.stages.magnitude_prune import MagnitudePrune
@@ -69,6 +70,7 @@ __all__ = [
     "IterativePrune",
     "KLToUniform",
     "KeepWeights",
+    "KeepZeros",
     "L1Sparse",
     "MagnitudePrune",
     "MaskLearning",

@@ -3,18 +3,18 @@
 from torch import Tensor
 
 from lightning_unlearn.functional.pruning import largest
-from lightning_unlearn.stages.pruning import PruningStage
+from lightning_unlearn.stages.pruning import PruneTo
 
 __all__ = ["MagnitudePrune"]
 
 
-class MagnitudePrune(PruningStage):
+class MagnitudePrune(PruneTo):
     """One-shot magnitude pruning: the smallest |w| of all layers together become zero (OMP in Jia et al. 2023, NeurIPS).
 
     Forgets little by itself and costs accuracy; the stages after it train what is left.
 
     Args:
-        sparsity: See `PruningStage`.
+        sparsity: See `PruneTo`.
         parameters: See `PruningStage`.
     """
 

@@ -11,7 +11,7 @@ from lightning_unlearn.functional.masks import share_on
 from lightning_unlearn.functional.structure import ParameterSelector
 from lightning_unlearn.stages.base import UnlearningStage
 
-__all__ = ["PruningStage"]
+__all__ = ["PruneTo", "PruningStage"]
 
 
 class PruningStage(UnlearningStage):
@@ -25,7 +25,6 @@ class PruningStage(UnlearningStage):
     Artifacts: `pruned`, boolean by parameter name, True where a weight is zero for good.
 
     Args:
-        sparsity: Part of these weights that is pruned, of all layers together; 0.95 in the paper.
         parameters: Where weights may be pruned; None: everywhere.
     """
 
@@ -33,11 +32,8 @@ class PruningStage(UnlearningStage):
     provides = ("pruned",)
     train_mode = False
 
-    def __init__(self, sparsity: float = 0.95, parameters: ParameterSelector | None = None) -> None:
-        if not 0 < sparsity < 1:
-            raise ChainError(f"{type(self).__name__}: sparsity is {sparsity}; needed: between 0 and 1, such as 0.95.")
+    def __init__(self, parameters: ParameterSelector | None = None) -> None:
         super().__init__(max_epochs=0, parameters=parameters)
-        self.sparsity = sparsity
         self._on: dict[str, float] = {}
 
     def choose(self, classifier: nn.Module) -> list[str]:
@@ -61,3 +57,18 @@ class PruningStage(UnlearningStage):
     def summary(self) -> Mapping[str, Mapping[str, float]]:
         """Share of the weights that stay, by parameter."""
         return {"weights_kept": self._on}
+
+
+class PruneTo(PruningStage):
+    """A pruning stage that leaves a given part of the weights.
+
+    Args:
+        sparsity: Part of the weights that is pruned, of all layers together; 0.95 in the paper.
+        parameters: See `PruningStage`.
+    """
+
+    def __init__(self, sparsity: float = 0.95, parameters: ParameterSelector | None = None) -> None:
+        if not 0 < sparsity < 1:
+            raise ChainError(f"{type(self).__name__}: sparsity is {sparsity}; needed: between 0 and 1, such as 0.95.")
+        super().__init__(parameters)
+        self.sparsity = sparsity

@@ -5,18 +5,18 @@ from torch import Tensor
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.pruning import synflow
 from lightning_unlearn.functional.structure import ParameterSelector
-from lightning_unlearn.stages.pruning import PruningStage
+from lightning_unlearn.stages.pruning import PruneTo
 
 __all__ = ["SynFlowPrune"]
 
 
-class SynFlowPrune(PruningStage):
+class SynFlowPrune(PruneTo):
     """SynFlow (Tanaka et al. 2020, NeurIPS): prunes in rounds what adds least to the flow of an input of ones.
 
     Looks at no sample, so its masks tell nothing of forgotten ones; unlike magnitude it never cuts a layer off.
 
     Args:
-        sparsity: See `PruningStage`.
+        sparsity: See `PruneTo`.
         rounds: Rounds of an exponential schedule; 100 in the paper. Each costs one pass of one image.
         parameters: See `PruningStage`.
     """

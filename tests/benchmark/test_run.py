@@ -4,8 +4,10 @@ import pytest
 from helpers import untrained
 
 from lightning_unlearn.benchmark.comparison import plan
+from lightning_unlearn.chain import run_chain
 from lightning_unlearn.data.forget import RandomFraction, WholeClasses
 from lightning_unlearn.exceptions import ChainError, ConfigError, DataError
+from lightning_unlearn.functional.anatomy import layer_weights
 
 DECAY = "stages:\n- class_path: NormDecay\n  init_args: {factor: 0.5}\n"
 TUNE = "stages:\n- class_path: FineTune\n  init_args: {max_epochs: 1, batch_size: 64}\n"
@@ -111,4 +113,42 @@ def test_a_strategy_that_does_not_fit_is_refused_before_anything_is_computed(run
     (tmp_path / "decay.yaml").write_text(DECAY)
     with pytest.raises(ChainError, match="Strategy 'fsdp' cannot be used"):
         plan(make_data(), [str(tmp_path / "decay.yaml")], [0], [0], [], 2, "fsdp")
+    assert not (tmp_path / "bank").exists()
+
+
+SPARSE = "stages:\n- class_path: MagnitudePrune\n  init_args: {sparsity: 0.8}\n"
+
+
+def pruned_of(model):
+    parameters = dict(model.named_parameters())
+    return [parameters[name] for name in layer_weights(model, list(parameters), head=False)]
+
+
+def test_originals_and_references_are_prepared_and_methods_keep_their_zeros(run, tmp_path, monkeypatch):
+    zeros = []
+
+    def spy(fresh, model, data, stages, *rest):
+        done = run_chain(fresh, model, data, stages, *rest)
+        zeros.append(sum(int((p == 0).sum()) for p in pruned_of(model)))
+        return done
+
+    monkeypatch.setattr("lightning_unlearn.benchmark.run.run_chain", spy)
+    (tmp_path / "sparse.yaml").write_text(SPARSE)
+    dense = run({"tune": TUNE})
+    sparse = run({"tune": TUNE}, prepare=str(tmp_path / "sparse.yaml"))
+    assert zeros[0] == 0
+    assert zeros[1] == round(0.8 * sum(p.numel() for p in pruned_of(untrained())))
+    assert len(list((tmp_path / "bank").glob("*/weights.ckpt"))) == 6
+    assert cells(dense) != cells(sparse)
+    accuracy = [{(r.role, r.seed): r.metrics["retain/acc"] for r in of.rows} for of in (dense, sparse)]
+    # Two epochs teach little: one of the references may be right as often without these weights.
+    assert sum(accuracy[0][row] != accuracy[1][row] for row in accuracy[0]) >= 3
+
+
+@pytest.mark.parametrize("with_", [{"tier": "audit"}, {"tune": 2}, {"goal": "repair"}])
+def test_what_a_preparation_does_not_go_with(run, with_, tmp_path):
+    with pytest.raises(ConfigError, match="prepare is for the tier `screen`"):
+        run({"decay": DECAY}, prepare="prune_95", **with_)
+    with pytest.raises(ConfigError, match="No config 'prepare/prune_9'"):
+        run({"decay": DECAY}, prepare="prune_9")
     assert not (tmp_path / "bank").exists()

@@ -9,7 +9,7 @@ from lightning_unlearn.chain_many import run_chain_many
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.structure import ParameterSelector
 from lightning_unlearn.methods import load_method
-from lightning_unlearn.stages import FineTune, GaussianNoise, GradientAscent, MagnitudePrune, SynFlowPrune
+from lightning_unlearn.stages import FineTune, GaussianNoise, GradientAscent, KeepZeros, MagnitudePrune, SynFlowPrune
 
 
 def zeros(model):
@@ -71,3 +71,13 @@ def test_arguments_are_checked(trained_resnet, make_data, fresh):
         SynFlowPrune(0.5, rounds=0)
     with pytest.raises(ChainError, match="no weight of a convolution or hidden linear layer"):
         run_chain(fresh, trained_resnet, make_data(), [MagnitudePrune(0.5, ParameterSelector(parts=["head"]))])
+
+
+def test_a_network_that_came_pruned_stays_so(trained_resnet, make_data, fresh):
+    with torch.no_grad():
+        for p in trained_resnet.parameters():
+            if p.dim() == 4:
+                p[:, ::2] = 0
+    before = zeros(trained_resnet)
+    run_chain(fresh, trained_resnet, make_data(), [KeepZeros(), FineTune(optimizer=sgd(0.05, momentum=0.9, weight_decay=1e-3))])
+    assert all(torch.equal(mask, before[name]) for name, mask in zeros(trained_resnet).items())
