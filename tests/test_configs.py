@@ -1,6 +1,7 @@
 """Every shipped YAML runs through the command line; where its data are absent, it is parsed and the test says so."""
 
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ FILES = {
     "CIFAR10N": ("cifar10/human_labels.npz",),
     "CIFAR100": ("cifar-100-python/train",),
     "SVHN": ("train_32x32.mat",),
+    "ImageFolder": ("tiny-imagenet-100/train",),
 }
 
 
@@ -38,7 +40,7 @@ def root_of(dataset):
     folder = os.environ.get("LIGHTNING_UNLEARN_DATA")
     if not folder:
         pytest.skip("LIGHTNING_UNLEARN_DATA names no folder with real data")
-    if not any((Path(folder) / file).is_file() for file in FILES.get(dataset, ())):
+    if not any((Path(folder) / file).exists() for file in FILES.get(dataset, ())):
         pytest.skip(f"{dataset} is not in the folder that LIGHTNING_UNLEARN_DATA names")
     return folder
 
@@ -82,7 +84,7 @@ def test_the_first_line_says_what_it_is(name):
 
 
 def test_there_is_a_test_for_every_group():
-    assert {name.split("/")[0] for name in config_names()} == {"data", "model", "method", "trainer", "benchmark"}
+    assert {name.split("/")[0] for name in config_names()} == {"data", "model", "method", "prepare", "trainer", "benchmark"}
 
 
 @pytest.mark.parametrize("name", config_names("data"))
@@ -97,6 +99,12 @@ def test_data(name):
     if kind == "ImageFolder":
         run_image_folder(name)
         return
+    if kind == "SomeClasses":
+        place = few_folders(20)
+        place = [part.replace("data.dataset", "data.dataset.dataset") for part in place]
+        limits = ("--data.dataset.per_class", "20", "--trainer.limit_val_batches", "1")
+        assert main(["fit", "-c", name, "-c", "model/small_cnn", *SHORT, *place, *limits]) == 0
+        return
     given = []
     if kind != "Digits":
         # Without its files the error says where they must lie.
@@ -104,6 +112,16 @@ def test_data(name):
         given = ["--data.dataset.root", root_of(kind)]
     assert main(["fit", "-c", name, "-c", "model/small_cnn", *SHORT, *SMALL, *given]) == 0
     assert Path("runs/fit/1/checkpoints/last.ckpt").is_file()
+
+
+def few_folders(count):
+    """Some classes of real photographs, as folders, and where they lie."""
+    real = Path(root_of("ImageFolder")) / "tiny-imagenet-100"
+    for part in ("train", "val"):
+        Path("few", part).mkdir(parents=True)
+        for folder in sorted((real / part).iterdir())[:count]:
+            Path("few", part, folder.name).symlink_to(folder)
+    return ["--data.dataset.train", "few/train", "--data.dataset.test", "few/val", "--data.dataset.image_size", "32"]
 
 
 def run_image_folder(name):
@@ -144,6 +162,27 @@ def test_method(name, original):
     assert Path("run/unlearned.ckpt").is_file()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", config_names("prepare"))
+def test_prepare(name):
+    text = find_config(name).read_text(encoding="utf-8")
+    Path("short.yaml").write_text(re.sub(r"epochs: \d+", "epochs: 3", text))
+    call = [
+        "benchmark",
+        *DIGITS,
+        "-c",
+        "model/small_cnn",
+        "-c",
+        "trainer/cpu",
+        "--trainer.max_epochs",
+        "1",
+        "--prepare",
+        "short.yaml",
+    ]
+    assert main([*call, "--methods", "[fisher_noise]", "--references", "1", "--relearn_epochs", "0"]) == 0
+    assert Path("runs/benchmark/report.html").is_file()
+
+
 @pytest.mark.parametrize("name", config_names("trainer"))
 def test_trainer_parse(name):
     assert main(["fit", *DIGITS, "-c", "model/mlp", "-c", name, "--trainer.max_epochs", "1", "--print_config"]) == 0
@@ -173,8 +212,14 @@ def test_benchmark(name):
     settings = content(name)
     kind = settings["data"]["dataset"]["class_path"]
     small = SMALL
-    if kind == "SomeClasses":
-        inner = settings["data"]["dataset"]["init_args"]["dataset"]["class_path"]
+    inner = settings["data"]["dataset"]["init_args"].get("dataset", {}).get("class_path")
+    if "ImageFolder" in (kind, inner):
+        few = few_folders(4)
+        small = (*few, "--data.batch_size", "64", "--trainer.accelerator", "cpu", "--data.num_workers", "0")
+        if inner is not None:
+            few = [part.replace("data.dataset", "data.dataset.dataset") for part in few]
+            small = (*few, "--data.dataset.classes", "[0, 1, 2, 3]", *small[len(few) :])
+    elif kind == "SomeClasses":
         small = ("--data.dataset.per_class", "150", "--data.dataset.dataset.root", root_of(inner), *SMALL[2:])
     call = ["benchmark", "-c", name, "--trainer.max_epochs", "1", *small, "--relearn_epochs", "0", "--draws", "[0]"]
     call += ["--methods", "[fisher_noise]"]

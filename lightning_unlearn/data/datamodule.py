@@ -12,7 +12,7 @@ from lightning_unlearn.data.forget import ForgetRule
 from lightning_unlearn.data.loaders import BatchMaker, EvaluationLoader, ViewLoader
 from lightning_unlearn.data.many import ManyLoader
 from lightning_unlearn.data.noise import LabelNoise
-from lightning_unlearn.data.split_data import Part, SplitData
+from lightning_unlearn.data.split_data import Part, SplitData, Unseen
 from lightning_unlearn.data.trigger import Trigger
 from lightning_unlearn.data.views import TWO_PARTS, Plan, View
 from lightning_unlearn.data.vision import Samples, VisionData
@@ -59,9 +59,9 @@ class UnlearningDataModule(SplitData):
             with forget cycled beside it), `both_equal` (the same with a retained part as large as the forgotten one),
             `unseen`, `forget_then_retain` (all forgotten batches, then all retained ones), `pairs_then_retain` (the same
             with a retained batch beside each forgotten one), `none`.
-        unseen: Samples that the original never trains on: a share of the training set (below 1), a count, or another data
-            set. None: 10 % are carved out for training; for a checkpoint whose split was saved, that split holds; for any
-            other checkpoint the test set is cut into two disjoint halves, one of which serves as unseen.
+        unseen: Samples that the original never trains on: a share of the training set (below 1), a count, another data set, or
+            `half_of_test`: the test set is cut into two disjoint halves, one of which serves as unseen. None: 10 % are carved
+            out for training; for a checkpoint whose split was saved, that split holds; for any other it is `half_of_test`.
         batch_size: Samples of a batch, over all ranks.
         forget_batch_size: Samples of a forget batch in the two-part views, over all ranks; None: half of `batch_size`.
         eval_batch_size: Samples of an evaluation batch on one rank.
@@ -82,7 +82,7 @@ class UnlearningDataModule(SplitData):
         dataset: VisionData,
         forget: ForgetRule | None = None,
         view: View = "train",
-        unseen: float | VisionData | None = None,
+        unseen: Unseen = None,
         batch_size: int = 128,
         forget_batch_size: int | None = None,
         eval_batch_size: int = 512,

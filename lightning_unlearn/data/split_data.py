@@ -21,12 +21,14 @@ from lightning_unlearn.data.views import View
 from lightning_unlearn.data.vision import Samples, VisionData, is_content_key
 from lightning_unlearn.exceptions import ConfigError, DataError
 
-__all__ = ["PARTS", "Part", "SplitData"]
+__all__ = ["PARTS", "Part", "SplitData", "Unseen"]
 
 Part = Literal["retain", "forget", "train", "unseen", "test", "triggered"]
 # Those that share no sample; `train` is retain and forget together, `triggered` test samples with a backdoor's patch.
 PARTS: tuple[Part, ...] = ("retain", "forget", "unseen", "test")
 DEFAULT_UNSEEN = 0.1
+# What stands for unseen: a share or count carved out of the training set, a data set, or half of the test set.
+Unseen = float | VisionData | Literal["half_of_test"] | None
 
 
 class SplitData(LightningDataModule):
@@ -46,7 +48,7 @@ class SplitData(LightningDataModule):
         self,
         dataset: VisionData,
         forget: ForgetRule | None = None,
-        unseen: float | VisionData | None = None,
+        unseen: Unseen = None,
         label_noise: LabelNoise | None = None,
         split_seed: int = 0,
         forget_seed: int = 0,
@@ -63,7 +65,8 @@ class SplitData(LightningDataModule):
         self.split_seed = split_seed
         self.forget_seed = forget_seed
         self.saved: SavedSplit | None = None
-        self.saw_everything = not dataset.has_images  # then nothing is carved out
+        # Then nothing is carved out.
+        self.saw_everything = not dataset.has_images or unseen == "half_of_test"
         # Whether a count or share was carved out although the checkpoint came without the split that it was trained with.
         self.unseen_taken_on_trust = False
         # Whether all samples count as trained because the split beside the checkpoint names classes alone.
@@ -138,7 +141,8 @@ class SplitData(LightningDataModule):
                 self.saved = with_unseen(self.saved, carved, judged=not forgotten_is_removed)
             self.saved = self.saved.for_another_request() if forgotten_is_removed else self.saved
         # Also where the split was saved by a run on such a checkpoint.
-        self.saw_everything = self.unseen is None and (self.saved is None or not self.saved.unseen)
+        known = self.saved is not None and bool(self.saved.unseen)
+        self.saw_everything = self.unseen == "half_of_test" or (self.unseen is None and not known)
         self.unseen_taken_on_trust = unknown and share
         self.taken_to_know_all = unknown and self.saved is not None and self.unseen is None
         self._reset_split()
@@ -178,7 +182,7 @@ class SplitData(LightningDataModule):
         return self.split_seed * 1_000_003 + self.forget_seed
 
     def _carve(self, n: int) -> Tensor:
-        assert not isinstance(self.unseen, VisionData)
+        assert not isinstance(self.unseen, VisionData | str)
         share = DEFAULT_UNSEEN if self.unseen is None else self.unseen
         count = round(share * n) if share < 1 else int(share)
         if count >= n:

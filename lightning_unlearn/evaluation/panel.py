@@ -311,7 +311,7 @@ def new_report(kind: Kind, panel: Panel, title: str | None = None) -> Report:
     """
     data = panel.data
     warnings = [*panel.cautions, *of_split(data)]
-    if data.saw_everything:
+    if data.saw_everything and data.unseen is None:
         warnings.append(
             "Nothing is known about which samples the checkpoint never saw: the test set was cut into two disjoint halves, "
             "one of which stands for unseen samples; test figures are those of the other half."

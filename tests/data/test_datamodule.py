@@ -120,6 +120,22 @@ def test_a_foreign_checkpoint_cuts_the_test_set_in_disjoint_halves(make_data, tm
     assert len(index(named, "test")) == 100
 
 
+def test_half_of_the_test_set_stands_for_unseen_where_it_is_asked_for(make_data, tmp_path):
+    data = make_data(unseen="half_of_test")
+    unseen, test = index(data, "unseen"), index(data, "test")
+    assert torch.equal(torch.cat([unseen, test]).sort().values, torch.arange(100))
+    assert len(index(data, "forget")) + len(index(data, "retain")) == 300
+    data.saved_split(everything_trained=True).save(tmp_path / "split.json")
+    later = make_data(unseen=None)
+    later.use_split_of(tmp_path / "model.ckpt")
+    assert torch.equal(index(later, "unseen"), unseen)
+    # A split that carved some out does not change what was asked for.
+    make_data(unseen=30).saved_split(everything_trained=True).save(tmp_path / "split.json")
+    data.use_split_of(tmp_path / "model.ckpt")
+    assert torch.equal(index(data, "test"), test)
+    assert len(index(data, "retain")) + len(index(data, "forget")) == 270
+
+
 def test_a_request_that_names_unseen_samples(make_data, tmp_path):
     data = make_data()
     never, trained = sorted(keys(data, "unseen"))[:2], sorted(keys(data, "retain"))[:3]
