@@ -28,7 +28,9 @@ class Method:
 
     Attributes:
         path: The YAML file; `stages` in it is the list, and `tune`, where it is given, says what `benchmark --tune` varies:
-            lists of factors by the place of a number, such as `stages.0.init_args.alpha: [0.1, 1, 10]`.
+            lists of factors by the place of a number, such as `stages.0.init_args.alpha: [0.1, 1, 10]`. `work`, where it has a
+            closed form, is its cost in image passes (forward 1, backward 2): of the numbers of `forgotten`, `retained` and
+            `unseen` samples and of `classes`, and of the `share` of the network behind what is frozen.
     """
 
     path: Path

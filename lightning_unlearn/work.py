@@ -31,7 +31,7 @@ class Work:
         return self.forward + 2 * self.backward
 
     def watch(self, module: nn.Module, share: float = 1.0) -> RemovableHandle:
-        """Count every call of a module, and a backward pass where gradients are on.
+        """Count every call of a module, and every backward pass through what it gave.
 
         Args:
             module: The network, or a part of it.
@@ -41,12 +41,15 @@ class Work:
             A handle whose `remove` ends the counting.
         """
 
+        def count_back(images: float) -> None:
+            self.backward += images * min(1.0, self.backward_share / share)
+
         def count(_: nn.Module, inputs: tuple[object, ...], output: object) -> None:
             if not (isinstance(output, torch.Tensor) and isinstance(inputs[0], torch.Tensor)):
                 return  # the network is being recorded, not run
             images = len(inputs[0]) * share
             self.forward += images
             if torch.is_grad_enabled() and output.requires_grad:
-                self.backward += images * min(1.0, self.backward_share / share)
+                output.register_hook(lambda _: count_back(images))
 
         return module.register_forward_hook(count)

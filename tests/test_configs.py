@@ -1,5 +1,6 @@
 """Every shipped YAML runs through the command line; where its data are absent, it is parsed and the test says so."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -10,8 +11,10 @@ import torch
 import yaml
 from PIL import Image
 
+from lightning_unlearn.classifier import Classifier
 from lightning_unlearn.cli import main
 from lightning_unlearn.data.datasets import Digits
+from lightning_unlearn.functional.cut import cut
 from lightning_unlearn.methods import load_method
 from lightning_unlearn.shipped import config_names, find_config
 
@@ -160,6 +163,20 @@ def test_method(name, original):
         call += ["--data.forget", "WholeClasses", "--data.forget.classes", "[3]"]
     assert main([*call, "--trainer.accelerator", "cpu", "--output", "run"]) == 0
     assert Path("run/unlearned.ckpt").is_file()
+    if "work" in content(name):
+        report = json.loads(Path("run/report.json").read_text())
+        [row] = [row for row in report["rows"] if row["role"] == "method"]
+        assert sum(stage["work"] for stage in row["stages"]) == pytest.approx(formula(content(name)["work"]), rel=0.03)
+
+
+def formula(work):
+    """Image passes of a method by its own formula: 300 digits, of which 30 are forgotten, and 100 unseen ones."""
+    network = Classifier(num_classes=10, in_chans=1, image_size=8, **content("model/resnet8")["model"]["init_args"]).network
+    # The last stage and the head, which are the last two blocks as well.
+    end = [name for name, _ in network.named_parameters() if name.startswith(("layer3", "linear"))]
+    share = cut(network, end, torch.zeros(1, 1, 8, 8)).share
+    known = {"forgotten": 30, "retained": 270, "unseen": 100, "classes": 10, "share": share, "min": min}
+    return eval(work, {"__builtins__": {}}, known)
 
 
 @pytest.mark.slow

@@ -111,8 +111,9 @@ def read_layer(name: str, command: str, arguments: Mapping[str, frozenset[str]])
         The content for this command, and the keys that were left out of a config written by hand.
     """
     content = read_config(find_config(name))
-    # Not for this run: what `benchmark --tune` varies of a method.
+    # Not for this run: what `benchmark --tune` varies of a method, and what it says of its cost.
     content.pop("tune", None)
+    content.pop("work", None)
     saved_by = content.pop("command", None)
     if saved_by is not None and saved_by != command:
         return {key: value for key, value in content.items() if key in _SHARED and key in arguments[command]}, []
