@@ -18,7 +18,6 @@ import yaml
 from lightning.pytorch import LightningModule, seed_everything
 
 from lightning_unlearn import __version__
-from lightning_unlearn.callbacks.select_by_unseen import within_budget
 from lightning_unlearn.chain import TrainerFactory, run_chain
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.forget import ForgetRule
@@ -27,7 +26,7 @@ from lightning_unlearn.exceptions import ConfigError, UnlearnError
 from lightning_unlearn.files import write_text_atomic
 from lightning_unlearn.fingerprint import hash_of_weights
 from lightning_unlearn.methods import Method, load_method
-from lightning_unlearn.metrics.unseen_match import distance_to_unseen
+from lightning_unlearn.metrics.unseen_match import distance_to_unseen, within_budget
 from lightning_unlearn.random import generator
 from lightning_unlearn.ranks import barrier, is_first
 from lightning_unlearn.training import describe_batches

@@ -12,10 +12,10 @@ from lightning_unlearn.callbacks.looking import answers, data_of, retain_accurac
 from lightning_unlearn.callbacks.weight_edit import EditedStage
 from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.exceptions import ChainError, ConfigError
-from lightning_unlearn.metrics.unseen_match import Statistic, distance_to_unseen
+from lightning_unlearn.metrics.unseen_match import Statistic, distance_to_unseen, within_budget
 from lightning_unlearn.outputs import PartOutputs
 
-__all__ = ["SelectByUnseen", "within_budget"]
+__all__ = ["SelectByUnseen"]
 
 log = logging.getLogger(__name__)
 
@@ -37,19 +37,6 @@ class _Epoch:
     retain: float
     forget: PartOutputs | None = None
     unseen: PartOutputs | None = None
-
-
-def within_budget(retain: list[float], max_drop: float) -> list[bool]:
-    """Which candidates keep what the best one knows of the retained samples.
-
-    Args:
-        retain: Accuracy of each on retained samples, percent.
-        max_drop: Points that may be lost against the best.
-
-    Returns:
-        One truth value per candidate.
-    """
-    return [max(retain) - value <= max_drop for value in retain]
 
 
 class SelectByUnseen(Callback):

@@ -136,10 +136,10 @@ def check_count(data: UnlearningDataModule, threshold: Threshold) -> None:
         threshold: Where suspects begin.
 
     Raises:
-        ConfigError: There are fewer samples.
+        ConfigError: There are no more samples than that.
     """
     samples = len(data.part("train")[1])
-    if threshold.count is not None and threshold.count > samples:
+    if threshold.count is not None and threshold.count >= samples:
         raise ConfigError(f"count is {threshold.count}, and there are {samples} samples; ask for fewer.")
 
 

@@ -53,7 +53,7 @@ class Threshold:
             (N,), bool.
 
         Raises:
-            ConfigError: There are fewer scores than asked for.
+            ConfigError: As many are asked for as there are, or more.
         """
         known = ~scores.isnan()
         values = scores[known].double()
@@ -62,8 +62,8 @@ class Threshold:
         if count is None:
             chosen[known] = _upper_part(values, log)
             return chosen
-        if count > len(values):
-            raise ConfigError(f"count is {count}, but there are scores of {len(values)} samples only; ask for fewer.")
+        if self.count is not None and count >= len(values):
+            raise ConfigError(f"count is {count}, and {len(values)} samples have scores; needed: fewer, or all are suspected.")
         above = torch.zeros(len(values), dtype=torch.bool)
         above[torch.argsort(values, stable=True, descending=True)[:count]] = True
         chosen[known] = above

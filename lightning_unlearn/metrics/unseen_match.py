@@ -8,7 +8,7 @@ from torch import Tensor
 from lightning_unlearn.metrics.forget_unseen import shared_classes
 from lightning_unlearn.outputs import PartOutputs
 
-__all__ = ["Statistic", "distance_to_unseen", "error_gap", "margin_advantage"]
+__all__ = ["Statistic", "distance_to_unseen", "error_gap", "margin_advantage", "within_budget"]
 
 Statistic: TypeAlias = Literal["margins", "error"]
 
@@ -81,3 +81,16 @@ def _weights(forget: PartOutputs, unseen: PartOutputs) -> tuple[Tensor, Tensor] 
     counts[shared] = mine[shared]
     share = counts / counts.sum()
     return (share / mine.clamp(min=1))[forget.targets], (share / theirs.clamp(min=1))[unseen.targets]
+
+
+def within_budget(retain: list[float], max_drop: float) -> list[bool]:
+    """Which candidates keep what the best one knows of the retained samples.
+
+    Args:
+        retain: Accuracy of each on retained samples, percent.
+        max_drop: Points that may be lost against the best.
+
+    Returns:
+        One truth value per candidate.
+    """
+    return [max(retain) - value <= max_drop for value in retain]

@@ -11,7 +11,7 @@ SCORES = torch.tensor([0.3, float("nan"), 0.9, -1.0, 0.5, 0.7])
     ("threshold", "chosen"),
     [
         (Threshold(count=2), [2, 5]),
-        (Threshold(count=5), [0, 2, 3, 4, 5]),
+        (Threshold(count=4), [0, 2, 4, 5]),
         # Of five scores the highest fifth, and the highest two fifths.
         (Threshold(quantile=0.8), [2]),
         (Threshold(quantile=0.6), [2, 5]),
@@ -61,6 +61,7 @@ def test_bad_thresholds(arguments, message):
         Threshold(**arguments)
 
 
-def test_more_than_there_are():
-    with pytest.raises(ConfigError, match="scores of 5 samples only"):
-        Threshold(count=6).suspected(SCORES)
+def test_as_many_as_there_are_or_more():
+    for count in (5, 6):
+        with pytest.raises(ConfigError, match=f"count is {count}, and 5 samples have scores"):
+            Threshold(count=count).suspected(SCORES)
