@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import torch
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
@@ -9,9 +10,30 @@ from lightning_unlearn.collect import collect
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.estimators import Estimator
-from lightning_unlearn.functional.mixture import mixed
+from lightning_unlearn.exceptions import ChainError
+from lightning_unlearn.functional.calibration import log_odds, strike_classes
+from lightning_unlearn.functional.mixture import choose_mixture, mixed
 
-__all__ = ["Guesses"]
+__all__ = ["Guesses", "check_weights"]
+
+
+def check_weights(estimators: int, weights: Sequence[float] | None) -> None:
+    """Refuse weights that do not fit.
+
+    Args:
+        estimators: How many there are.
+        weights: One for each; None: they are chosen later.
+
+    Raises:
+        ChainError: There is no estimator, or there are more or fewer weights, one below 0, or none above it.
+    """
+    fits = weights is None or (len(weights) == estimators and all(w >= 0 for w in weights) and sum(weights) > 0)
+    if not estimators or not fits:
+        given = None if weights is None else list(weights)
+        raise ChainError(
+            f"EstimateUnseen: {estimators} estimators and weights {given}; needed: at least one estimator, and one weight of 0 "
+            "or more for each, not all 0, or none at all."
+        )
 
 
 class Guesses:
@@ -71,6 +93,20 @@ class Guesses:
         bank = self._rows_of_bank(i) if self.estimators[i].uses_bank else rows
         return self.estimators[i].estimate(rows, bank, self.bank_labels, self.num_classes, False)
 
+    def without_classes(self, part: Part, index: Tensor, classes: Tensor) -> Tensor:
+        """The mean of what all of them say once some classes are struck from it; see `strike_classes`.
+
+        Args:
+            part: Part of the data.
+            index: Samples of it, (N,).
+            classes: Classes that get no probability, (C,).
+
+        Returns:
+            (N, K), float64.
+        """
+        said = [strike_classes(self.of(i, part, index).double(), classes) for i in range(len(self.estimators))]
+        return torch.stack(said).mean(0)
+
     def of_bank(self, i: int) -> Tensor:
         """What one estimator says about the bank itself, each sample without its own entry.
 
@@ -84,6 +120,21 @@ class Guesses:
             rows = self._rows_of_bank(i)
             self._members[i] = self.estimators[i].estimate(rows, rows, self.bank_labels, self.num_classes, True)
         return self._members[i]
+
+    def faithful_weights(self, part: Part, index: Tensor) -> list[float]:
+        """The mixture of them that best follows what the network says of samples that it never saw; see `choose_mixture`.
+
+        Args:
+            part: Part of the data that holds such samples.
+            index: Samples of it, (N,), at least two.
+
+        Returns:
+            One weight per estimator.
+        """
+        labels = self._data.part(part)[0].targets[index]
+        every = range(len(self.estimators))
+        members, others = [self.of_bank(i) for i in every], [self.of(i, part, index) for i in every]
+        return choose_mixture(members, self.bank_labels, others, labels, log_odds(self.answers(part, index), labels))
 
     def mixture(self, weights: Sequence[float], part: Part, index: Tensor) -> Tensor:
         """The weighted mean of what they say; see `mixed`.

@@ -303,7 +303,8 @@ class UnlearningTrainer(ScoringTrainer):
             noise_fractions: Shares of wrong labels to compare, in place of that of the data's label noise. Not for audits.
             epochs: Epochs of originals and references to compare, in place of the Trainer's `max_epochs`. Not for audits.
             prepare: Stages that originals and references go through after their training: `prune_95`, another file of
-                `configs/prepare`, or a path. What they prune stays zero. Costs stay shares of the training alone. Not for
+                `configs/prepare`, or a path. What they prune stays zero in every
+                method; relearning fills it again, of references too. Costs stay shares of the training alone. Not for
                 audits.
 
         Returns:
@@ -325,7 +326,7 @@ class UnlearningTrainer(ScoringTrainer):
             goal,
             relearn_epochs,
             self.configuration,
-            check_preparation(prepare, self.fresh, goal, tier, tune),
+            check_preparation(prepare, [*(rules or []), datamodule.forget_rule], goal, tier, tune),
         )
         if tier == "screen":
             return benchmark(what, [0] if seeds is None else seeds, references, tune, noise_fractions or [], epochs or [])

@@ -106,6 +106,7 @@ def test_data(name):
         place = few_folders(20)
         place = [part.replace("data.dataset", "data.dataset.dataset") for part in place]
         limits = ("--data.dataset.per_class", "20", "--trainer.limit_val_batches", "1")
+        assert len(content(name)["data"]["dataset"]["init_args"]["classes"]) == 20
         assert main(["fit", "-c", name, "-c", "model/small_cnn", *SHORT, *place, *limits]) == 0
         return
     given = []
@@ -235,7 +236,7 @@ def test_benchmark(name):
         small = (*few, "--data.batch_size", "64", "--trainer.accelerator", "cpu", "--data.num_workers", "0")
         if inner is not None:
             few = [part.replace("data.dataset", "data.dataset.dataset") for part in few]
-            small = (*few, "--data.dataset.classes", "[0, 1, 2, 3]", *small[len(few) :])
+            small = (*few, "--data.dataset.classes", "[0, 1, 2, 3]", "--data.dataset.per_class", "50", *small[len(few) :])
     elif kind == "SomeClasses":
         small = ("--data.dataset.per_class", "150", "--data.dataset.dataset.root", root_of(inner), *SMALL[2:])
     call = ["benchmark", "-c", name, "--trainer.max_epochs", "1", *small, "--relearn_epochs", "0", "--draws", "[0]"]

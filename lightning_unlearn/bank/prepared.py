@@ -6,14 +6,17 @@ from dataclasses import dataclass
 
 from lightning.pytorch import LightningModule, seed_everything
 
+from lightning_unlearn import __version__
 from lightning_unlearn.bank.bank import Bank, Recipe
-from lightning_unlearn.chain import TrainerFactory, check_chain, run_chain
-from lightning_unlearn.checkpoint import read_weights
+from lightning_unlearn.chain import check_chain, run_chain
+from lightning_unlearn.checkpoint import read_saved, read_weights
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.views import View
 from lightning_unlearn.data.whole import whole, without_forgotten
 from lightning_unlearn.exceptions import ConfigError
+from lightning_unlearn.fresh import FreshTrainer
 from lightning_unlearn.methods import Method, load_method
+from lightning_unlearn.mnemonic import give_codes
 from lightning_unlearn.ranks import barrier, first_says, is_first, lock_on_first
 from lightning_unlearn.stages.base import UnlearningStage
 from lightning_unlearn.stages.keep_zeros import KeepZeros
@@ -33,36 +36,33 @@ class Preparation:
 
     Attributes:
         chain: The stages.
-        fresh: Makes a Trainer.
     """
 
     chain: Method
-    fresh: TrainerFactory
 
     @classmethod
-    def named(cls, name: str, fresh: TrainerFactory) -> "Preparation":
+    def named(cls, name: str) -> "Preparation":
         """A preparation by the name of a shipped file of `configs/prepare`, or by a path.
 
         Args:
             name: `prune_95`, or a path.
-            fresh: Makes a Trainer.
 
         Returns:
             The preparation, its chain checked.
 
         Raises:
-            ConfigError: A stage of it looks at forgotten or unseen samples.
+            ConfigError: A stage of it is not one of those that may come before forgetting.
         """
         chain = load_method(name, "prepare")
         stages = chain()
         check_chain(stages)
         for stage in stages:
-            if stage.view not in ("retain", "train", "none") or stage.whole_classes:
+            if not stage.prepares or stage.trains_on_unseen or stage.compares_with_unseen:
                 raise ConfigError(
-                    f"prepare: {type(stage).__name__} of {name} looks at forgotten or unseen samples, and originals and "
-                    "references are prepared before anything is forgotten. Needed: stages such as MagnitudePrune, FineTune."
+                    f"prepare: {type(stage).__name__} of {name} is for forgetting, or looks at unseen samples, and originals "
+                    "and references are prepared before anything is forgotten. Needed: stages such as MagnitudePrune, FineTune."
                 )
-        return cls(chain, fresh)
+        return cls(chain)
 
     def kept(self) -> list[UnlearningStage]:
         """What comes in front of each method: pruned weights stay zero.
@@ -87,7 +87,9 @@ class Preparation:
         """
         model = recipe.build(seed)
         trained = json.loads(bank.content(recipe, model, data, view, seed))
-        content = json.dumps({**trained, "prepared": stable_repr(self.chain.settings)}, sort_keys=True)
+        # The version of the stages counts, too; those of the training are Lightning's and torch's own.
+        how = {"prepared": stable_repr(self.chain.settings), "version": __version__}
+        content = json.dumps({**trained, **how}, sort_keys=True)
         entry = bank.entry(content)
         with lock_on_first(entry, wait=True):
             state = bank.verified(entry, content)
@@ -95,7 +97,11 @@ class Preparation:
                 model = bank.trained(recipe, data, view, seed)
                 log.info("preparing it: %s", self.chain.path.stem)
                 seed_everything(seed, verbose=False)
-                run_chain(self.fresh, model, whole(data) if view == "train" else without_forgotten(data), self.chain())
+                # What the call's own Trainer has besides the recipe (limits, callbacks) is no part of what is kept.
+                fresh = FreshTrainer(
+                    **recipe.trainer, logger=False, enable_progress_bar=False, enable_checkpointing=False
+                ).fresh
+                run_chain(fresh, model, whole(data) if view == "train" else without_forgotten(data), self.chain())
                 if is_first():
                     bank.record(data, view)
                     bank.keep(entry, content, model)
@@ -103,4 +109,6 @@ class Preparation:
             else:
                 # Another rank may have looked before another run had finished the entry.
                 model.load_state_dict(state or read_weights(entry / "weights.ckpt")[0])
+                if recipe.callbacks:
+                    give_codes(model, read_saved(entry / "weights.ckpt")[2])
         return model.eval()

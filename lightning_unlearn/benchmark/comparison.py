@@ -153,12 +153,14 @@ def plan(
     return chosen, sets
 
 
-def check_preparation(prepare: str | None, fresh: TrainerFactory, goal: Goal, compared: str, tune: int) -> Preparation | None:
+def check_preparation(
+    prepare: str | None, rules: Sequence[ForgetRule | None], goal: Goal, compared: str, tune: int
+) -> Preparation | None:
     """Read what originals and references go through, before anything is written or computed.
 
     Args:
         prepare: Its name or path; None: nothing.
-        fresh: Makes a Trainer.
+        rules: Forget rules.
         goal: See `Comparison`.
         compared: The tier, `screen` or another.
         tune: Settings of each method that are tried.
@@ -171,12 +173,12 @@ def check_preparation(prepare: str | None, fresh: TrainerFactory, goal: Goal, co
     """
     if prepare is None:
         return None
-    if compared != "screen" or tune or goal == "repair":
+    if compared != "screen" or tune or goal == "repair" or any(isinstance(rule, DetectedMislabels) for rule in rules):
         raise ConfigError(
             "prepare is for the tier `screen` with published settings, and not for repair. For tuned ones run --tune without "
             "it, and give the files in its folder tuned/ as methods."
         )
-    return Preparation.named(prepare, fresh)
+    return Preparation.named(prepare)
 
 
 def reference_seeds(forget_set: ForgetSet, count: int) -> list[int]:

@@ -57,6 +57,8 @@ class SplitData(LightningDataModule):
         super().__init__()
         if isinstance(unseen, float | int) and not (0 <= unseen < 1 or (unseen >= 1 and float(unseen).is_integer())):
             raise ConfigError(f"unseen is {unseen}; needed: a share below 1, a whole number of samples, or a data set.")
+        if isinstance(unseen, str) and unseen != "half_of_test":
+            raise ConfigError(f"unseen is {unseen!r}; needed: a share or number of samples, a data set, or 'half_of_test'.")
         self.dataset = dataset
         self.trigger = trigger
         self.set_noise(label_noise)
@@ -144,7 +146,7 @@ class SplitData(LightningDataModule):
         known = self.saved is not None and bool(self.saved.unseen)
         self.saw_everything = self.unseen == "half_of_test" or (self.unseen is None and not known)
         self.unseen_taken_on_trust = unknown and share
-        self.taken_to_know_all = unknown and self.saved is not None and self.unseen is None
+        self.taken_to_know_all = unknown and self.saved is not None and self.unseen in (None, "half_of_test")
         self._reset_split()
 
     def draw(self, forget_seed: int | None = None, forget: ForgetRule | None = None) -> None:
@@ -339,9 +341,10 @@ class SplitData(LightningDataModule):
             forget, retain = forget[:0], torch.cat([forget, retain]).sort().values
         if unseen_trained:
             samples, index = self.part("unseen")
-            if not len(unseen):
+            if samples is self.untriggered:
+                retain, unseen = torch.cat([retain, unseen]).sort().values, unseen[:0]
+            else:
                 outside = [*outside, *(samples.keys[i] for i in index.tolist())]
-            retain, unseen = torch.cat([retain, unseen]).sort().values, unseen[:0]
         keys = [[self.samples.keys[i] for i in part.tolist()] for part in (forget, retain, unseen, parts.removed)]
         if self.saved is not None:
             there = set(self.samples.keys)

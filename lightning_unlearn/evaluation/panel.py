@@ -311,7 +311,9 @@ def new_report(kind: Kind, panel: Panel, title: str | None = None) -> Report:
     """
     data = panel.data
     warnings = [*panel.cautions, *of_split(data)]
-    if data.saw_everything and data.unseen is None:
+    if data.unseen == "half_of_test":
+        warnings.append("Half of the test set stands for unseen samples; test figures are those of the other half.")
+    elif data.saw_everything:
         warnings.append(
             "Nothing is known about which samples the checkpoint never saw: the test set was cut into two disjoint halves, "
             "one of which stands for unseen samples; test figures are those of the other half."

@@ -43,6 +43,7 @@ class UnlearningStage(LightningModule, ABC):
         note: What a reader of the report must know about figures that the stage aims at.
         warning: What the report must warn of: that by its own measure the stage failed.
         train_mode: Whether the trained modules run in train mode (BatchNorm uses and updates batch statistics).
+        prepares: Whether it makes sense before anything is forgotten: it looks at no forgotten and at no unseen sample.
 
     Args:
         max_epochs: Epochs over the view; 0 for a pure weight edit.
@@ -61,6 +62,7 @@ class UnlearningStage(LightningModule, ABC):
     train_mode: bool = True
     whole_classes: bool = False
     exact: bool = False
+    prepares: bool = False
     note: str = ""
     warning: str = ""
 

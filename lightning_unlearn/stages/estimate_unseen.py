@@ -7,11 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_unlearn.data.datamodule import UnlearningDataModule
-from lightning_unlearn.estimators import Copies, Estimator, Neighbours
+from lightning_unlearn.estimators import Copies, Estimator, Neighbours, OwnAnswer
 from lightning_unlearn.exceptions import ChainError
-from lightning_unlearn.functional.calibration import calibrated, log_odds, strike_classes
-from lightning_unlearn.functional.mixture import choose_mixture
-from lightning_unlearn.guesses import Guesses
+from lightning_unlearn.functional.calibration import calibrated, strike_classes
+from lightning_unlearn.guesses import Guesses, check_weights
 from lightning_unlearn.random import generator
 from lightning_unlearn.stages.base import UnlearningStage
 
@@ -27,7 +26,7 @@ class EstimateUnseen(UnlearningStage):
     gets the log-odds that an unseen sample of that rank has; the other classes are sharpened towards answers to unseen samples.
 
     A model that never saw a class gives it no probability. So where none of its samples is retained it is struck from all
-    targets; those of its own samples are the network's answer without it, and are not calibrated.
+    targets; those of its own samples are the mean of other guesses without it, and are not calibrated.
 
     Artifacts: `targets`, with `index` (F,), `probabilities` (F, K), float64, and `class_gone` (F,), bool: which samples are of
     such a class; on the CPU.
@@ -41,6 +40,9 @@ class EstimateUnseen(UnlearningStage):
         rank_noise: Noise on the guesses before they are ranked, in units of their deviation: models that never saw a
             sample differ among themselves, and targets without noise differ too little.
         aim_below: Log-odds by which the targets of the labels are lowered: a short teaching ends that much above them.
+        class_estimators: What guesses for samples of classes of which none is retained, each with the same weight; None: the
+            network's own answer.
+        class_bank_samples: The same as `bank_samples` for these.
     """
 
     view = "none"
@@ -56,22 +58,19 @@ class EstimateUnseen(UnlearningStage):
         calibrate: bool = True,
         rank_noise: float = 0.0,
         aim_below: float = 0.0,
+        class_estimators: Sequence[Estimator] | None = None,
+        class_bank_samples: int = 2000,
     ) -> None:
         super().__init__(max_epochs=0)
         chosen = (Copies(), Neighbours()) if estimators is None else tuple(estimators)
         if weights is None and len(chosen) == 1:
             weights = (1.0,)
-        fits = weights is None or (len(weights) == len(chosen) and all(w >= 0 for w in weights) and sum(weights) > 0)
-        if not chosen or not fits:
-            given = None if weights is None else list(weights)
+        check_weights(len(chosen), weights)
+        if min(bank_samples, class_bank_samples, unseen_samples) < 1 or not rank_noise >= 0 or not math.isfinite(aim_below):
             raise ChainError(
-                f"EstimateUnseen: {len(chosen)} estimators and weights {given}; needed: at least one estimator, and one weight "
-                "of 0 or more for each, not all 0, or none at all."
-            )
-        if bank_samples < 1 or unseen_samples < 1 or not rank_noise >= 0 or not math.isfinite(aim_below):
-            raise ChainError(
-                f"EstimateUnseen: bank_samples is {bank_samples}, unseen_samples {unseen_samples}, rank_noise {rank_noise} and "
-                f"aim_below {aim_below}; needed: at least one sample of each, noise of 0 or more, and a finite number."
+                f"EstimateUnseen: bank_samples is {bank_samples}, class_bank_samples {class_bank_samples}, unseen_samples "
+                f"{unseen_samples}, rank_noise {rank_noise} and aim_below {aim_below}; needed: at least one sample of each, "
+                "noise of 0 or more, and a finite number."
             )
         self.estimators = chosen
         self.weights = None if weights is None else tuple(weights)
@@ -80,6 +79,8 @@ class EstimateUnseen(UnlearningStage):
         self.calibrate = calibrate
         self.rank_noise = rank_noise
         self.aim_below = aim_below
+        self.class_estimators = tuple(class_estimators or [OwnAnswer()])
+        self.class_bank_samples = class_bank_samples
         self._summary: dict[str, float] = {}
 
     @property
@@ -98,8 +99,7 @@ class EstimateUnseen(UnlearningStage):
             ChainError: There are too few unseen samples of classes that are retained.
         """
         super().check(classifier, data)
-        needed = 2 if self.weights is None else int(self.calibrate)
-        found = len(data.unseen_of_retained_classes)
+        needed, found = 2 if self.weights is None else int(self.calibrate), len(data.unseen_of_retained_classes)
         if found < needed and not data.forgets_whole_classes:
             raise ChainError(
                 f"EstimateUnseen: {found} unseen samples of classes that are retained; needed: at least {needed}, to choose "
@@ -112,15 +112,15 @@ class EstimateUnseen(UnlearningStage):
         targets = samples.targets[index]
         gone = self.data.gone_classes
         class_gone = torch.isin(targets, gone)
-        bank = self.data.random_part("retain", self.bank_samples, "estimate")
-        guesses = Guesses(self.estimators, bank, self.classifier, self.data, self.trainer, self.num_classes)
         self._summary = {}
         probabilities = torch.empty(len(index), self.num_classes, dtype=torch.float64)
         if bool(class_gone.any()):
-            probabilities[class_gone] = guesses.answers("forget", index[class_gone])
+            guesses = self._guesses(self.class_estimators, self.class_bank_samples)
+            probabilities[class_gone] = guesses.without_classes("forget", index[class_gone], gone)
         if not bool(class_gone.all()):
-            probabilities[~class_gone] = self._estimate(guesses, index[~class_gone], targets[~class_gone], gone)
-        probabilities = strike_classes(probabilities, gone)
+            guesses = self._guesses(self.estimators, self.bank_samples)
+            estimated = self._estimate(guesses, index[~class_gone], targets[~class_gone], gone)
+            probabilities[~class_gone] = strike_classes(estimated, gone)
         self._summary["forget/acc"] = 100 * float((probabilities.argmax(1) == targets).float().mean())
         self.artifacts["targets"] = {"index": index, "probabilities": probabilities, "class_gone": class_gone}
 
@@ -128,9 +128,16 @@ class EstimateUnseen(UnlearningStage):
         """The chosen mixture, and the accuracy of the targets on the forgotten samples."""
         return {"estimate": self._summary}
 
+    def _guesses(self, estimators: Sequence[Estimator], count: int) -> Guesses:
+        bank = self.data.random_part("retain", count, "estimate")
+        return Guesses(estimators, bank, self.classifier, self.data, self.trainer, self.num_classes)
+
     def _estimate(self, guesses: Guesses, index: Tensor, targets: Tensor, gone: Tensor) -> Tensor:
         unseen = self.data.unseen_of_retained_classes
-        weights = self._choose(guesses, unseen) if self.weights is None else self.weights
+        weights = self.weights
+        if weights is None:
+            chosen = self.data.random_part("unseen", self.unseen_samples, "estimate", among=unseen)
+            weights = guesses.faithful_weights("unseen", chosen)
         for i, (estimator, weight) in enumerate(zip(self.estimators, weights, strict=True), 1):
             self._summary[f"weight {i}/{estimator!r}"] = weight / sum(weights)
         probabilities = guesses.mixture(weights, "forget", index)
@@ -141,10 +148,3 @@ class EstimateUnseen(UnlearningStage):
         truth_labels = self.data.part("unseen")[0].targets[unseen]
         noise = generator("rank noise")
         return calibrated(probabilities, targets, members, labels, truth, truth_labels, self.rank_noise, self.aim_below, noise)
-
-    def _choose(self, guesses: Guesses, unseen: Tensor) -> list[float]:
-        chosen = self.data.random_part("unseen", self.unseen_samples, "estimate", among=unseen)
-        labels = self.data.part("unseen")[0].targets[chosen]
-        every = range(len(self.estimators))
-        members, others = [guesses.of_bank(i) for i in every], [guesses.of(i, "unseen", chosen) for i in every]
-        return choose_mixture(members, guesses.bank_labels, others, labels, log_odds(guesses.answers("unseen", chosen), labels))

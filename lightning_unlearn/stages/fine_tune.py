@@ -21,6 +21,7 @@ class FineTune(CachedStage):
     """
 
     view: View = "retain"
+    prepares = True
 
     def objective(self, batch: Batch | dict[str, Batch]) -> Tensor:
         """Mean cross-entropy.

@@ -31,6 +31,7 @@ class PruningStage(UnlearningStage):
     view = "none"
     provides = ("pruned",)
     train_mode = False
+    prepares = True
 
     def __init__(self, parameters: ParameterSelector | None = None) -> None:
         super().__init__(max_epochs=0, parameters=parameters)
@@ -51,7 +52,12 @@ class PruningStage(UnlearningStage):
     def on_fit_start(self) -> None:
         """Find the masks; `KeepPruned`, a link of every stage, sets what is pruned to zero."""
         masks = self.masks()
-        self.artifacts["pruned"] = {name: ~mask for name, mask in masks.items()}
+        pruned = {name: ~mask for name, mask in masks.items()}
+        if "pruned" in self.artifacts:
+            # What an earlier stage pruned stays so.
+            for name, before in self.artifacts["pruned"].items():
+                pruned[name] = pruned[name] | before.to(pruned[name].device) if name in pruned else before
+        self.artifacts["pruned"] = pruned
         self._on = {name: float(share_on(mask)) for name, mask in masks.items()}
 
     def summary(self) -> Mapping[str, Mapping[str, float]]:

@@ -73,6 +73,7 @@ class ResetLayers(UnlearningStage):
 
     view = "none"
     train_mode = False
+    prepares = True
 
     def __init__(self, first_blocks: int = 0, last_blocks: int = 0, parameters: ParameterSelector | None = None) -> None:
         if not (first_blocks or last_blocks or parameters):

@@ -4,9 +4,12 @@ from helpers import untrained
 
 from lightning_unlearn.bank.bank import Bank, Recipe
 from lightning_unlearn.bank.prepared import Preparation
+from lightning_unlearn.callbacks.mnemonic_codes import MnemonicCodes
 from lightning_unlearn.data.whole import whole, without_forgotten
-from lightning_unlearn.exceptions import ChainError, ConfigError
+from lightning_unlearn.exceptions import ConfigError
+from lightning_unlearn.files import hash_of_file
 from lightning_unlearn.functional.anatomy import layer_weights
+from lightning_unlearn.mnemonic import codes_of
 from lightning_unlearn.shipped import config_names
 
 CPU = {"accelerator": "cpu", "devices": 1}
@@ -22,9 +25,9 @@ SEES += "        MET.extend(batch.index.tolist())\n        return super().object
 
 
 @pytest.fixture
-def sparse(make_trainer, tmp_path):
+def sparse(tmp_path):
     (tmp_path / "sparse.yaml").write_text(SPARSE)
-    return Preparation.named(str(tmp_path / "sparse.yaml"), make_trainer().fresh)
+    return Preparation.named(str(tmp_path / "sparse.yaml"))
 
 
 def zeros(model):
@@ -43,7 +46,7 @@ def test_the_forgotten_samples_are_there_for_an_original_and_not_for_a_reference
 
 
 @pytest.mark.parametrize("view", ["train", "retain"])
-def test_what_a_model_is_prepared_on(view, make_trainer, make_data, tmp_path, monkeypatch):
+def test_what_a_model_is_prepared_on(view, make_data, tmp_path, monkeypatch):
     (tmp_path / "sees.py").write_text(SEES)
     (tmp_path / "chain.yaml").write_text("stages:\n- class_path: sees.Sees\n  init_args: {max_epochs: 1}\n")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -51,7 +54,7 @@ def test_what_a_model_is_prepared_on(view, make_trainer, make_data, tmp_path, mo
 
     sees.MET.clear()
     data = make_data()
-    preparation = Preparation.named(str(tmp_path / "chain.yaml"), make_trainer().fresh)
+    preparation = Preparation.named(str(tmp_path / "chain.yaml"))
     preparation.prepared(Bank(tmp_path / "bank"), Recipe(untrained, 1, CPU), data, view, 0)
     assert sees.MET
     assert set(sees.MET) == set(data.part(view)[1].tolist())
@@ -71,26 +74,53 @@ def test_a_prepared_model_is_kept_beside_the_trained_one(sparse, make_data, tmp_
     assert all(torch.equal(value, first.state_dict()[name]) for name, value in again.state_dict().items())
 
 
-def test_another_preparation_is_another_model(sparse, make_trainer, make_data, tmp_path):
+def test_another_preparation_is_another_model(sparse, make_data, tmp_path):
     bank, recipe, data = Bank(tmp_path / "bank"), Recipe(untrained, 1, CPU), make_data()
     (tmp_path / "sparser.yaml").write_text(SPARSE.replace("0.8", "0.9"))
-    other = Preparation.named(str(tmp_path / "sparser.yaml"), make_trainer().fresh)
+    other = Preparation.named(str(tmp_path / "sparser.yaml"))
     counts = [
         sum(int(mask.sum()) for mask in zeros(of.prepared(bank, recipe, data, "train", 0)).values()) for of in (sparse, other)
     ]
     assert counts[1] > counts[0]
 
 
-def test_a_stage_that_forgets_is_refused(make_trainer, tmp_path):
-    (tmp_path / "chain.yaml").write_text("stages:\n- class_path: GradientAscent\n")
-    with pytest.raises(ConfigError, match=r"prepare: GradientAscent of .* looks at forgotten"):
-        Preparation.named(str(tmp_path / "chain.yaml"), make_trainer().fresh)
-    (tmp_path / "chain.yaml").write_text("stages:\n- class_path: ImitateUnseen\n")
-    with pytest.raises(ChainError, match="needs the artifact"):
-        Preparation.named(str(tmp_path / "chain.yaml"), make_trainer().fresh)
+@pytest.mark.parametrize(
+    "name", ["gradient_ascent", "imitate_unseen", "kookmin", "ssd", "influence", "challenge_6th", "scrub_rewind"]
+)
+def test_methods_are_no_preparations(name):
+    with pytest.raises(ConfigError, match=r"prepare: \w+ of method/.* is for forgetting, or looks at unseen samples"):
+        Preparation.named(f"method/{name}")
+
+
+def test_a_callback_that_looks_at_unseen_samples_is_refused(tmp_path):
+    looks = "stages:\n- class_path: FineTune\n  init_args: {callbacks: [{class_path: SelectByUnseen}]}\n"
+    (tmp_path / "chain.yaml").write_text(looks)
+    with pytest.raises(ConfigError, match="prepare: FineTune of"):
+        Preparation.named(str(tmp_path / "chain.yaml"))
+
+
+def test_codes_stay_with_a_prepared_model(sparse, make_data, tmp_path):
+    recipe, data = Recipe(untrained, 1, CPU, [MnemonicCodes(0.3)]), make_data()
+    first, again = (codes_of(sparse.prepared(Bank(tmp_path / "bank"), recipe, data, "train", 0)) for _ in range(2))
+    assert first is not None
+    assert torch.equal(first.images, again.images)
+
+
+def test_limits_of_the_call_do_not_reach_the_bank(make_trainer, make_data, tmp_path):
+    (tmp_path / "sparse.yaml").write_text(SPARSE)
+    (tmp_path / "decay.yaml").write_text("stages:\n- class_path: NormDecay\n  init_args: {factor: 0.5}\n")
+    kept = []
+    for limits in ({"limit_train_batches": 1}, {}):
+        trainer = make_trainer(max_epochs=1, **limits)
+        where = {"output": str(tmp_path / f"out{len(kept)}"), "bank": str(tmp_path / f"bank{len(kept)}")}
+        sparse = str(tmp_path / "sparse.yaml")
+        trainer.benchmark(untrained(), make_data(), [str(tmp_path / "decay.yaml")], prepare=sparse, relearn_epochs=0, **where)
+        kept.append({p.parent.name: hash_of_file(p) for p in (tmp_path / f"bank{len(kept)}").glob("*/weights.ckpt")})
+    assert len(kept[0]) == 6
+    assert kept[0] == kept[1]
 
 
 @pytest.mark.parametrize("name", config_names("prepare"))
-def test_shipped_preparations_are_for_trained_models(name, make_trainer):
-    preparation = Preparation.named(name, make_trainer().fresh)
+def test_shipped_preparations_are_for_trained_models(name):
+    preparation = Preparation.named(name)
     assert [type(stage).__name__ for stage in preparation.kept()] == ["KeepZeros"]

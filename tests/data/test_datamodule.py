@@ -136,6 +136,22 @@ def test_half_of_the_test_set_stands_for_unseen_where_it_is_asked_for(make_data,
     assert len(index(data, "retain")) + len(index(data, "forget")) == 270
 
 
+def test_a_stage_that_trained_on_half_of_the_test_set_is_written_down(make_data, tmp_path):
+    make_data(unseen=30).saved_split(everything_trained=True).save(tmp_path / "split.json")
+    data = make_data(unseen="half_of_test")
+    data.use_split_of(tmp_path / "model.ckpt")
+    half, carved = keys(data, "unseen"), keys(make_data(unseen=30), "unseen")
+    saved = data.saved_split(unseen_trained=True)
+    assert set(saved.outside) == half
+    assert set(saved.unseen) == carved
+    assert not carved & set(saved.retain)
+
+
+def test_another_word_for_unseen_is_refused(make_data):
+    with pytest.raises(ConfigError, match="unseen is 'half'"):
+        make_data(unseen="half")
+
+
 def test_a_request_that_names_unseen_samples(make_data, tmp_path):
     data = make_data()
     never, trained = sorted(keys(data, "unseen"))[:2], sorted(keys(data, "retain"))[:3]

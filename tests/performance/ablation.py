@@ -94,6 +94,7 @@ def variants() -> dict[str, list[dict]]:
 
 def table(report: Path) -> None:
     """Print means, and paired differences to the first variant."""
+    # What a learned mask costs is counted for those, too, that then take another one.
     rows = [row for row in json.loads(report.read_text())["rows"] if row["role"] == "method"]
     cells: dict[str, dict[tuple[str, int], dict[str, float]]] = defaultdict(dict)
     for row in rows:
@@ -103,10 +104,10 @@ def table(report: Path) -> None:
     print(f"{'':24s}  n " + "".join(f"{name:>14s}" for name in FIGURES) + "    gap, JS against the first, paired")
     for name in variants():
         found = cells[name]
-        if not found:
-            print(f"{name:24s}  failed on every forget set")
+        if not found or not first:
+            print(f"{name:24s}  failed on every forget set, or the first variant did")
             continue
-        means = [statistics.mean(metrics[figure] for metrics in found.values()) for figure in FIGURES]
+        means = [statistics.mean(metrics.get(figure, float("nan")) for metrics in found.values()) for figure in FIGURES]
         against = []
         for figure in FIGURES[:2]:
             differences = [found[key][figure] - first[key][figure] for key in found if key in first]

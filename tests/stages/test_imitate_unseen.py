@@ -80,6 +80,21 @@ def test_whole_classes_are_struck(trained, make_data, fresh):
     assert stage.summary()["estimate"]["forget/acc"] == 0
 
 
+def test_what_guesses_for_whole_classes(trained, make_data, fresh):
+    data = make_data(forget=WholeClasses([3]))
+    copies, near = Copies(count=2, shifts=[1], flip=False), KernelRegression(ridge=0.3)
+    single = []
+    for estimators in ([copies], [near], [copies, near]):
+        stage = EstimateUnseen(class_estimators=estimators, class_bank_samples=150)
+        run_chain(fresh, trained, data, [stage])
+        single.append(stage.artifacts["targets"]["probabilities"])
+    torch.testing.assert_close(single[2], (single[0] + single[1]) / 2)
+    assert not torch.allclose(single[0], single[1])
+    assert bool((single[2][:, 3] == 0).all())
+    with pytest.raises(ChainError, match="class_bank_samples 0"):
+        EstimateUnseen(class_bank_samples=0)
+
+
 class Named(ForgetRule):
     """Samples by their number."""
 

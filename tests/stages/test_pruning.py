@@ -81,3 +81,12 @@ def test_a_network_that_came_pruned_stays_so(trained_resnet, make_data, fresh):
     before = zeros(trained_resnet)
     run_chain(fresh, trained_resnet, make_data(), [KeepZeros(), FineTune(optimizer=sgd(0.05, momentum=0.9, weight_decay=1e-3))])
     assert all(torch.equal(mask, before[name]) for name, mask in zeros(trained_resnet).items())
+
+
+def test_pruning_twice_keeps_what_was_pruned_first(trained_resnet, make_data, fresh):
+    run_chain(fresh, trained_resnet, make_data(), [MagnitudePrune(0.9)])
+    before = zeros(trained_resnet)
+    tune = FineTune(optimizer=sgd(0.05, momentum=0.9, weight_decay=1e-3))
+    for second in (MagnitudePrune(0.5), SynFlowPrune(0.5)):
+        run_chain(fresh, trained_resnet, make_data(), [KeepZeros(), second, tune])
+        assert all(bool(zeros(trained_resnet)[name][mask].all()) for name, mask in before.items())
