@@ -96,6 +96,7 @@ def chains(long):
         "IterativePrune": lambda: [s.IterativePrune(**imp)],
         "KLToUniform": lambda: [s.KLToUniform(optimizer=sgd(0.01), **forget)],
         "KeepWeights": lambda: [s.KeepWeights()],
+        "KeepZeros": lambda: [s.MagnitudePrune(0.8), s.KeepZeros(), s.FineTune(optimizer=sgd(0.05), **length)],
         "L1Sparse": lambda: [s.L1Sparse(optimizer=sgd(0.05), **length)],
         "MagnitudePrune": lambda: [s.MagnitudePrune(0.8), s.FineTune(optimizer=sgd(0.05), **length)],
         "MaskLearning": lambda: [s.MaskLearning(cache=False, **mask)],
