@@ -48,6 +48,7 @@ ROWS = {
     "IterativePrune": Settings({"sparsity": 0.5, "rate": 0.3, "epochs": 1, "rewind_epoch": 0}, ("network.",)),
     "KLToUniform": Settings({"optimizer": sgd(0.01), "parameters": END}, (*LAST, "network.linear.")),
     "KeepWeights": Settings(),
+    "KeepZeros": Settings(),
     "L1Sparse": Settings({"max_epochs": 2, "optimizer": sgd(0.05), "parameters": END}, (*LAST, "network.linear.")),
     "MagnitudePrune": Settings({"sparsity": 0.5, "parameters": END}, PRUNED),
     "MaskLearning": Settings({"max_epochs": 10, "penalty": 1e-4}),
