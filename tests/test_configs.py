@@ -230,7 +230,7 @@ def test_benchmark(name):
     settings = content(name)
     kind = settings["data"]["dataset"]["class_path"]
     small = SMALL
-    inner = settings["data"]["dataset"]["init_args"].get("dataset", {}).get("class_path")
+    inner = settings["data"]["dataset"].get("init_args", {}).get("dataset", {}).get("class_path")
     if "ImageFolder" in (kind, inner):
         few = few_folders(4)
         small = (*few, "--data.batch_size", "64", "--trainer.accelerator", "cpu", "--data.num_workers", "0")

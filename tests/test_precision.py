@@ -44,6 +44,7 @@ CHAINS = {
     "IterativePrune": lambda: [stages.IterativePrune(0.5, 0.3, epochs=1, rewind_epoch=0)],
     "KLToUniform": lambda: [stages.KLToUniform()],
     "KeepWeights": lambda: [stages.KeepWeights()],
+    "KeepZeros": lambda: [stages.MagnitudePrune(0.8), stages.KeepZeros(), stages.FineTune(optimizer=sgd(0.05))],
     "L1Sparse": lambda: [stages.L1Sparse(max_epochs=2, optimizer=sgd(0.05))],
     "MagnitudePrune": lambda: [stages.MagnitudePrune(0.8), stages.FineTune(optimizer=sgd(0.05))],
     "MaskLearning": lambda: [stages.MaskLearning(**MASK)],
