@@ -175,8 +175,8 @@ def check_preparation(
         return None
     if compared != "screen" or tune or goal == "repair" or any(isinstance(rule, DetectedMislabels) for rule in rules):
         raise ConfigError(
-            "prepare is for the tier `screen` with published settings, and not for repair. For tuned ones run --tune without "
-            "it, and give the files in its folder tuned/ as methods."
+            "prepare is for the tier `screen` with published settings, and neither for repair nor for DetectedMislabels. For "
+            "tuned ones run --tune without it, and give the files in its folder tuned/ as methods."
         )
     return Preparation.named(prepare)
 

@@ -138,6 +138,11 @@ class _Runner:
 
     def run(self, forget_set: ForgetSet, panel: Panel, seeds: Sequence[int], methods: Mapping[str, Method]) -> Report:
         report = new_report("benchmark", panel)
+        if self.what.preparation is not None:
+            report.warnings.append(
+                f"Originals and references went through {self.what.preparation.chain.path.stem} after their training; costs "
+                "are shares of the training alone."
+            )
         name = forget_set.name
         seeds_of_references = reference_seeds(forget_set, self.references)
         keys = {

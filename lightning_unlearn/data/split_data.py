@@ -216,12 +216,12 @@ class SplitData(LightningDataModule):
         if name == "triggered":
             if self.trigger is None:
                 raise DataError("The data have no trigger. Needed: --data.trigger Trigger --data.trigger.fraction 0.05")
-            index = self._test_halves[1]
+            index = self._still_unseen(self.dataset.test, self._test_halves[1])
             return self._triggered_test, index[self.dataset.test.targets[index] != self.trigger.target]
         if name == "train":
             return self.samples, torch.cat([self._parts.retain, self._parts.forget]).sort().values
         if name == "test":
-            return self.dataset.test, self._test_halves[1]
+            return self.dataset.test, self._still_unseen(self.dataset.test, self._test_halves[1])
         if name == "unseen" and isinstance(self.unseen, VisionData) and not (self.saved and self.saved.unseen):
             return self.unseen.train, self._still_unseen(self.unseen.train, torch.arange(len(self.unseen.train)))
         if name == "unseen" and self.saw_everything:

@@ -312,7 +312,8 @@ def new_report(kind: Kind, panel: Panel, title: str | None = None) -> Report:
     data = panel.data
     warnings = [*panel.cautions, *of_split(data)]
     if data.unseen == "half_of_test":
-        warnings.append("Half of the test set stands for unseen samples; test figures are those of the other half.")
+        noisy = "" if data.label_noise is None else " Its labels are right and those of training are not: comparisons see that."
+        warnings.append(f"Half of the test set stands for unseen samples; test figures are those of the other half.{noisy}")
     elif data.saw_everything:
         warnings.append(
             "Nothing is known about which samples the checkpoint never saw: the test set was cut into two disjoint halves, "

@@ -140,6 +140,8 @@ def test_originals_and_references_are_prepared_and_methods_keep_their_zeros(run,
     assert zeros[1] == round(0.8 * sum(p.numel() for p in pruned_of(untrained())))
     assert len(list((tmp_path / "bank").glob("*/weights.ckpt"))) == 6
     assert cells(dense) != cells(sparse)
+    said = [any("went through sparse after their training" in warning for warning in of.warnings) for of in (dense, sparse)]
+    assert said == [False, True]
     accuracy = [{(r.role, r.seed): r.metrics["retain/acc"] for r in of.rows} for of in (dense, sparse)]
     # Two epochs teach little: one of the references may be right as often without these weights.
     assert sum(accuracy[0][row] != accuracy[1][row] for row in accuracy[0]) >= 3

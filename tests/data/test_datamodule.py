@@ -145,6 +145,12 @@ def test_a_stage_that_trained_on_half_of_the_test_set_is_written_down(make_data,
     assert set(saved.outside) == half
     assert set(saved.unseen) == carved
     assert not carved & set(saved.retain)
+    # What was trained on is no test sample from then on, however the set is cut.
+    saved.save(tmp_path / "split.json")
+    for later in (make_data(unseen=30), make_data(unseen=None)):
+        later.use_split_of(tmp_path / "model.ckpt", forgotten_is_removed=False)
+        assert not half & keys(later, "test")
+        assert len(keys(later, "test")) == 50
 
 
 def test_another_word_for_unseen_is_refused(make_data):
