@@ -103,8 +103,7 @@ def test_data(name):
         run_image_folder(name)
         return
     if kind == "SomeClasses":
-        place = few_folders(20)
-        place = [part.replace("data.dataset", "data.dataset.dataset") for part in place]
+        place = few_folders(20, "--data.dataset.dataset")
         limits = ("--data.dataset.per_class", "20", "--trainer.limit_val_batches", "1")
         assert len(content(name)["data"]["dataset"]["init_args"]["classes"]) == 20
         assert main(["fit", "-c", name, "-c", "model/small_cnn", *SHORT, *place, *limits]) == 0
@@ -118,14 +117,14 @@ def test_data(name):
     assert Path("runs/fit/1/checkpoints/last.ckpt").is_file()
 
 
-def few_folders(count):
+def few_folders(count, dataset="--data.dataset"):
     """Some classes of real photographs, as folders, and where they lie."""
     real = Path(root_of("ImageFolder")) / "tiny-imagenet-100"
     for part in ("train", "val"):
         Path("few", part).mkdir(parents=True)
         for folder in sorted((real / part).iterdir())[:count]:
             Path("few", part, folder.name).symlink_to(folder)
-    return ["--data.dataset.train", "few/train", "--data.dataset.test", "few/val", "--data.dataset.image_size", "32"]
+    return [f"{dataset}.train", "few/train", f"{dataset}.test", "few/val", f"{dataset}.image_size", "32"]
 
 
 def run_image_folder(name):
@@ -185,19 +184,9 @@ def formula(work):
 def test_prepare(name):
     text = find_config(name).read_text(encoding="utf-8")
     Path("short.yaml").write_text(re.sub(r"epochs: \d+", "epochs: 3", text))
-    call = [
-        "benchmark",
-        *DIGITS,
-        "-c",
-        "model/small_cnn",
-        "-c",
-        "trainer/cpu",
-        "--trainer.max_epochs",
-        "1",
-        "--prepare",
-        "short.yaml",
-    ]
-    assert main([*call, "--methods", "[fisher_noise]", "--references", "1", "--relearn_epochs", "0"]) == 0
+    call = ["benchmark", *DIGITS, "-c", "model/small_cnn", "-c", "trainer/cpu", "--trainer.max_epochs", "1"]
+    call += ["--prepare", "short.yaml", "--methods", "[fisher_noise]", "--references", "1", "--relearn_epochs", "0"]
+    assert main(call) == 0
     assert Path("runs/benchmark/report.html").is_file()
 
 
@@ -232,11 +221,12 @@ def test_benchmark(name):
     small = SMALL
     inner = settings["data"]["dataset"].get("init_args", {}).get("dataset", {}).get("class_path")
     if "ImageFolder" in (kind, inner):
-        few = few_folders(4)
-        small = (*few, "--data.batch_size", "64", "--trainer.accelerator", "cpu", "--data.num_workers", "0")
-        if inner is not None:
-            few = [part.replace("data.dataset", "data.dataset.dataset") for part in few]
-            small = (*few, "--data.dataset.classes", "[0, 1, 2, 3]", "--data.dataset.per_class", "50", *small[len(few) :])
+        small = ("--data.batch_size", "64", "--trainer.accelerator", "cpu", "--data.num_workers", "0")
+        if inner is None:
+            small += tuple(few_folders(4))
+        else:
+            small += (*few_folders(4, "--data.dataset.dataset"), "--data.dataset.classes", "[0, 1, 2, 3]")
+            small += ("--data.dataset.per_class", "50")
     elif kind == "SomeClasses":
         small = ("--data.dataset.per_class", "150", "--data.dataset.dataset.root", root_of(inner), *SMALL[2:])
     call = ["benchmark", "-c", name, "--trainer.max_epochs", "1", *small, "--relearn_epochs", "0", "--draws", "[0]"]

@@ -110,11 +110,22 @@ class Bank:
             else:
                 if recorder is not None:
                     recorder.load_state_dict(torch.load(course, weights_only=True))
-                # Another rank may have looked before another run had finished the entry.
-                model.load_state_dict(state or read_weights(entry / "weights.ckpt")[0])
-                if recipe.callbacks:
-                    give_codes(model, read_saved(entry / "weights.ckpt")[2])
+                self.load(entry, state, model, recipe)
         return model.eval()
+
+    @staticmethod
+    def load(entry: Path, state: dict[str, Tensor] | None, model: LightningModule, recipe: Recipe) -> None:
+        """Give a model the weights of an entry, and its codes where it was trained with some.
+
+        Args:
+            entry: See `entry`.
+            state: What `verified` gave; None where another rank looked before another run had finished the entry.
+            model: The model, changed in place.
+            recipe: How it was trained.
+        """
+        model.load_state_dict(state or read_weights(entry / "weights.ckpt")[0])
+        if recipe.callbacks:
+            give_codes(model, read_saved(entry / "weights.ckpt")[2])
 
     def entry(self, content: str) -> Path:
         """The folder of an entry.

@@ -134,8 +134,10 @@ class EstimateUnseen(UnlearningStage):
 
     def _estimate(self, guesses: Guesses, index: Tensor, targets: Tensor, gone: Tensor) -> Tensor:
         unseen = self.data.unseen_of_retained_classes
-        chosen = self.data.random_part("unseen", self.unseen_samples, "estimate", among=unseen)
-        weights = self.weights or guesses.faithful_weights("unseen", chosen)
+        weights = self.weights
+        if weights is None:
+            chosen = self.data.random_part("unseen", self.unseen_samples, "estimate", among=unseen)
+            weights = tuple(guesses.faithful_weights("unseen", chosen))
         for i, (estimator, weight) in enumerate(zip(self.estimators, weights, strict=True), 1):
             self._summary[f"weight {i}/{estimator!r}"] = weight / sum(weights)
         probabilities = guesses.mixture(weights, "forget", index)
