@@ -4,9 +4,11 @@ import torch.nn.functional as F
 from helpers import sgd
 
 from lightning_unlearn.chain import run_chain
+from lightning_unlearn.data.forget import WholeClasses
+from lightning_unlearn.evaluation.collecting import collect_outputs
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.structure import ParameterSelector
-from lightning_unlearn.stages import MaskLearning
+from lightning_unlearn.stages import FineTune, MaskLearning, NormDecay
 
 HEAD = ParameterSelector(parts=["head"])
 
@@ -85,3 +87,12 @@ def test_masks_are_learnt_on_weights_not_on_biases_or_norms(trained_resnet, make
 def test_arguments_are_checked(arguments, message):
     with pytest.raises(ChainError, match=message):
         MaskLearning(**arguments)
+
+
+def test_where_few_weights_tell_the_class_the_error_says_what_to_do(trained, make_data, fresh):
+    data = make_data(forget=WholeClasses([3]))
+    with pytest.raises(ChainError, match=r"0\.\d% of the mask .* A few weights tell one class: leave MaskLearning out"):
+        run_chain(fresh, trained, data, [MaskLearning(max_epochs=40, penalty=1e-2, batch_size=32)])
+    stages = [NormDecay(factor=0.1), FineTune(max_epochs=1)]
+    run_chain(fresh, trained, data, stages)
+    assert collect_outputs(fresh, trained, data, ["forget"])["forget"].accuracy < 0.1
