@@ -13,8 +13,9 @@ from lightning_unlearn.callbacks.weight_edit import EditedStage
 from lightning_unlearn.collect import collect
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.split_data import Part
+from lightning_unlearn.exceptions import ConfigError
 
-__all__ = ["answers", "data_of", "retain_accuracy", "weights_of"]
+__all__ = ["answers", "check_budget", "data_of", "retain_accuracy", "weights_of"]
 
 
 def data_of(trainer: Trainer) -> UnlearningDataModule:
@@ -71,6 +72,24 @@ def retain_accuracy(trainer: Trainer, stage: LightningModule, samples: int) -> f
     """
     logits, targets = answers(trainer, stage, "retain", data_of(trainer).random_part("retain", samples, "retain budget"))
     return 100 * float((logits.argmax(1) == targets).double().mean())
+
+
+def check_budget(owner: str, max_retain_drop: float, samples: int = 1) -> None:
+    """Refuse a budget on retain accuracy that is none.
+
+    Args:
+        owner: Whose it is, for the message.
+        max_retain_drop: Points of accuracy that may be lost.
+        samples: Retained samples that are looked at.
+
+    Raises:
+        ConfigError: It is not within 0 ... 100, or no sample is looked at.
+    """
+    if not 0 <= max_retain_drop <= 100 or samples < 1:
+        raise ConfigError(
+            f"{owner}: max_retain_drop is {max_retain_drop} and samples {samples}; needed: 0 to 100 points and at least one "
+            "sample."
+        )
 
 
 def weights_of(stage: LightningModule) -> dict[str, Tensor]:

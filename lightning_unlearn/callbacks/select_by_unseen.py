@@ -8,10 +8,10 @@ from typing import Literal, cast
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from lightning_unlearn.callbacks.looking import answers, data_of, retain_accuracy, weights_of
+from lightning_unlearn.callbacks.looking import answers, check_budget, data_of, retain_accuracy, weights_of
 from lightning_unlearn.callbacks.weight_edit import EditedStage
 from lightning_unlearn.data.split_data import Part
-from lightning_unlearn.exceptions import ChainError, ConfigError
+from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.metrics.unseen_match import Statistic, distance_to_unseen, within_budget
 from lightning_unlearn.outputs import PartOutputs
 
@@ -68,11 +68,7 @@ class SelectByUnseen(Callback):
         max_retain_drop: float = 5.0,
         samples: int = 500,
     ) -> None:
-        if not 0 <= max_retain_drop <= 100 or samples < 1:
-            raise ConfigError(
-                f"SelectByUnseen: max_retain_drop is {max_retain_drop} and samples {samples}; "
-                "needed: 0 to 100 points and at least one sample."
-            )
+        check_budget("SelectByUnseen", max_retain_drop, samples)
         self.statistic: Statistic = statistic
         self.unseen_at = unseen_at
         self.max_retain_drop = max_retain_drop

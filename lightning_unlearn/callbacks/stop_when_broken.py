@@ -6,9 +6,8 @@ from typing import cast
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from lightning_unlearn.callbacks.looking import retain_accuracy, weights_of
+from lightning_unlearn.callbacks.looking import check_budget, retain_accuracy, weights_of
 from lightning_unlearn.callbacks.weight_edit import EditedStage
-from lightning_unlearn.exceptions import ConfigError
 
 __all__ = ["StopWhenBroken"]
 
@@ -27,11 +26,7 @@ class StopWhenBroken(Callback):
     """
 
     def __init__(self, max_retain_drop: float = 5.0, samples: int = 500) -> None:
-        if not 0 <= max_retain_drop <= 100 or samples < 1:
-            raise ConfigError(
-                f"StopWhenBroken: max_retain_drop is {max_retain_drop} and samples {samples}; "
-                "needed: 0 to 100 points and at least one sample."
-            )
+        check_budget("StopWhenBroken", max_retain_drop, samples)
         self.max_retain_drop = max_retain_drop
         self.samples = samples
         self.start = 0.0

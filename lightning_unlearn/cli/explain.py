@@ -30,6 +30,7 @@ _NO_SUBCLASS = re.compile(
 )
 _ALTERNATIVES = re.compile(r".*Errors: - (.+?) Given value type: .*?Given value: (.+?)(?= - Expected a |$)")
 _EXPECTED = re.compile(r"Expected a (?:<class '(?:\w+\.)*(\w+)'>|typing\.Literal\[(.+)\])$")
+_WORDS = re.compile(r"Expected a typing\.Literal\[([^\]]+)\]")
 _LONGEST = 300
 _OF_THE_CALL = ("--config", "--name", "--output", "--run", "--resume", "--debug", "--help", "--help.all")
 _REMEDIES = {
@@ -65,7 +66,9 @@ def explain(message: str, parser: ArgumentParser, command: str, call: Call) -> s
         return f"{command} has no argument {found[1]!r}.{_near_key(found[1], known)}{_place(found[1].split('.')[-1], call)}"
     if found := _UNKNOWN_CLASS.search(text):
         names = subclass_names(_annotation(keys, classes, known))
-        return f"{where}no class is called {found[1]!r}.{hint(found[1], names)}{_place(found[1], call)}"
+        words = [word.strip("' ") for choices in _WORDS.findall(text) for word in choices.split(",")]
+        nor = f", nor is it {' or '.join(map(repr, words))}" if words else ""
+        return f"{where}no class is called {found[1]!r}{nor}.{hint(found[1], names + words)}{_place(found[1], call)}"
     if found := _NO_MODULE.search(text):
         path = found[1] or (classes[-1] if classes else found[2])
         names = subclass_names(_annotation(keys, classes, known))

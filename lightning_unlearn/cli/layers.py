@@ -53,7 +53,9 @@ def layered(call: Call, commands: Mapping[str, frozenset[str]]) -> tuple[list[st
         if i and tokens[i - 1] == "--config":
             layer, left_out = read_layer(token, command, commands)
             if left_out:
-                log.info("note: %s in %s is not for %s and is left out.", ", ".join(left_out), token, command)
+                stages = " Name methods with --methods, and what prepares originals with --prepare."
+                told = stages if command == "benchmark" and "stages" in left_out else ""
+                log.info("note: %s in %s is not for %s and is left out.%s", ", ".join(left_out), token, command, told)
             unknown = [key for key in layer if key.partition(".")[0] not in commands[command]]
             if unknown:
                 near = hint(unknown[0], commands[command])

@@ -63,8 +63,7 @@ class EstimateUnseen(UnlearningStage):
     ) -> None:
         super().__init__(max_epochs=0)
         chosen = (Copies(), Neighbours()) if estimators is None else tuple(estimators)
-        if weights is None and len(chosen) == 1:
-            weights = (1.0,)
+        weights = (1.0,) if weights is None and len(chosen) == 1 else weights
         check_weights(len(chosen), weights)
         if min(bank_samples, class_bank_samples, unseen_samples) < 1 or not rank_noise >= 0 or not math.isfinite(aim_below):
             raise ChainError(
@@ -79,7 +78,8 @@ class EstimateUnseen(UnlearningStage):
         self.calibrate = calibrate
         self.rank_noise = rank_noise
         self.aim_below = aim_below
-        self.class_estimators = tuple(class_estimators or [OwnAnswer()])
+        self.class_estimators = (OwnAnswer(),) if class_estimators is None else tuple(class_estimators)
+        check_weights(len(self.class_estimators), None)
         self.class_bank_samples = class_bank_samples
         self._summary: dict[str, float] = {}
 

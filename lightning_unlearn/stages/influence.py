@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from lightning_unlearn.callbacks.looking import check_budget
 from lightning_unlearn.collect import collect
 from lightning_unlearn.data.batch import Batch
 from lightning_unlearn.data.split_data import Part
@@ -74,8 +75,7 @@ class Influence(UnlearningStage):
                 f"Influence: form is {form!r}, curvature {curvature!r} and solver {solver!r}; needed: reweighted, removal or "
                 "newton; and fisher with the solver exact, or ggn or hessian with exact or cg."
             )
-        if not 0 <= max_retain_drop <= 100:
-            raise ChainError(f"Influence: max_retain_drop is {max_retain_drop}; needed: 0 to 100 points.")
+        check_budget("Influence", max_retain_drop)
         super().__init__(max_epochs=0, parameters=parameters)
         self.alpha = alpha
         self.damping = damping

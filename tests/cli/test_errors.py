@@ -43,6 +43,7 @@ TYPED = [
     (["--trainer.max_epoch", "3"], "no argument --trainer.max_epoch. Nearest: '--trainer.max_epochs'"),
     (["--reference", "[x]"], "Nearest: '--references'"),
     (["--data.forget", "RandomFractoin"], "no class is called 'RandomFractoin'. Nearest: 'RandomFraction'"),
+    (["--data.unseen", "half"], "data.unseen: no class is called 'half', nor is it 'half_of_test'."),
     (["--data.forget.fractoin", "1"], "RandomFraction has no argument 'fractoin'. Nearest: 'fraction'"),
     (["--data.forget.fraction", "2"], "fraction is 2.0; needed: above 0"),
     (["--data.batch_size", "x"], "data.batch_size is 'x'; needed: int"),

@@ -92,3 +92,8 @@ def test_what_cannot_be_inverted_is_named(value, message):
     bank = torch.full((4, 3), value)
     with pytest.raises(ValueError, match=f"4 labelled samples .*{message}"):
         kernel_regression(bank, bank, torch.tensor([0, 1, 0, 1]), 2, ridge=-1 if value == 0 else 0.1)
+
+
+def test_one_labelled_sample_is_too_few():
+    with pytest.raises(ValueError, match="there are 1 labelled samples; needed: at least two"):
+        kernel_regression(torch.ones(2, 3), torch.ones(1, 3), torch.tensor([0]), 2, 0.1)

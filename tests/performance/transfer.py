@@ -42,8 +42,8 @@ def _untrained(lr: float = 0.1) -> Classifier:
 def target_accuracy(trainer: UnlearningTrainer, source: LightningModule | None, per_class: int, seed: int) -> float:
     """Test accuracy on digits 5 to 9, in percent, after fine-tuning from a source model with a new head."""
     seed_everything(seed, verbose=False)
-    data = UnlearningDataModule(SomeClasses(Digits(), [5, 6, 7, 8, 9], per_class), unseen=0, batch_size=25, seed=seed)
-    model = _untrained(0.1 if source is None else 0.02)
+    data = UnlearningDataModule(SomeClasses(Digits(), [5, 6, 7, 8, 9], per_class), unseen=0, batch_size=5, seed=seed)
+    model = _untrained(0.02)
     if source is not None:
         known = {key: value for key, value in source.state_dict().items() if not key.startswith("network.fc.")}
         model.load_state_dict({**model.state_dict(), **known})
