@@ -26,3 +26,10 @@ def test_fit_and_unlearn_on_two_ranks(work):
     assert report["requests"][0]["count"] == 50
     assert (work / "runs/unlearn/1/unlearned.ckpt").is_file()
     assert CHECKPOINT in (work / "runs/unlearn/1/config.yaml").read_text()
+
+    methods = ("--methods", "[gradient_ascent]", "--references", "1", "--relearn_epochs", "0", "--trainer.max_epochs", "1")
+    forget = ("--data.forget", "RandomFraction", "--data.forget.fraction", "0.1")
+    process = start("benchmark", "-c", "base.yaml", *methods, *forget, *TWO, folder=work)
+    out, error = process.communicate(timeout=300)
+    assert process.returncode == 0, error
+    assert out.count("report: runs/benchmark/report.html") == 1
