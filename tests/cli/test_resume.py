@@ -133,3 +133,16 @@ def test_two_processes_in_one_folder(empty, capsys):
     finally:
         process.kill()
         process.communicate()
+
+
+def test_a_stopped_benchmark_says_that_it_can_go_on(empty):
+    forget = ("--data.forget", "RandomFraction", "--data.forget.fraction", "0.1")
+    process = start(
+        "benchmark", "-c", "base.yaml", *forget, "--methods", "[gradient_ascent]", "--trainer.max_epochs", "10000", folder=empty
+    )
+    wait_for(process, "benchmark: runs/benchmark")
+    process.send_signal(signal.SIGTERM)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 143
+    assert "stopped; trained models and finished cells are kept, and the same command goes on with them." in error
+    assert "Traceback" not in error
