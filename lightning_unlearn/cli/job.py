@@ -109,7 +109,7 @@ class Job:
             text: The line.
         """
         if self.folder.first:
-            print(text)
+            print(text, flush=True)
 
     @property
     def seed(self) -> object:

@@ -140,7 +140,7 @@ def test_a_stopped_benchmark_says_that_it_can_go_on(empty):
     process = start(
         "benchmark", "-c", "base.yaml", *forget, "--methods", "[gradient_ascent]", "--trainer.max_epochs", "10000", folder=empty
     )
-    wait_for(process, "benchmark: runs/benchmark")
+    wait_for(process, "training a reference")
     process.send_signal(signal.SIGTERM)
     error = process.communicate(timeout=60)[1]
     assert process.returncode == 143
