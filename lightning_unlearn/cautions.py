@@ -11,16 +11,7 @@ from lightning_unlearn.sisa.model import Sisa
 from lightning_unlearn.stages.base import UnlearningStage
 from lightning_unlearn.stages.retrain_shards import RetrainShards
 
-__all__ = [
-    "loss_of_retained",
-    "of_benchmarked",
-    "of_ensemble",
-    "of_labels",
-    "of_original",
-    "of_reference",
-    "of_relearning",
-    "of_split",
-]
+__all__ = ["loss_of_retained", "of_ensemble", "of_labels", "of_original", "of_reference", "of_relearning", "of_split"]
 
 # Percent. Below LOW a classifier is of use to nobody; near what it reaches on unseen samples, it has little to forget.
 LOW, HIGH, NEAR = 60.0, 90.0, 2.0
@@ -59,25 +50,6 @@ def of_original(metrics: Mapping[str, float], data: UnlearningDataModule, model:
             f"little to forget. {cause}"
         ]
     return []
-
-
-def of_benchmarked(metrics: Mapping[str, float], seed: int) -> list[str]:
-    """Whether an original that a benchmark trained has nothing to forget.
-
-    Args:
-        metrics: Of the original: `retain/acc` and, where known, `unseen/acc`, in percent.
-        seed: Its seed.
-
-    Returns:
-        A sentence, or none.
-    """
-    retain, unseen = metrics["retain/acc"], metrics.get("unseen/acc")
-    if unseen is None or retain - unseen >= NEAR:
-        return []
-    return [
-        f"The original of seed {seed} knows retained samples ({retain:.1f} %) no better than unseen ones ({unseen:.1f} %): "
-        "there is little to forget, and every method looks good. Train longer, or look at what --prepare did to it."
-    ]
 
 
 def of_ensemble(model: nn.Module, stages: Sequence[UnlearningStage]) -> list[str]:

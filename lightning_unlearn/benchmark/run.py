@@ -17,7 +17,6 @@ from lightning_unlearn.benchmark.repair import baselines
 from lightning_unlearn.benchmark.settings import check_settings, training_settings
 from lightning_unlearn.benchmark.tuning import development_draw, tune_method
 from lightning_unlearn.callbacks.record_margins import RecordMargins
-from lightning_unlearn.cautions import of_benchmarked
 from lightning_unlearn.chain import run_chain
 from lightning_unlearn.data.detected import DetectedMislabels
 from lightning_unlearn.detection.curves import detect_on_original
@@ -90,10 +89,6 @@ def benchmark(
         assert report is not None
         for row in report.rows:
             row.notes += [notes[row.method]] if row.method in notes else []
-        # One request tells enough of an original.
-        originals = {row.seed: row.metrics for row in reversed(report.rows) if row.role == "original"}
-        if what.goal != "repair":
-            report.warnings += [said for seed in seeds for said in of_benchmarked(originals[seed], seed)]
         counts = (("method", len(chosen)), ("forget set", len(sets)), ("seed", len(seeds)))
         report.title = f"{data.dataset.name}: " + ", ".join(f"{n} {what}{'s' * (n != 1)}" for what, n in counts)
         report.config = what.configuration

@@ -85,11 +85,10 @@ def check_budget(owner: str, max_retain_drop: float, samples: int = 1) -> None:
     Raises:
         ConfigError: It is not within 0 ... 100, or no sample is looked at.
     """
-    if not 0 <= max_retain_drop <= 100 or samples < 1:
-        raise ConfigError(
-            f"{owner}: max_retain_drop is {max_retain_drop} and samples {samples}; needed: 0 to 100 points and at least one "
-            "sample."
-        )
+    if not 0 <= max_retain_drop <= 100:
+        raise ConfigError(f"{owner}: max_retain_drop is {max_retain_drop}; needed: 0 to 100 points.")
+    if samples < 1:
+        raise ConfigError(f"{owner}: samples is {samples}; needed: at least 1.")
 
 
 def weights_of(stage: LightningModule) -> dict[str, Tensor]:

@@ -1,5 +1,6 @@
 """One call of the command line with everything that it needs, and what is written down when it begins."""
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,9 @@ class Job:
             text: The line.
         """
         if self.folder.first:
-            print(text, flush=True)
+            # Whoever reads a pipe may stop doing so.
+            with contextlib.suppress(BrokenPipeError):
+                print(text, flush=True)
 
     @property
     def seed(self) -> object:

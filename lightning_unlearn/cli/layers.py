@@ -53,8 +53,8 @@ def layered(call: Call, commands: Mapping[str, frozenset[str]]) -> tuple[list[st
         if i and tokens[i - 1] == "--config":
             layer, left_out = read_layer(token, command, commands)
             if left_out:
-                stages = " Name methods with --methods, and what prepares originals with --prepare."
-                told = stages if command == "benchmark" and "stages" in left_out else ""
+                of_benchmark = command == "benchmark" and "stages" in left_out
+                told = " Name methods with --methods, and what prepares originals with --prepare." * of_benchmark
                 log.info("note: %s in %s is not for %s and is left out.%s", ", ".join(left_out), token, command, told)
             unknown = [key for key in layer if key.partition(".")[0] not in commands[command]]
             if unknown:

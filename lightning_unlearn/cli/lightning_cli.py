@@ -271,7 +271,7 @@ class UnlearningCLI(LightningCLI):
             if subcommand in RESUMABLE and self.folder.path.is_dir():
                 log.warning("stopped; go on with: lightning-unlearn %s --resume %s", subcommand, self.folder.path)
             if subcommand == "benchmark":
-                log.warning("stopped; trained models and finished cells are kept, and the same command goes on with them.")
+                log.warning("stopped; what is finished is kept, and the same command goes on with it.")
             raise
         finally:
             self.folder.discard_if_empty()

@@ -53,7 +53,7 @@ def kernel_regression(rows: Tensor, bank: Tensor, labels: Tensor, num_classes: i
         ValueError: There are fewer than two labelled samples, their kernel cannot be inverted, or features are not finite.
     """
     if len(bank) < 2:
-        raise ValueError(f"there are {len(bank)} labelled samples; needed: at least two")
+        raise ValueError(f"{len(bank)} labelled samples are too few; needed: at least two")
     bank = bank.flatten(1)
     kernel = relu_tangent_kernel(bank, bank)
     # A network that has collapsed gives features of length 0; its answer is then that nothing is known.

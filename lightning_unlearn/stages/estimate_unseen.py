@@ -65,11 +65,12 @@ class EstimateUnseen(UnlearningStage):
         chosen = (Copies(), Neighbours()) if estimators is None else tuple(estimators)
         weights = (1.0,) if weights is None and len(chosen) == 1 else weights
         check_weights(len(chosen), weights)
-        if min(bank_samples, class_bank_samples, unseen_samples) < 1 or not rank_noise >= 0 or not math.isfinite(aim_below):
+        if class_estimators is not None and not class_estimators:
+            raise ChainError("EstimateUnseen: class_estimators is empty; needed: at least one, or null for OwnAnswer.")
+        if min(bank_samples, class_bank_samples, 2 * unseen_samples) < 2 or not (rank_noise >= 0 and math.isfinite(aim_below)):
             raise ChainError(
                 f"EstimateUnseen: bank_samples is {bank_samples}, class_bank_samples {class_bank_samples}, unseen_samples "
-                f"{unseen_samples}, rank_noise {rank_noise} and aim_below {aim_below}; needed: at least one sample of each, "
-                "noise of 0 or more, and a finite number."
+                f"{unseen_samples}, rank_noise {rank_noise}, aim_below {aim_below}; needed: 2, 2, 1, 0 or more, a number."
             )
         self.estimators = chosen
         self.weights = None if weights is None else tuple(weights)
@@ -79,7 +80,6 @@ class EstimateUnseen(UnlearningStage):
         self.rank_noise = rank_noise
         self.aim_below = aim_below
         self.class_estimators = (OwnAnswer(),) if class_estimators is None else tuple(class_estimators)
-        check_weights(len(self.class_estimators), None)
         self.class_bank_samples = class_bank_samples
         self._summary: dict[str, float] = {}
 

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from lightning.pytorch import Callback
 from torch import Tensor
 
+from lightning_unlearn.callbacks.looking import check_budget
 from lightning_unlearn.callbacks.stop_when_broken import StopWhenBroken
 from lightning_unlearn.data.batch import Batch
 from lightning_unlearn.data.views import View
@@ -35,6 +36,8 @@ class GradientAscent(UnlearningStage):
     def __init__(self, ceiling: float | None = None, max_retain_drop: float | None = 5.0, **kwargs: object) -> None:
         super().__init__(**kwargs)  # type: ignore[arg-type]  # typed in the base class
         self.ceiling = ceiling
+        if max_retain_drop is not None:
+            check_budget(type(self).__name__, max_retain_drop)
         self.max_retain_drop = max_retain_drop
 
     def objective(self, batch: Batch | dict[str, Batch]) -> Tensor:

@@ -126,19 +126,19 @@ class MaskLearning(CachedStage):
             masks = {name: mask & ~retain[name] for name, mask in masks.items()}
         on = float(share_on(masks.values()))
         if not 0.01 <= on <= 0.99:
-            advice = f"{'Lower' if on < 0.5 else 'Raise'} penalty ({self.penalty}) or max_epochs ({self.max_epochs})"
-            if on < 0.01 and len(self.data.forgotten_classes) == 1:
-                advice = "A few weights tell one class: leave MaskLearning out, and NormDecay shrinks whole layers"
+            one_class = on < 0.01 and not self.exclusive and len(self.data.forgotten_classes) == 1
+            told = " A few weights may tell one class: without this stage NormDecay shrinks the whole last one." * one_class
             raise ChainError(
                 f"MaskLearning: {on:.1%} of the mask is on after {self.trainer.global_step} steps; needed: 1 % to 99 %, or "
-                f"it selects nothing. {advice}, in a copy of the method's file."
+                f"it selects nothing. {'Lower' if on < 0.5 else 'Raise'} penalty ({self.penalty}) or max_epochs "
+                f"({self.max_epochs}), in a copy of the method's file.{told}"
             )
         self._shares = {name: float(mask.float().mean()) for name, mask in masks.items()}
         self.artifacts["mask"] = masks
 
     def summary(self) -> Mapping[str, Mapping[str, float]]:
         """Share of ones per layer, and over the steps (at most 50 of them)."""
-        course = {str(step): self.course[step] for step in range(0, len(self.course), max(1, len(self.course) // 50))}
+        course = {str(step): self.course[step] for step in range(0, len(self.course), 1 + len(self.course) // 51)}
         return {"mask_on": self._shares, "mask_course": course}
 
     def release(self) -> None:

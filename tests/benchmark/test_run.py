@@ -154,15 +154,3 @@ def test_what_a_preparation_does_not_go_with(run, with_, tmp_path):
     with pytest.raises(ConfigError, match="No config 'prepare/prune_9'"):
         run({"decay": DECAY}, prepare="prune_9")
     assert not (tmp_path / "bank").exists()
-
-
-def test_an_original_that_knows_nothing_by_heart_is_warned_of(run, make_trainer):
-    said = "no better than unseen ones"
-    # Two epochs on digits teach no sample by heart.
-    report = run({"decay": DECAY}, seeds=[0, 10])
-    originals = {row.seed: row.metrics for row in report.rows if row.role == "original"}
-    near = [seed for seed, metrics in originals.items() if metrics["retain/acc"] - metrics["unseen/acc"] < 2]
-    assert near
-    for seed in near:
-        assert sum(f"The original of seed {seed} " in warning and said in warning for warning in report.warnings) == 1
-    assert not any(said in warning for warning in run({"decay": DECAY}, seeds=[20], goal="repair").warnings)

@@ -140,9 +140,12 @@ def test_a_stopped_benchmark_says_that_it_can_go_on(empty):
     process = start(
         "benchmark", "-c", "base.yaml", *forget, "--methods", "[gradient_ascent]", "--trainer.max_epochs", "10000", folder=empty
     )
-    wait_for(process, "training a reference")
-    process.send_signal(signal.SIGTERM)
-    error = process.communicate(timeout=60)[1]
+    try:
+        wait_for(process, "training a reference")
+        process.send_signal(signal.SIGTERM)
+        error = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
     assert process.returncode == 143
-    assert "stopped; trained models and finished cells are kept, and the same command goes on with them." in error
+    assert "stopped; what is finished is kept, and the same command goes on with it." in error
     assert "Traceback" not in error

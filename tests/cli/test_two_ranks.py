@@ -27,9 +27,12 @@ def test_fit_and_unlearn_on_two_ranks(work):
     assert (work / "runs/unlearn/1/unlearned.ckpt").is_file()
     assert CHECKPOINT in (work / "runs/unlearn/1/config.yaml").read_text()
 
+
+@pytest.mark.ddp
+def test_a_benchmark_on_two_ranks_prints_once(empty):
     methods = ("--methods", "[gradient_ascent]", "--references", "1", "--relearn_epochs", "0", "--trainer.max_epochs", "1")
     forget = ("--data.forget", "RandomFraction", "--data.forget.fraction", "0.1")
-    process = start("benchmark", "-c", "base.yaml", *methods, *forget, *TWO, folder=work)
+    process = start("benchmark", "-c", "base.yaml", *methods, *forget, *TWO, folder=empty)
     out, error = process.communicate(timeout=300)
     assert process.returncode == 0, error
     assert out.count("report: runs/benchmark/report.html") == 1

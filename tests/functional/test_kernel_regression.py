@@ -95,5 +95,5 @@ def test_what_cannot_be_inverted_is_named(value, message):
 
 
 def test_one_labelled_sample_is_too_few():
-    with pytest.raises(ValueError, match="there are 1 labelled samples; needed: at least two"):
+    with pytest.raises(ValueError, match="1 labelled samples are too few; needed: at least two"):
         kernel_regression(torch.ones(2, 3), torch.ones(1, 3), torch.tensor([0]), 2, 0.1)

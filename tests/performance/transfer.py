@@ -1,16 +1,16 @@
 """Does forgetting a class of the source task help what is learnt next (Jia et al. 2023, NeurIPS, section 5)?
 
-By hand: `python tests/performance/transfer.py FOLDER [seeds] [images a class]`. Digits 0 to 4 are the source task. One of
-its classes is forgotten (each in turn), the head is replaced, and the whole network is fine-tuned to digits 5 to 9 from few
-labelled images of each. Beside it the same from the original, from a model retrained without the class, and from untrained
-weights. No class is chosen by what it did to the test accuracy: the figure is the mean over all five, or over those on
-which a method did not fail.
+By hand: `python tests/performance/transfer.py FOLDER`. Digits 0 to 4 are the source task. One of its classes is forgotten
+(each in turn), the head is replaced, and the whole network is fine-tuned to digits 5 to 9 from few labelled images of each.
+Beside it the same from the original, from a model retrained without the class, and from untrained weights. No class is
+chosen by what it did to the test accuracy: the figure is the mean over all five, or over those on which a method did not
+fail.
 """
 
+import argparse
 import copy
 import json
 import statistics
-import sys
 from functools import partial
 
 import torch
@@ -31,7 +31,7 @@ from lightning_unlearn.trainer import UnlearningTrainer
 from lightning_unlearn.training import fit_quietly
 
 CPU = {"accelerator": "cpu", "devices": 1}
-METHODS = ("l1_sparse", "eu_k", "imitate_unseen_light")
+METHODS = ("l1_sparse", "eu_k", "imitate_unseen_light", "selective_forgetting")
 EPOCHS = {"source": 20, "target": 20}
 
 
@@ -92,7 +92,10 @@ def run(folder: str, seeds: int, per_class: int) -> list[dict[str, float | str]]
 
 
 if __name__ == "__main__":
-    folder, *numbers = sys.argv[1:]
-    seeds, per_class = (*map(int, numbers), *(3, 5)[len(numbers) :])
-    for row in run(folder, seeds, per_class):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", help="where trained models are kept")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--per_class", type=int, default=5, help="labelled images of each digit of the second task")
+    given = parser.parse_args()
+    for row in run(given.folder, given.seeds, given.per_class):
         print(json.dumps(row))
