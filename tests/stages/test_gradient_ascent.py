@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from lightning_unlearn.data.batch import Batch
-from lightning_unlearn.stages import GradientAscent
+from lightning_unlearn.exceptions import ConfigError
+from lightning_unlearn.stages import GradientAscent, Influence, NegGradPlus
 
 
 class Table(nn.Module):
@@ -60,3 +61,9 @@ def test_chance_is_the_ceiling_unless_another_is_given(trained, make_data, fresh
     run_chain(fresh, trained, data, [Watched(max_epochs=8, max_retain_drop=None)])
     assert max(ceilings) <= math.log(10) + 1e-6
     assert max(ceilings) > 0.9 * math.log(10)
+
+
+@pytest.mark.parametrize("stage", [GradientAscent, NegGradPlus, Influence])
+def test_a_budget_that_is_none_is_refused_before_the_first_stage(stage):
+    with pytest.raises(ConfigError, match=f"{stage.__name__}: max_retain_drop is 101; needed: 0 to 100 points"):
+        stage(max_retain_drop=101)
