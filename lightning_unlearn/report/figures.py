@@ -15,6 +15,7 @@ __all__ = [
     "ROWS",
     "layer_bars",
     "left_margin",
+    "log_rates",
     "margins",
     "most_different",
     "per_class",
@@ -103,24 +104,34 @@ def roc(curve: Roc, name: str, low: float = 1e-3) -> str:
     """
     with style(name):
         figure, axes = blank(330, left=58, right=26)
-        axes.plot([low, 1], [low, 1], color=COLORS["muted"], linewidth=1.2, linestyle=(0, (4, 3)))
-        axes.text(0.25, 0.19, "chance", color=COLORS["muted"], fontsize=FONT - 0.5, ha="left", va="top")
+        log_rates(axes, low)
         axes.plot(
             [max(rate, low) for rate in curve["fpr"]],
             [max(rate, low) for rate in curve["tpr"]],
             color=COLORS["forget"],
         )
-        axes.axvline(0.01, color=COLORS["line"], linewidth=1)
-        ticks = [10.0**power for power in range(round(math.log10(low)), 1)]
-        for set_scale, set_limits in ((axes.set_xscale, axes.set_xlim), (axes.set_yscale, axes.set_ylim)):
-            set_scale("log")
-            set_limits(low, 1)
-        written = [percent(tick) for tick in ticks]
-        axes.set_xticks(ticks, written)
-        axes.set_yticks(ticks, written)
-        axes.set_xlabel("non-members called members")
-        axes.set_ylabel("forgotten called members")
         return to_svg(figure, name, "ROC curve of the attack on logarithmic axes, with the line of chance")
+
+
+def log_rates(axes: "Axes", low: float) -> None:
+    """Make axes those of an ROC curve: logarithmic rates from `low` to 1, the line of chance, a mark at 1 %.
+
+    Args:
+        axes: What is drawn on.
+        low: Smallest rate shown.
+    """
+    axes.plot([low, 1], [low, 1], color=COLORS["muted"], linewidth=1.2, linestyle=(0, (4, 3)))
+    axes.text(0.25, 0.19, "chance", color=COLORS["muted"], fontsize=FONT - 0.5, ha="left", va="top")
+    axes.axvline(0.01, color=COLORS["line"], linewidth=1)
+    ticks = [10.0**power for power in range(round(math.log10(low)), 1)]
+    for set_scale, set_limits in ((axes.set_xscale, axes.set_xlim), (axes.set_yscale, axes.set_ylim)):
+        set_scale("log")
+        set_limits(low, 1)
+    written = [percent(tick) for tick in ticks]
+    axes.set_xticks(ticks, written)
+    axes.set_yticks(ticks, written)
+    axes.set_xlabel("non-members called members")
+    axes.set_ylabel("forgotten called members")
 
 
 def most_different(classes: Sequence[ClassAccuracy]) -> list[ClassAccuracy]:

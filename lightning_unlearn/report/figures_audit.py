@@ -1,11 +1,10 @@
 """Figures of an audit, each a function from plain numbers to an SVG element."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 from lightning_unlearn.report.audit_schema import Histogram
-from lightning_unlearn.report.canvas import COLORS, FONT, blank, clip, style, to_svg
-from lightning_unlearn.report.labels import percent
+from lightning_unlearn.report.canvas import COLORS, blank, clip, style, to_svg
+from lightning_unlearn.report.figures import log_rates
 
 __all__ = ["against_null", "log_roc"]
 
@@ -52,20 +51,9 @@ def log_roc(curves: Mapping[str, Mapping[str, Sequence[float]]], name: str, low:
     looks = (("forget", "solid"), ("reference", (0, (4, 2))), ("accent", (0, (1, 1.5))))
     with style(name):
         figure, axes = blank(330, left=58, right=26, top=34)
-        axes.plot([low, 1], [low, 1], color=COLORS["muted"], linewidth=1.2, linestyle=(0, (4, 3)))
-        axes.text(0.25, 0.19, "chance", color=COLORS["muted"], fontsize=FONT - 0.5, ha="left", va="top")
+        log_rates(axes, low)
         for (label, curve), (color, dash) in zip(curves.items(), looks, strict=False):
             rates = [(max(x, low), max(y, low)) for x, y in zip(curve["fpr"], curve["tpr"], strict=True)]
             axes.plot(*zip(*rates, strict=True), color=COLORS[color], linestyle=dash, label=clip(label, 22))
-        axes.axvline(0.01, color=COLORS["line"], linewidth=1)
-        ticks = [10.0**power for power in range(round(math.log10(low)), 1)]
-        for set_scale, set_limits in ((axes.set_xscale, axes.set_xlim), (axes.set_yscale, axes.set_ylim)):
-            set_scale("log")
-            set_limits(low, 1)
-        written = [percent(tick) for tick in ticks]
-        axes.set_xticks(ticks, written)
-        axes.set_yticks(ticks, written)
-        axes.set_xlabel("non-members called members")
-        axes.set_ylabel("forgotten called members")
         axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, handlelength=1.4, columnspacing=1.2)
         return to_svg(figure, name, "ROC curves of RMIA on logarithmic axes, with the line of chance")
