@@ -14,7 +14,7 @@ from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.calibration import log_odds, strike_classes
 from lightning_unlearn.functional.mixture import choose_mixture, mixed
 
-__all__ = ["Guesses", "check_weights"]
+__all__ = ["Guesses", "check_samples", "check_weights"]
 
 
 def check_weights(estimators: int, weights: Sequence[float] | None) -> None:
@@ -33,6 +33,24 @@ def check_weights(estimators: int, weights: Sequence[float] | None) -> None:
         raise ChainError(
             f"EstimateUnseen: {estimators} estimators and weights {given}; needed: at least one estimator, and one weight of 0 "
             "or more for each, not all 0, or none at all."
+        )
+
+
+def check_samples(bank_samples: int, class_bank_samples: int, unseen_samples: int) -> None:
+    """Refuse too few samples to guess by.
+
+    Args:
+        bank_samples: Retained samples among which a sample is compared, itself left out.
+        class_bank_samples: The same for samples of classes that go as a whole.
+        unseen_samples: Unseen samples on which a mixture is chosen.
+
+    Raises:
+        ChainError: A bank has fewer than two samples, or there is no unseen one.
+    """
+    if min(bank_samples, class_bank_samples) < 2 or unseen_samples < 1:
+        raise ChainError(
+            f"EstimateUnseen: bank_samples is {bank_samples}, class_bank_samples {class_bank_samples} and unseen_samples "
+            f"{unseen_samples}; needed: at least two samples in each bank, and one unseen sample."
         )
 
 

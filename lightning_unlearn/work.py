@@ -50,6 +50,6 @@ class Work:
             images = len(inputs[0]) * share
             self.forward += images
             if torch.is_grad_enabled() and output.requires_grad:
-                output.register_hook(lambda _: count_back(images))  # type: ignore[no-untyped-call]  # torch has no types for it
+                output.register_hook(lambda _: count_back(images))  # type: ignore[no-untyped-call]  # untyped in torch
 
         return module.register_forward_hook(count)

@@ -110,6 +110,16 @@ class _Runner:
         """What comes in front of each method."""
         return [] if self.what.preparation is None else self.what.preparation.kept()
 
+    @property
+    def _cautions(self) -> list[str]:
+        """What the report must warn of."""
+        if self.what.preparation is None:
+            return []
+        return [
+            f"Originals and references went through {self.what.preparation.chain.path.stem} after their training; costs are "
+            "shares of the training alone."
+        ]
+
     def run_named(self, setting: str, of: ForgetSet, seeds: Sequence[int], methods: Mapping[str, Method]) -> Report:
         """The cells of a forget set of one training; a detection comes first where the rule asks for one."""
         rule, curves = of.rule, []
@@ -128,6 +138,7 @@ class _Runner:
             request,
             self.what.relearn_epochs,
             retrain_epochs=self.what.recipe.max_epochs,
+            cautions=self._cautions,
         )
         report = self.run(replace(of, name=name), panel, seeds, methods)
         report.curves = curves
@@ -138,11 +149,6 @@ class _Runner:
 
     def run(self, forget_set: ForgetSet, panel: Panel, seeds: Sequence[int], methods: Mapping[str, Method]) -> Report:
         report = new_report("benchmark", panel)
-        if self.what.preparation is not None:
-            report.warnings.append(
-                f"Originals and references went through {self.what.preparation.chain.path.stem} after their training; costs "
-                "are shares of the training alone."
-            )
         name = forget_set.name
         seeds_of_references = reference_seeds(forget_set, self.references)
         keys = {

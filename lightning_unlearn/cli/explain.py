@@ -66,7 +66,7 @@ def explain(message: str, parser: ArgumentParser, command: str, call: Call) -> s
         return f"{command} has no argument {found[1]!r}.{_near_key(found[1], known)}{_place(found[1].split('.')[-1], call)}"
     if found := _UNKNOWN_CLASS.search(text):
         names = subclass_names(_annotation(keys, classes, known))
-        words = [word.strip("' ") for choices in _WORDS.findall(text) for word in choices.split(",")]
+        words = [word for listed in _WORDS.findall(text) for word in _listed(listed)]
         nor = f", nor is it {' or '.join(map(repr, words))}" if words else ""
         return f"{where}no class is called {found[1]!r}{nor}.{hint(found[1], names + words)}{_place(found[1], call)}"
     if found := _NO_MODULE.search(text):
@@ -84,7 +84,7 @@ def explain(message: str, parser: ArgumentParser, command: str, call: Call) -> s
             f"{where}{', '.join(missing)}{owner} must be given. {' '.join(_REMEDIES.get(name, '') for name in missing)}".strip()
         )
     if found := _CHOICE.search(text):
-        choices = [choice.strip("' \"") for choice in found[1].split(",")]
+        choices = _listed(found[1])
         return f"{keys[-1]} is {found[2]!r}; needed: {', '.join(choices)}.{hint(found[2], choices, 0)}{_place(found[2], call)}"
     wrong = next((match for match in _TYPE.finditer(text) if match[1] != "NoneType"), None)
     if wrong is not None:
@@ -105,6 +105,11 @@ def explain(message: str, parser: ArgumentParser, command: str, call: Call) -> s
             kinds = [match[1] or match[2].replace("'", "") for match in needed if match and match[1] != "NoneType"]
             return f"{keys[-1]} is {found[2]!r}; needed: {' or '.join(kinds)}.{_place(found[2], call)}"
     return core_of(text)
+
+
+def _listed(choices: str) -> list[str]:
+    """The words of `'a', 'b'`."""
+    return [choice.strip("' \"") for choice in choices.split(",")]
 
 
 def core_of(message: str) -> str:

@@ -30,7 +30,6 @@ from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.detection.run import check_names
 from lightning_unlearn.detection.threshold import Threshold
 from lightning_unlearn.exceptions import ConfigError, UnlearnError
-from lightning_unlearn.ranks import is_first
 from lightning_unlearn.trainer import UnlearningTrainer
 
 __all__ = ["UnlearningCLI", "trainer_commands"]
@@ -248,7 +247,7 @@ class UnlearningCLI(LightningCLI):
         if self.command == "benchmark":
             # Always the same one: what is finished in it is known by content and not run again.
             chosen = self.call.output or (f"runs/{self.call.name}" if self.call.name else self._get(self.config_init, "output"))
-            return RunFolder(Path(chosen), first=is_first(), shared=True)
+            return RunFolder(Path(chosen), shared=True)
         beside = name_beside(self.call.run) if self.command == "unlearn" and self.call.output is None else None
         return RunFolder.take(self.command, self.call.name or beside, self.call.output, self.call.resume)
 

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
@@ -24,6 +24,11 @@ _OF_THE_START = (CONFIG, START, LOCK, SPLIT, BEGUN)
 _HEADER = "# Saved by `lightning-unlearn {command}`; give it back with -c to this command or to another one.\n"
 
 
+def _launched_first() -> bool:
+    """Whether no launcher calls this process another than the first rank; as `ranks.is_first`, which takes torch to import."""
+    return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0) == 0
+
+
 @dataclass
 class RunFolder:
     """A run's folder.
@@ -38,7 +43,7 @@ class RunFolder:
 
     path: Path
     resumed: bool = False
-    first: bool = True
+    first: bool = field(default_factory=_launched_first)
     made: tuple[Path, ...] = ()
     shared: bool = False
 
@@ -59,7 +64,6 @@ class RunFolder:
             ConfigError: The folder is in use for something else, or several processes could not agree on a number.
             RunError: It cannot be made.
         """
-        first = int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0) == 0
         given = os.environ.get(RUN_VARIABLE) if "LOCAL_RANK" in os.environ else None
         if given is not None:
             return cls(Path(given), resume is not None, first=False)
@@ -67,9 +71,9 @@ class RunFolder:
             path = Path(resume)
             if not (path / START).is_file():
                 raise ConfigError(f"{resume} is no run that can be resumed: it holds no {START}. Give the folder of a run.")
-            return cls(path, resumed=True, first=first)
+            return cls(path, resumed=True)
         if output is not None:
-            return cls(Path(output), first=first, made=_make(Path(output)) if first else ())
+            return cls(Path(output), made=_make(Path(output)) if _launched_first() else ())
         if int(os.environ.get("WORLD_SIZE") or 1) > 1:
             raise ConfigError("Processes that torchrun or srun started cannot agree on a run's number; give --output.")
         parent = Path("runs", *_parts(name or command))

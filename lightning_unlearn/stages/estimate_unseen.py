@@ -10,7 +10,7 @@ from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.estimators import Copies, Estimator, Neighbours, OwnAnswer
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.calibration import calibrated, strike_classes
-from lightning_unlearn.guesses import Guesses, check_weights
+from lightning_unlearn.guesses import Guesses, check_samples, check_weights
 from lightning_unlearn.random import generator
 from lightning_unlearn.stages.base import UnlearningStage
 
@@ -67,10 +67,10 @@ class EstimateUnseen(UnlearningStage):
         check_weights(len(chosen), weights)
         if class_estimators is not None and not class_estimators:
             raise ChainError("EstimateUnseen: class_estimators is empty; needed: at least one, or null for OwnAnswer.")
-        if min(bank_samples, class_bank_samples, 2 * unseen_samples) < 2 or not (rank_noise >= 0 and math.isfinite(aim_below)):
+        check_samples(bank_samples, class_bank_samples, unseen_samples)
+        if not rank_noise >= 0 or not math.isfinite(aim_below):
             raise ChainError(
-                f"EstimateUnseen: bank_samples is {bank_samples}, class_bank_samples {class_bank_samples}, unseen_samples "
-                f"{unseen_samples}, rank_noise {rank_noise}, aim_below {aim_below}; needed: 2, 2, 1, 0 or more, a number."
+                f"EstimateUnseen: aim_below is {aim_below} and rank_noise {rank_noise}; needed: a finite number, and 0 or more."
             )
         self.estimators = chosen
         self.weights = None if weights is None else tuple(weights)

@@ -138,7 +138,7 @@ class MaskLearning(CachedStage):
 
     def summary(self) -> Mapping[str, Mapping[str, float]]:
         """Share of ones per layer, and over the steps (at most 50 of them)."""
-        course = {str(step): self.course[step] for step in range(0, len(self.course), 1 + len(self.course) // 51)}
+        course = {str(step): self.course[step] for step in range(0, len(self.course), -(-len(self.course) // 50) or 1)}
         return {"mask_on": self._shares, "mask_course": course}
 
     def release(self) -> None:

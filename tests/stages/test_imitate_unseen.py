@@ -225,6 +225,8 @@ def test_the_number_of_steps_grows_with_the_forget_set(make_data):
         (lambda: EstimateUnseen(weights=(0, 0)), "not all 0"),
         (lambda: EstimateUnseen(class_estimators=[]), "class_estimators is empty"),
         (lambda: EstimateUnseen(bank_samples=0), "bank_samples is 0"),
+        (lambda: EstimateUnseen(class_bank_samples=1), "class_bank_samples 1 .* at least two samples in each bank"),
+        (lambda: EstimateUnseen(unseen_samples=0), "unseen_samples 0; needed"),
         (lambda: EstimateUnseen(rank_noise=-1), "rank_noise -1"),
         (lambda: ImitateUnseen(passes=0), "passes is 0"),
         (lambda: ImitateUnseen(divergence_weight=0), "one of them above 0"),
