@@ -14,7 +14,7 @@ from lightning_unlearn.functional.calibration import neighbour_votes
 from lightning_unlearn.functional.kernel_regression import kernel_regression
 from lightning_unlearn.random import generator
 
-__all__ = ["Copies", "Estimator", "KernelRegression", "Neighbours", "OwnAnswer"]
+__all__ = ["Copies", "Estimator", "KernelRegression", "Neighbours", "OwnAnswer", "Surrogate"]
 
 
 class Estimator(ABC):
@@ -24,9 +24,11 @@ class Estimator(ABC):
 
     Class attributes:
         uses_bank: Whether estimates need the bank.
+        asks_surrogate: Whether the network that is asked is the one that `TrainSurrogate` left.
     """
 
     uses_bank: ClassVar[bool] = False
+    asks_surrogate: ClassVar[bool] = False
 
     def __repr__(self) -> str:
         return f"{type(self).__qualname__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
@@ -116,6 +118,15 @@ class OwnAnswer(Estimator):
     def estimate(self, rows: Tensor, bank: Tensor, labels: Tensor, num_classes: int, own: bool) -> Tensor:
         """See `Estimator.estimate`; in float64, for in float32 many sure answers would be equal."""
         return rows.double().softmax(1)
+
+
+class Surrogate(OwnAnswer):
+    """The answer of the network that `TrainSurrogate` left, whose end never saw a forgotten sample, nor the bank.
+
+    Of all estimators the one that varies between originals as models do that never saw the samples, because it was trained.
+    """
+
+    asks_surrogate = True
 
 
 class Neighbours(Estimator):

@@ -5,7 +5,9 @@ from collections.abc import Callable, Sequence
 import torch
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
+from torch.func import functional_call
 
+from lightning_unlearn.artifacts import Tensors
 from lightning_unlearn.collect import collect
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.split_data import Part
@@ -14,25 +16,34 @@ from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.calibration import log_odds, strike_classes
 from lightning_unlearn.functional.mixture import choose_mixture, mixed
 
-__all__ = ["Guesses", "check_samples", "check_weights"]
+__all__ = ["Guesses", "check_estimators", "check_samples"]
 
 
-def check_weights(estimators: int, weights: Sequence[float] | None) -> None:
-    """Refuse weights that do not fit.
+def check_estimators(
+    estimators: Sequence[Estimator], weights: Sequence[float] | None, class_estimators: Sequence[Estimator] | None
+) -> None:
+    """Refuse estimators and weights that do not fit.
 
     Args:
-        estimators: How many there are.
+        estimators: What guesses.
         weights: One for each; None: they are chosen later.
+        class_estimators: What guesses for samples of classes of which none is retained; None: the network's own answer.
 
     Raises:
-        ChainError: There is no estimator, or there are more or fewer weights, one below 0, or none above it.
+        ChainError: There is no estimator, or there are more or fewer weights, one below 0, or none above it; or what guesses
+            for whole classes is nothing, or a surrogate.
     """
-    fits = weights is None or (len(weights) == estimators and all(w >= 0 for w in weights) and sum(weights) > 0)
+    fits = weights is None or (len(weights) == len(estimators) and all(w >= 0 for w in weights) and sum(weights) > 0)
     if not estimators or not fits:
         given = None if weights is None else list(weights)
         raise ChainError(
-            f"EstimateUnseen: {estimators} estimators and weights {given}; needed: at least one estimator, and one weight of 0 "
-            "or more for each, not all 0, or none at all."
+            f"EstimateUnseen: {len(estimators)} estimators and weights {given}; needed: at least one estimator, and one "
+            "weight of 0 or more for each, not all 0, or none at all."
+        )
+    if class_estimators is not None and (not class_estimators or any(e.asks_surrogate for e in class_estimators)):
+        raise ChainError(
+            f"EstimateUnseen: class_estimators is {list(class_estimators)}; needed: at least one, and not Surrogate, which "
+            "is not trained where whole classes are forgotten; or null for OwnAnswer."
         )
 
 
@@ -64,6 +75,7 @@ class Guesses:
         data: The data, split.
         trainer: Moves batches, and joins what the ranks saw.
         num_classes: K.
+        surrogate: Weights and buffers of the network that `Surrogate` asks, by name; None: there is none.
     """
 
     def __init__(
@@ -74,10 +86,13 @@ class Guesses:
         data: UnlearningDataModule,
         trainer: Trainer,
         num_classes: int,
+        surrogate: Tensors | None = None,
     ) -> None:
         self.estimators, self.bank, self.num_classes = estimators, bank, num_classes
         self.bank_labels = data.part("retain")[0].targets[bank]
         self._network, self._data, self._trainer = network, data, trainer
+        device = trainer.strategy.root_device
+        self._surrogate = None if surrogate is None else _WithWeights(network, {n: t.to(device) for n, t in surrogate.items()})
         self._bank_rows: dict[int, Tensor] = {}
         self._members: dict[int, Tensor] = {}
 
@@ -185,8 +200,23 @@ class Guesses:
 
     def _rows(self, i: int, part: Part, index: Tensor) -> Tensor:
         loader = self._data.evaluation_loader(part, index)
-        rows = collect(lambda batch: self.estimators[i].rows(self._network, batch.input), loader, index, self._trainer)
-        return rows.cpu()
+        asked = self._network
+        if self.estimators[i].asks_surrogate:
+            assert self._surrogate is not None  # the chain was checked
+            asked = self._surrogate
+        return collect(lambda batch: self.estimators[i].rows(asked, batch.input), loader, index, self._trainer).cpu()
+
+
+class _WithWeights(nn.Module):
+    """A network as it would be with other weights and buffers; it is not changed."""
+
+    def __init__(self, network: nn.Module, weights: Tensors) -> None:
+        super().__init__()
+        self.network, self.weights = network, weights
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = functional_call(self.network, dict(self.weights), (x,))
+        return logits
 
 
 def _mixture(weights: Sequence[float], guess: Callable[[int], Tensor]) -> Tensor:

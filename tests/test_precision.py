@@ -9,7 +9,7 @@ from helpers import sgd
 from lightning_unlearn import stages
 from lightning_unlearn.chain import run_chain
 from lightning_unlearn.data.forget import RandomFraction, WholeClasses
-from lightning_unlearn.estimators import Copies, Neighbours
+from lightning_unlearn.estimators import Copies, Neighbours, Surrogate
 from lightning_unlearn.evaluation.collecting import collect_outputs
 from lightning_unlearn.exceptions import ConfigError
 from lightning_unlearn.functional.structure import ParameterSelector
@@ -66,6 +66,7 @@ CHAINS = {
     "Scrub": lambda: [stages.Scrub()],
     "SelectiveDampening": lambda: [stages.SelectiveDampening(alpha=2.0)],
     "SynFlowPrune": lambda: [stages.SynFlowPrune(0.8, rounds=5)],
+    "TrainSurrogate": lambda: [stages.TrainSurrogate(30), stages.EstimateUnseen([Surrogate()]), stages.ImitateUnseen()],
     "TransposeKernels": lambda: [stages.TransposeKernels()],
 }
 

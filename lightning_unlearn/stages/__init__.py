@@ -45,6 +45,7 @@ from lightning_unlearn.stages.salient_random_label import SalientRandomLabel
 from lightning_unlearn.stages.scrub import Scrub
 from lightning_unlearn.stages.selective_dampening import SelectiveDampening
 from lightning_unlearn.stages.synflow_prune import SynFlowPrune
+from lightning_unlearn.stages.train_surrogate import TrainSurrogate
 from lightning_unlearn.stages.transpose_kernels import TransposeKernels
 
 __all__ = [
@@ -93,6 +94,7 @@ __all__ = [
     "Scrub",
     "SelectiveDampening",
     "SynFlowPrune",
+    "TrainSurrogate",
     "TransposeKernels",
     "UnlearningStage",
 ]

@@ -10,7 +10,7 @@ from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.estimators import Copies, Estimator, Neighbours, OwnAnswer
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.calibration import calibrated, strike_classes
-from lightning_unlearn.guesses import Guesses, check_samples, check_weights
+from lightning_unlearn.guesses import Guesses, check_estimators, check_samples
 from lightning_unlearn.random import generator
 from lightning_unlearn.stages.base import UnlearningStage
 
@@ -28,17 +28,16 @@ class EstimateUnseen(UnlearningStage):
     A model that never saw a class gives it no probability. So where none of its samples is retained it is struck from all
     targets; those of its own samples are the mean of other guesses without it, and are not calibrated.
 
-    Artifacts: `targets`, with `index` (F,), `probabilities` (F, K), float64, and `class_gone` (F,), bool: which samples are of
-    such a class; on the CPU.
+    Artifacts: `targets`: `index` (F,), `probabilities` (F, K), float64, `class_gone` (F,), bool: which are of such a class.
 
     Args:
         estimators: What guesses; None: `Copies` and `Neighbours` with their defaults.
         weights: Weight of each estimator; None: chosen on unseen samples; see `choose_mixture`.
-        bank_samples: Retained samples among which neighbours are looked for and forgotten samples are ranked, a random part.
+        bank_samples: Retained samples among which neighbours are looked for and forgotten samples are ranked, a random part;
+            with `Surrogate` those that `TrainSurrogate` held out.
         unseen_samples: Unseen samples on which the mixture is chosen, of classes that are retained.
         calibrate: Whether guesses are calibrated.
-        rank_noise: Noise on the guesses before they are ranked, in units of their deviation: models that never saw a
-            sample differ among themselves, and targets without noise differ too little.
+        rank_noise: Noise on the guesses before they are ranked, in units of their deviation: else targets differ too little.
         aim_below: Log-odds by which the targets of the labels are lowered: a short teaching ends that much above them.
         class_estimators: What guesses for samples of classes of which none is retained, each with the same weight; None: the
             network's own answer.
@@ -64,14 +63,13 @@ class EstimateUnseen(UnlearningStage):
         super().__init__(max_epochs=0)
         chosen = (Copies(), Neighbours()) if estimators is None else tuple(estimators)
         weights = (1.0,) if weights is None and len(chosen) == 1 else weights
-        check_weights(len(chosen), weights)
-        if class_estimators is not None and not class_estimators:
-            raise ChainError("EstimateUnseen: class_estimators is empty; needed: at least one, or null for OwnAnswer.")
+        check_estimators(chosen, weights, class_estimators)
         check_samples(bank_samples, class_bank_samples, unseen_samples)
         if not rank_noise >= 0 or not math.isfinite(aim_below):
             raise ChainError(
                 f"EstimateUnseen: aim_below is {aim_below} and rank_noise {rank_noise}; needed: a finite number, and 0 or more."
             )
+        self.requires = ("surrogate", "held_out") if any(estimator.asks_surrogate for estimator in chosen) else ()
         self.estimators = chosen
         self.weights = None if weights is None else tuple(weights)
         self.bank_samples = bank_samples
@@ -129,8 +127,10 @@ class EstimateUnseen(UnlearningStage):
         return {"estimate": self._summary}
 
     def _guesses(self, estimators: Sequence[Estimator], count: int) -> Guesses:
-        bank = self.data.random_part("retain", count, "estimate")
-        return Guesses(estimators, bank, self.classifier, self.data, self.trainer, self.num_classes)
+        bank, surrogate = self.data.random_part("retain", count, "estimate"), None
+        if any(estimator.asks_surrogate for estimator in estimators):
+            bank, surrogate = self.artifacts["held_out"]["index"], self.artifacts["surrogate"]
+        return Guesses(estimators, bank, self.classifier, self.data, self.trainer, self.num_classes, surrogate)
 
     def _estimate(self, guesses: Guesses, index: Tensor, targets: Tensor, gone: Tensor) -> Tensor:
         unseen = self.data.unseen_of_retained_classes

@@ -14,13 +14,14 @@ from lightning_unlearn.stages.base import UnlearningStage
 __all__ = ["Reset", "ResetLayers", "reset_modules"]
 
 
-def reset_modules(network: nn.Module, names: set[str], source: torch.Generator) -> int:
+def reset_modules(network: nn.Module, names: set[str], source: torch.Generator, strict: bool = True) -> int:
     """Re-initialise, by its own `reset_parameters`, every module that owns one of the named parameters.
 
     Args:
         network: The network.
         names: Names of parameters.
         source: Where the new weights' seed is drawn.
+        strict: Whether a module that cannot be reset is an error; else it stays as it is, such as a ConvNeXt's layer scale.
 
     Returns:
         How many modules were reset.
@@ -38,6 +39,8 @@ def reset_modules(network: nn.Module, names: set[str], source: torch.Generator) 
             if not own & names:
                 continue
             reset = getattr(module, "reset_parameters", None)
+            if reset is None and not strict:
+                continue
             if reset is None:
                 raise ChainError(
                     f"{prefix or type(network).__name__} ({type(module).__name__}) has no reset_parameters, so its "

@@ -23,7 +23,7 @@ from lightning_unlearn.classifier import Classifier
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.datasets import Digits
 from lightning_unlearn.data.forget import ListedSamples, RandomFraction, WholeClasses
-from lightning_unlearn.estimators import Copies, Neighbours
+from lightning_unlearn.estimators import Copies, Neighbours, Surrogate
 from lightning_unlearn.evaluation.collecting import collect_outputs
 from lightning_unlearn.exceptions import UnlearnError
 from lightning_unlearn.functional.structure import ParameterSelector
@@ -58,6 +58,7 @@ def chains(long):
     estimate = {"estimators": [Copies(2, (1,)), Neighbours(3)], "bank_samples": 101, "unseen_samples": 21}
     mask = {"penalty": 1e-4, "batch_size": 3, "optimizer": adam(2e-3), "max_epochs": 5 if long else 1}
     imitate = {"max_steps": 20 if long else 6, "batch_size": 33, "forget_batch_size": 9, "optimizer": sgd(0.05)}
+    anew = {"held_out": 31, "batch_size": 33, "optimizer": sgd(0.02), **length}
     turns = {"rounds": 4 if long else 1, "batch_size": 33, "forget_batch_size": 5, "optimizer": sgd(0.01)}
     push = {"forget_optimizer": sgd(0.01), "forget_schedule": "cosine", "forget_floor": 1e-4}
     slow = {"optimizer": sgd(0.02)}
@@ -121,6 +122,11 @@ def chains(long):
         "Scrub, rewound": lambda: [s.Scrub(callbacks=[SelectByUnseen(samples=51)], **turns)],
         "SelectiveDampening": lambda: [s.SelectiveDampening(alpha=2.0)],
         "SynFlowPrune": lambda: [s.SynFlowPrune(0.8, rounds=5)],
+        "TrainSurrogate": lambda: [
+            s.TrainSurrogate(**anew),
+            s.EstimateUnseen([Surrogate()], unseen_samples=21),
+            s.ImitateUnseen(**imitate),
+        ],
         "TransposeKernels": lambda: [s.TransposeKernels()],
     }
 

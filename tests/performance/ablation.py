@@ -63,7 +63,7 @@ class OtherMask(UnlearningStage):
 def variants() -> dict[str, list[dict]]:
     """Chains by name; the first is the method as it ships."""
     learn, decay, repair = load_method("selective_forgetting").content["stages"]
-    estimate, _, imitate = load_method("imitate_unseen").content["stages"]
+    *estimate, _, imitate = load_method("imitate_unseen").content["stages"]
     reset, again = load_method("eu_k").content["stages"]
 
     def changed(stage: dict, **arguments: object) -> dict:
@@ -82,13 +82,13 @@ def variants() -> dict[str, list[dict]]:
         **{f"decay_{factor}": [learn, changed(decay, factor=factor)] for factor in (0.0, 0.1, 0.5, 0.9)},
         "no_decay": [],
     }
-    taught = {f"{name}_targets": [estimate, *chain, imitate] for name, chain in chains.items()}
+    taught = {f"{name}_targets": [*estimate, *chain, imitate] for name, chain in chains.items()}
     return {
         **{name: [*chain, repair] for name, chain in chains.items()},
         "eu_k": [reset, again],
         **taught,
         # The last stage and the head, as the targets are taught there.
-        "eu_k_targets": [estimate, changed(reset, last_blocks=2), imitate],
+        "eu_k_targets": [*estimate, changed(reset, last_blocks=2), imitate],
     }
 
 

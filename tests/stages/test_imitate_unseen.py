@@ -223,7 +223,7 @@ def test_the_number_of_steps_grows_with_the_forget_set(make_data):
         (lambda: EstimateUnseen([]), "0 estimators"),
         (lambda: EstimateUnseen(weights=(1,)), "2 estimators and weights"),
         (lambda: EstimateUnseen(weights=(0, 0)), "not all 0"),
-        (lambda: EstimateUnseen(class_estimators=[]), "class_estimators is empty"),
+        (lambda: EstimateUnseen(class_estimators=[]), r"class_estimators is \[\]; needed: at least one"),
         (lambda: EstimateUnseen(bank_samples=0), "bank_samples is 0"),
         (lambda: EstimateUnseen(class_bank_samples=1), "class_bank_samples 1 .* at least two samples in each bank"),
         (lambda: EstimateUnseen(unseen_samples=0), "unseen_samples 0; needed"),

@@ -1,0 +1,114 @@
+"""Train the end of the network anew, beside it: what it says of forgotten samples, it says without having seen them."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import Trainer
+from torch import Tensor, nn
+
+from lightning_unlearn.artifacts import Artifacts
+from lightning_unlearn.data.batch import Batch
+from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.exceptions import ChainError
+from lightning_unlearn.functional.structure import ParameterSelector
+from lightning_unlearn.random import generator
+from lightning_unlearn.stages.cached import CachedStage
+from lightning_unlearn.stages.reset_layers import reset_modules
+
+__all__ = ["TrainSurrogate"]
+
+
+class TrainSurrogate(CachedStage):
+    """Trains a surrogate of the network that never saw the forgotten samples; the network stays as it is (this project).
+
+    The surrogate is a copy whose last layers start from new weights and are trained on retained samples alone, as in EU-k (Goel
+    et al. 2022). Its beginning still knows the forgotten samples, so it knows them better than unseen ones. Therefore some
+    retained samples are held out: to the surrogate they are what the forgotten ones are, known to its beginning and not to its
+    end. `EstimateUnseen` ranks the forgotten samples among them.
+
+    A request of whole classes alone needs no surrogate; nothing is trained then.
+
+    Artifacts: `surrogate`, its weights and buffers by name; `held_out` with `index` (M,), the samples held out.
+
+    Args:
+        held_out: Retained samples that are held out, a random part, at most a quarter of them.
+        parameters: What is trained anew; None: last stage and head. Modules without `reset_parameters` start as they are.
+        **kwargs: See `CachedStage`.
+    """
+
+    view = "retain"
+    provides = ("surrogate", "held_out")
+
+    def __init__(self, held_out: int = 600, parameters: ParameterSelector | None = None, **kwargs: object) -> None:
+        if held_out < 2:
+            raise ChainError(f"TrainSurrogate: held_out is {held_out}; needed: at least 2, among which others are ranked.")
+        selector = ParameterSelector(parts=["last_stage", "head"]) if parameters is None else parameters
+        super().__init__(parameters=selector, **kwargs)  # type: ignore[arg-type]  # typed in the base class
+        self.held_out = held_out
+        self._held_out = torch.empty(0, dtype=torch.int64)
+
+    def check(self, classifier: nn.Module, data: UnlearningDataModule) -> None:
+        """See `UnlearningStage.check`; and that a part can be held out.
+
+        Args:
+            classifier: The network.
+            data: The data, split.
+
+        Raises:
+            ChainError: There are too few retained samples.
+        """
+        super().check(classifier, data)
+        retained = len(data.part("retain")[1])
+        if retained < 8 and not data.forgets_whole_classes:
+            raise ChainError(f"TrainSurrogate: {retained} samples are retained; needed: at least 8, to hold two of them out.")
+
+    def bind(self, classifier: nn.Module, artifacts: Artifacts) -> None:
+        """See `UnlearningStage.bind`: a copy with new weights takes the network's place.
+
+        Args:
+            classifier: The network; stays as it is.
+            artifacts: What earlier stages left.
+        """
+        super().bind(copy.deepcopy(classifier), artifacts)
+        reset_modules(self.classifier, set(self.selected), generator("surrogate"), strict=False)
+
+    def before_fit(self, fresh: Callable[..., Trainer], data: UnlearningDataModule) -> None:
+        """Hold samples out.
+
+        Args:
+            fresh: Makes a Trainer.
+            data: The data.
+        """
+        retain = data.part("retain")[1]
+        self._held_out = data.random_part("retain", min(self.held_out, len(retain) // 4), "estimate")
+        data.serving = replace(data.serving, only=retain[~torch.isin(retain, self._held_out)])
+
+    def length(self, data: UnlearningDataModule) -> tuple[int, int]:
+        """See `UnlearningStage.length`: nothing where whole classes alone are forgotten."""
+        return (0, -1) if data.forgets_whole_classes else super().length(data)
+
+    def on_fit_start(self) -> None:
+        """Compute the features."""
+        if not self.data.forgets_whole_classes:
+            super().on_fit_start()
+
+    def on_fit_end(self) -> None:
+        """Leave the surrogate."""
+        super().on_fit_end()
+        self.artifacts["surrogate"] = self.classifier.state_dict()
+        self.artifacts["held_out"] = {"index": self._held_out}
+
+    def objective(self, batch: Batch | dict[str, Batch]) -> Tensor:
+        """Mean cross-entropy.
+
+        Args:
+            batch: Retained samples.
+
+        Returns:
+            A scalar.
+        """
+        assert isinstance(batch, Batch)
+        return F.cross_entropy(self.logits(batch), batch.target)
