@@ -257,7 +257,9 @@ def _check_stages(stages: Stages) -> None:
         raise _CannotShareAFitError("there is only one")
     if _definer(kind, "loss_of") in (UnlearningStage, None) or _definer(kind, "loss_of") is not _definer(kind, "objective"):
         raise _CannotShareAFitError(f"{kind.__name__} defines no loss of logits alone")
-    own = [name for name in ("training_step", "configure_optimizers") if _definer(kind, name) is not UnlearningStage]
+    own = [
+        name for name in ("training_step", "configure_optimizers", "before_fit") if _definer(kind, name) is not UnlearningStage
+    ]
     own += [name for name in dir(Callback) if name.startswith("on_train") and _definer(kind, name) not in _KNOWN]
     if isinstance(stages[0], CachedStage) and _definer(kind, "run") is not CachedStage:
         own.append("run")

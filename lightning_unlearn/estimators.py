@@ -1,4 +1,4 @@
-"""Estimators of what a model that never saw a sample would say about it, from the network that did see it."""
+"""Estimators of what a model that never saw a sample would say about it, from the network that did see it, or its surrogate."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -121,9 +121,10 @@ class OwnAnswer(Estimator):
 
 
 class Surrogate(OwnAnswer):
-    """The answer of the network that `TrainSurrogate` left, whose end never saw a forgotten sample, nor the bank.
+    """The answer of the network that `TrainSurrogate` left, whose end never saw a forgotten sample, nor one of the bank.
 
-    Of all estimators the one that varies between originals as models do that never saw the samples, because it was trained.
+    Estimates of other kinds differ less between originals than models that never saw the samples do; this one was trained, as
+    they were.
     """
 
     asks_surrogate = True

@@ -43,7 +43,7 @@ def check_estimators(
     if class_estimators is not None and (not class_estimators or any(e.asks_surrogate for e in class_estimators)):
         raise ChainError(
             f"EstimateUnseen: class_estimators is {list(class_estimators)}; needed: at least one, and not Surrogate, which "
-            "is not trained where whole classes are forgotten; or null for OwnAnswer."
+            "is not trained where whole classes alone are forgotten; or null for OwnAnswer."
         )
 
 

@@ -20,10 +20,10 @@ __all__ = ["EstimateUnseen"]
 class EstimateUnseen(UnlearningStage):
     """The first step of imitating the unseen (this project's own method): targets for the forgotten samples.
 
-    Estimators give a first guess, from the original network, which is not changed; their mixture is chosen with the help of
-    unseen samples, for which the true answer is known: it is the network's own. Then the guesses are calibrated: a forgotten
-    sample is ranked, by the log-odds of its label, among *retained* samples, of which the estimators remember as much, and
-    gets the log-odds that an unseen sample of that rank has; the other classes are sharpened towards answers to unseen samples.
+    Estimators give a first guess, from the network (which is not changed) or its surrogate; their mixture is chosen on unseen
+    samples, for which the true answer is known: it is the network's own. Then the guesses are calibrated: a forgotten sample
+    is ranked, by the log-odds of its label, among *retained* samples, of which the estimators remember as much, and gets the
+    log-odds that an unseen sample of that rank has; the other classes are sharpened towards answers to unseen samples.
 
     A model that never saw a class gives it no probability. So where none of its samples is retained it is struck from all
     targets; those of its own samples are the mean of other guesses without it, and are not calibrated.
@@ -33,8 +33,7 @@ class EstimateUnseen(UnlearningStage):
     Args:
         estimators: What guesses; None: `Copies` and `Neighbours` with their defaults.
         weights: Weight of each estimator; None: chosen on unseen samples; see `choose_mixture`.
-        bank_samples: Retained samples among which neighbours are looked for and forgotten samples are ranked, a random part;
-            with `Surrogate` those that `TrainSurrogate` held out.
+        bank_samples: Retained samples for neighbours and ranks, a random part; with `Surrogate` it is those held out.
         unseen_samples: Unseen samples on which the mixture is chosen, of classes that are retained.
         calibrate: Whether guesses are calibrated.
         rank_noise: Noise on the guesses before they are ranked, in units of their deviation: else targets differ too little.
@@ -127,9 +126,10 @@ class EstimateUnseen(UnlearningStage):
         return {"estimate": self._summary}
 
     def _guesses(self, estimators: Sequence[Estimator], count: int) -> Guesses:
-        bank, surrogate = self.data.random_part("retain", count, "estimate"), None
         if any(estimator.asks_surrogate for estimator in estimators):
             bank, surrogate = self.artifacts["held_out"]["index"], self.artifacts["surrogate"]
+        else:
+            bank, surrogate = self.data.random_part("retain", count, "estimate"), None
         return Guesses(estimators, bank, self.classifier, self.data, self.trainer, self.num_classes, surrogate)
 
     def _estimate(self, guesses: Guesses, index: Tensor, targets: Tensor, gone: Tensor) -> Tensor:

@@ -1,5 +1,7 @@
 """Give layers new weights."""
 
+from collections.abc import Iterable
+
 import torch
 from lightning.pytorch import Callback
 from torch import nn
@@ -14,14 +16,15 @@ from lightning_unlearn.stages.base import UnlearningStage
 __all__ = ["Reset", "ResetLayers", "reset_modules"]
 
 
-def reset_modules(network: nn.Module, names: set[str], source: torch.Generator, strict: bool = True) -> int:
+def reset_modules(network: nn.Module, names: set[str], source: torch.Generator, redraw: bool = False) -> int:
     """Re-initialise, by its own `reset_parameters`, every module that owns one of the named parameters.
 
     Args:
         network: The network.
         names: Names of parameters.
         source: Where the new weights' seed is drawn.
-        strict: Whether a module that cannot be reset is an error; else it stays as it is, such as a ConvNeXt's layer scale.
+        redraw: What happens to a module without `reset_parameters`. False: an error. True: its named matrices and kernels are
+            drawn anew from a normal distribution with their own mean and deviation, vectors stay, such as a layer's scale.
 
     Returns:
         How many modules were reset.
@@ -35,24 +38,37 @@ def reset_modules(network: nn.Module, names: set[str], source: torch.Generator, 
     with torch.random.fork_rng(devices=list(devices)):
         torch.manual_seed(seed)
         for prefix, module in network.named_modules():
-            own = {parameter_name(prefix, name) for name, _ in module.named_parameters(recurse=False)}
-            if not own & names:
+            own = {
+                parameter_name(prefix, n): p
+                for n, p in module.named_parameters(recurse=False)
+                if parameter_name(prefix, n) in names
+            }
+            if not own:
                 continue
-            reset = getattr(module, "reset_parameters", None)
-            if reset is None and not strict:
-                continue
-            if reset is None:
+            # torch's own attention has it with an underscore.
+            reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+            if reset is None and not redraw:
                 raise ChainError(
                     f"{prefix or type(network).__name__} ({type(module).__name__}) has no reset_parameters, so its "
-                    f"parameters {sorted(own & names)} cannot be reset. Leave it out of the selection."
+                    f"parameters {sorted(own)} cannot be reset. Leave it out of the selection."
                 )
             # Drawn on the CPU, so that every device gets the same weights.
             device = next(module.parameters(recurse=False)).device
             module.cpu()
-            reset()
+            if reset is None:
+                _redraw(own.values())
+            else:
+                reset()
             module.to(device)
             count += 1
     return count
+
+
+@torch.no_grad()
+def _redraw(parameters: Iterable[nn.Parameter]) -> None:
+    for p in parameters:
+        if p.numel() > max(p.shape, default=1):
+            p.normal_(float(p.mean()), float(p.std()))
 
 
 class Reset(WeightEdit):

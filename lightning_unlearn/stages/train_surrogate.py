@@ -1,4 +1,4 @@
-"""Train the end of the network anew, beside it: what it says of forgotten samples, it says without having seen them."""
+"""Train the end of the network anew, beside it, without the forgotten samples."""
 
 import copy
 from collections.abc import Callable
@@ -22,32 +22,33 @@ __all__ = ["TrainSurrogate"]
 
 
 class TrainSurrogate(CachedStage):
-    """Trains a surrogate of the network that never saw the forgotten samples; the network stays as it is (this project).
+    """Trains a surrogate, whose last layers never saw the forgotten samples; the network stays as it is (this project).
 
     The surrogate is a copy whose last layers start from new weights and are trained on retained samples alone, as in EU-k (Goel
     et al. 2022). Its beginning still knows the forgotten samples, so it knows them better than unseen ones. Therefore some
     retained samples are held out: to the surrogate they are what the forgotten ones are, known to its beginning and not to its
     end. `EstimateUnseen` ranks the forgotten samples among them.
 
-    A request of whole classes alone needs no surrogate; nothing is trained then.
-
-    Artifacts: `surrogate`, its weights and buffers by name; `held_out` with `index` (M,), the samples held out.
+    Artifacts: `surrogate`, its weights and buffers by name; `held_out` with `index` (M,), the samples held out. A request of
+    whole classes alone needs no surrogate: nothing is trained then, and `surrogate` is empty.
 
     Args:
-        held_out: Retained samples that are held out, a random part, at most a quarter of them.
-        parameters: What is trained anew; None: last stage and head. Modules without `reset_parameters` start as they are.
+        held_out_samples: Retained samples that are held out, a random part, at most a quarter of them.
+        parameters: What is trained anew; None: last stage and head. `reset_modules` says how.
         **kwargs: See `CachedStage`.
     """
 
     view = "retain"
     provides = ("surrogate", "held_out")
 
-    def __init__(self, held_out: int = 600, parameters: ParameterSelector | None = None, **kwargs: object) -> None:
-        if held_out < 2:
-            raise ChainError(f"TrainSurrogate: held_out is {held_out}; needed: at least 2, among which others are ranked.")
+    def __init__(self, held_out_samples: int = 600, parameters: ParameterSelector | None = None, **kwargs: object) -> None:
+        if held_out_samples < 2:
+            raise ChainError(
+                f"TrainSurrogate: held_out_samples is {held_out_samples}; needed: at least 2, among which others are ranked."
+            )
         selector = ParameterSelector(parts=["last_stage", "head"]) if parameters is None else parameters
         super().__init__(parameters=selector, **kwargs)  # type: ignore[arg-type]  # typed in the base class
-        self.held_out = held_out
+        self.held_out_samples = held_out_samples
         self._held_out = torch.empty(0, dtype=torch.int64)
 
     def check(self, classifier: nn.Module, data: UnlearningDataModule) -> None:
@@ -73,7 +74,7 @@ class TrainSurrogate(CachedStage):
             artifacts: What earlier stages left.
         """
         super().bind(copy.deepcopy(classifier), artifacts)
-        reset_modules(self.classifier, set(self.selected), generator("surrogate"), strict=False)
+        reset_modules(self.classifier, set(self.selected), generator("surrogate"), redraw=True)
 
     def before_fit(self, fresh: Callable[..., Trainer], data: UnlearningDataModule) -> None:
         """Hold samples out.
@@ -83,7 +84,7 @@ class TrainSurrogate(CachedStage):
             data: The data.
         """
         retain = data.part("retain")[1]
-        self._held_out = data.random_part("retain", min(self.held_out, len(retain) // 4), "estimate")
+        self._held_out = data.random_part("retain", min(self.held_out_samples, len(retain) // 4), "estimate")
         data.serving = replace(data.serving, only=retain[~torch.isin(retain, self._held_out)])
 
     def length(self, data: UnlearningDataModule) -> tuple[int, int]:
@@ -98,7 +99,9 @@ class TrainSurrogate(CachedStage):
     def on_fit_end(self) -> None:
         """Leave the surrogate."""
         super().on_fit_end()
-        self.artifacts["surrogate"] = self.classifier.state_dict()
+        # By parameters and buffers, not as a state dict: that names shared ones twice.
+        weights = {**dict(self.classifier.named_parameters()), **dict(self.classifier.named_buffers())}
+        self.artifacts["surrogate"] = {} if self.data.forgets_whole_classes else weights
         self.artifacts["held_out"] = {"index": self._held_out}
 
     def objective(self, batch: Batch | dict[str, Batch]) -> Tensor:

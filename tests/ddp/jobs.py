@@ -58,7 +58,7 @@ def chains(long):
     estimate = {"estimators": [Copies(2, (1,)), Neighbours(3)], "bank_samples": 101, "unseen_samples": 21}
     mask = {"penalty": 1e-4, "batch_size": 3, "optimizer": adam(2e-3), "max_epochs": 5 if long else 1}
     imitate = {"max_steps": 20 if long else 6, "batch_size": 33, "forget_batch_size": 9, "optimizer": sgd(0.05)}
-    anew = {"held_out": 31, "batch_size": 33, "optimizer": sgd(0.02), **length}
+    anew = {"held_out_samples": 31, "batch_size": 33, "optimizer": sgd(0.02), **length}
     turns = {"rounds": 4 if long else 1, "batch_size": 33, "forget_batch_size": 5, "optimizer": sgd(0.01)}
     push = {"forget_optimizer": sgd(0.01), "forget_schedule": "cosine", "forget_floor": 1e-4}
     slow = {"optimizer": sgd(0.02)}

@@ -70,7 +70,7 @@ ROWS = {
     "Scrub": Settings({"optimizer": sgd(0.01), "parameters": END}, (*LAST, "network.linear.")),
     "SelectiveDampening": Settings({"alpha": 0.5, "parameters": END}, (*LAST, "network.linear.")),
     "SynFlowPrune": Settings({"sparsity": 0.5, "rounds": 5, "parameters": END}, PRUNED),
-    "TrainSurrogate": Settings({"held_out": 30, "optimizer": sgd(0.05)}),
+    "TrainSurrogate": Settings({"held_out_samples": 30, "optimizer": sgd(0.05)}),
     "TransposeKernels": Settings({"parameters": END}, (f"{LAST[0]}0.conv",)),
 }
 # Bases, and what works on an ensemble alone, see tests/sisa.
