@@ -51,7 +51,7 @@ def random_data():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["selective_forgetting", "imitate_unseen"])
+@pytest.mark.parametrize("method", ["selective_forgetting", "imitate_unseen", "imitate_unseen_surrogate"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_few_steps_change_the_last_stage_alone(name, method, fresh, tmp_path):
     arguments, most = NETWORKS[name]
