@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, seed_everything
 from lightning_unlearn.chain import run_chain
 from lightning_unlearn.chain_many import run_chain_many
 from lightning_unlearn.data.augment import Augmentation
-from lightning_unlearn.estimators import Copies, Neighbours
+from lightning_unlearn.estimators import Copies, Neighbours, Surrogate
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.structure import ParameterSelector
 from lightning_unlearn.stages.estimate_unseen import EstimateUnseen
@@ -21,6 +21,7 @@ from lightning_unlearn.stages.gradient_ascent import GradientAscent
 from lightning_unlearn.stages.imitate_unseen import ImitateUnseen
 from lightning_unlearn.stages.mask_learning import MaskLearning
 from lightning_unlearn.stages.norm_decay import NormDecay
+from lightning_unlearn.stages.train_surrogate import TrainSurrogate
 
 SEEDS = (11, 2, 30)
 END = ParameterSelector(parts=["last_stage", "head"])
@@ -44,6 +45,11 @@ METHODS = {
     "uncached_part": lambda: [tuned(parameters=END, cache=False)],
     "imitate": imitated,
     "imitate_end": lambda: imitated(parameters=END),
+    "surrogate": lambda: [
+        TrainSurrogate(held_out_samples=40, optimizer=sgd(0.05)),
+        EstimateUnseen([Surrogate()]),
+        ImitateUnseen(passes=1, forget_batch_size=16, optimizer=sgd(0.05)),
+    ],
     "ascent": lambda: [GradientAscent(max_epochs=2, batch_size=16, optimizer=sgd(0.01))],
     "noise_then_tune": lambda: [GaussianNoise(std=0.3), GaussianNoise(std=0.1), tuned()],
     "selective": lambda: [MaskLearning(max_epochs=2, optimizer=lambda p: torch.optim.Adam(p, 3e-3)), NormDecay(0.3), tuned()],

@@ -5,23 +5,21 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from lightning.pytorch import Trainer
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_unlearn.artifacts import Artifacts
-from lightning_unlearn.data.batch import Batch
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.structure import ParameterSelector
 from lightning_unlearn.random import generator
-from lightning_unlearn.stages.cached import CachedStage
+from lightning_unlearn.stages.fine_tune import FineTune
 from lightning_unlearn.stages.reset_layers import reset_modules
 
 __all__ = ["TrainSurrogate"]
 
 
-class TrainSurrogate(CachedStage):
+class TrainSurrogate(FineTune):
     """Trains a surrogate, whose last layers never saw the forgotten samples; the network stays as it is (this project).
 
     The surrogate is a copy whose last layers start from new weights and are trained on retained samples alone, as in EU-k (Goel
@@ -38,7 +36,7 @@ class TrainSurrogate(CachedStage):
         **kwargs: See `CachedStage`.
     """
 
-    view = "retain"
+    prepares = False
     provides = ("surrogate", "held_out")
 
     def __init__(self, held_out_samples: int = 600, parameters: ParameterSelector | None = None, **kwargs: object) -> None:
@@ -103,15 +101,3 @@ class TrainSurrogate(CachedStage):
         weights = {**dict(self.classifier.named_parameters()), **dict(self.classifier.named_buffers())}
         self.artifacts["surrogate"] = {} if self.data.forgets_whole_classes else weights
         self.artifacts["held_out"] = {"index": self._held_out}
-
-    def objective(self, batch: Batch | dict[str, Batch]) -> Tensor:
-        """Mean cross-entropy.
-
-        Args:
-            batch: Retained samples.
-
-        Returns:
-            A scalar.
-        """
-        assert isinstance(batch, Batch)
-        return F.cross_entropy(self.logits(batch), batch.target)
