@@ -74,7 +74,7 @@ class Custom(nn.Module):
         return self.scale * (x @ self.matrix)
 
 
-def test_layers_that_cannot_reset_themselves_are_drawn_anew_like_their_old_weights(make_data, fresh):
+def test_layers_that_cannot_reset_themselves_are_drawn_anew_like_their_old_weights():
     attention = nn.MultiheadAttention(64, 1)
     network = nn.Sequential(nn.Flatten(), Custom(), nn.Linear(64, 10))
     network.attention = attention  # torch's, whose reset has an underscore
