@@ -21,6 +21,7 @@ from lightning_unlearn import networks
 from lightning_unlearn.checkpoint import load_into, read_saved
 from lightning_unlearn.data.batch import Batch
 from lightning_unlearn.exceptions import CheckpointError, ConfigError
+from lightning_unlearn.functional.anatomy import own_reset
 from lightning_unlearn.mnemonic import give_codes
 from lightning_unlearn.schedule import Schedule, build_optimizer, logs_at, with_schedule
 
@@ -272,7 +273,7 @@ def untrained_copy(model: ModuleT) -> ModuleT:
             module.reset_running_stats()
         if not list(module.parameters(recurse=False)):
             continue
-        reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+        reset = own_reset(module)
         if reset is None:
             raise ConfigError(
                 f"{name or type(module).__name__} ({type(module).__name__}) has no reset_parameters, so the model cannot be "

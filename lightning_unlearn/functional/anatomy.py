@@ -9,7 +9,17 @@ from collections.abc import Callable, Collection, Iterable
 
 from torch import nn
 
-__all__ = ["blocks", "head_name", "last_half", "last_hidden", "last_stage", "layer_weights", "parameter_name", "weight_layers"]
+__all__ = [
+    "blocks",
+    "head_name",
+    "last_half",
+    "last_hidden",
+    "last_stage",
+    "layer_weights",
+    "own_reset",
+    "parameter_name",
+    "weight_layers",
+]
 
 _WEIGHT_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -29,6 +39,18 @@ def parameter_name(layer: str, parameter: str = "weight") -> str:
         The name, as in `named_parameters` of the network.
     """
     return f"{layer}.{parameter}" if layer else parameter
+
+
+def own_reset(module: nn.Module) -> Callable[[], object] | None:
+    """How a module draws its own parameters anew.
+
+    Args:
+        module: The module.
+
+    Returns:
+        Its `reset_parameters`, which torch's attention has with an underscore; None where it has none.
+    """
+    return getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
 
 
 def weight_layers(network: nn.Module) -> dict[str, nn.Module]:

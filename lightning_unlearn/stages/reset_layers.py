@@ -8,7 +8,7 @@ from torch import nn
 
 from lightning_unlearn.callbacks.weight_edit import EditedStage, WeightEdit
 from lightning_unlearn.exceptions import ChainError
-from lightning_unlearn.functional.anatomy import parameter_name
+from lightning_unlearn.functional.anatomy import own_reset, parameter_name
 from lightning_unlearn.functional.structure import ParameterSelector
 from lightning_unlearn.random import generator
 from lightning_unlearn.stages.base import UnlearningStage
@@ -45,8 +45,7 @@ def reset_modules(network: nn.Module, names: set[str], source: torch.Generator, 
             }
             if not own:
                 continue
-            # torch's own attention has it with an underscore.
-            reset = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+            reset = own_reset(module)
             if reset is None and not redraw:
                 raise ChainError(
                     f"{prefix or type(network).__name__} ({type(module).__name__}) has no reset_parameters, so its "

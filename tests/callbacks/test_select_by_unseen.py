@@ -9,7 +9,7 @@ from lightning_unlearn.callbacks.select_by_unseen import SelectByUnseen
 from lightning_unlearn.chain import run_chain
 from lightning_unlearn.data.forget import WholeClasses
 from lightning_unlearn.data.vision import VisionData
-from lightning_unlearn.exceptions import ChainError, ConfigError
+from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.methods import load_method
 from lightning_unlearn.metrics.unseen_match import error_gap, margin_advantage, within_budget
 from lightning_unlearn.outputs import PartOutputs
@@ -126,19 +126,6 @@ def test_unseen_samples_of_the_classes_are_needed(trained, make_data, fresh):
     data = make_data(unseen=0, forget=WholeClasses([3]))
     with pytest.raises(ChainError, match="no unseen samples of the forgotten classes"):
         run_chain(fresh, trained, data, [ascent(SelectByUnseen())])
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"max_retain_drop": -1}, "max_retain_drop is -1; needed: 0 to 100 points"),
-        ({"max_retain_drop": 101}, "max_retain_drop is 101; needed: 0 to 100 points"),
-        ({"samples": 0}, "samples is 0; needed: at least 1"),
-    ],
-)
-def test_arguments_are_checked(arguments, message):
-    with pytest.raises(ConfigError, match=f"SelectByUnseen: {message}"):
-        SelectByUnseen(**arguments)
 
 
 def test_the_budget_is_measured_from_the_best():

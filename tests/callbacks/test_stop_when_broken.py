@@ -1,12 +1,9 @@
 import logging
 
-import pytest
 import torch
 from helpers import sgd
 
-from lightning_unlearn.callbacks.stop_when_broken import StopWhenBroken
 from lightning_unlearn.chain import run_chain
-from lightning_unlearn.exceptions import ConfigError
 from lightning_unlearn.stages import GradientAscent
 
 
@@ -45,16 +42,3 @@ def test_without_a_budget_the_network_breaks(trained, make_data, fresh):
     start = retain_accuracy(trained, data)
     run_chain(fresh, trained, data, [GradientAscent(max_epochs=30, max_retain_drop=None, optimizer=sgd(0.02, momentum=0.9))])
     assert retain_accuracy(trained, data) < start - 20
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"max_retain_drop": -1}, "max_retain_drop is -1; needed: 0 to 100 points"),
-        ({"max_retain_drop": 101}, "max_retain_drop is 101; needed: 0 to 100 points"),
-        ({"samples": 0}, "samples is 0; needed: at least 1"),
-    ],
-)
-def test_arguments_are_checked(arguments, message):
-    with pytest.raises(ConfigError, match=f"StopWhenBroken: {message}"):
-        StopWhenBroken(**arguments)
