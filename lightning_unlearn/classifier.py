@@ -254,7 +254,8 @@ def _shrink_stem(network: nn.Module, name: str, in_chans: int) -> None:
 def untrained_copy(model: ModuleT) -> ModuleT:
     """A model of the same architecture with weights drawn anew, from torch's global random numbers.
 
-    A `Classifier` whose network was named is built again; of any other, every module's `reset_parameters` is called.
+    A `Classifier` whose network was named is built again; of any other, every module's `reset_parameters` is called. Either is
+    on the CPU.
 
     Args:
         model: The model; it is not changed.
@@ -267,7 +268,8 @@ def untrained_copy(model: ModuleT) -> ModuleT:
     """
     if isinstance(model, Classifier) and "network" in model.hparams:
         return type(model)(**model.hparams, optimizer=model.optimizer)
-    new = copy.deepcopy(model)
+    # On the CPU, so that every device and rank gets the same weights.
+    new = copy.deepcopy(model).cpu()
     for name, module in new.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.reset_running_stats()

@@ -8,7 +8,7 @@ import torch
 
 from lightning_unlearn.data.vision import hash_of_key
 
-__all__ = ["at_stage", "generator", "run_seed", "seeded", "stage_seed"]
+__all__ = ["at_stage", "drawn_for", "drawn_from", "generator", "run_seed", "seeded", "stage_seed"]
 
 
 # Not in the environment, which processes of further ranks inherit when they are started in the middle of a part.
@@ -84,3 +84,33 @@ def generator(purpose: str, seed: int | None = None) -> torch.Generator:
         A seeded generator.
     """
     return torch.Generator().manual_seed(abs(hash_of_key(f"{run_seed() if seed is None else seed}/{purpose}")))
+
+
+@contextlib.contextmanager
+def drawn_from(seed: int) -> Generator[None]:
+    """Let torch's global random numbers on the CPU start from a seed; outside they go on as if nothing had been drawn.
+
+    Args:
+        seed: The seed.
+
+    Yields:
+        Nothing.
+    """
+    with torch.random.fork_rng(devices=[]):
+        # Not `torch.manual_seed`, which also seeds devices that are not put back.
+        torch.default_generator.manual_seed(seed)
+        yield
+
+
+@contextlib.contextmanager
+def drawn_for(purpose: str) -> Generator[None]:
+    """The same with a seed for one purpose, which is the same on every rank; see `generator`.
+
+    Args:
+        purpose: What is drawn.
+
+    Yields:
+        Nothing.
+    """
+    with drawn_from(int(torch.randint(2**62, (), generator=generator(purpose)))):
+        yield

@@ -5,11 +5,11 @@ from functools import partial
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_unlearn.functional.modes import differentiable_in
 from lightning_unlearn.functional.per_sample import SquaredGradients
+from lightning_unlearn.functional.residuals import label_residual
 
 Kind = Literal["empirical", "model", "model_mc"]
 
@@ -91,13 +91,9 @@ def _labels(logits: Tensor, labels: Tensor, kind: Kind, generator: torch.Generat
 
 def _score_vectors(logits: Tensor, rows: slice, labels: Tensor, kind: Kind, generator: torch.Generator | None) -> list[Tensor]:
     """Vectors v (N, K) at the logits whose outer products v v^T add up to what is wanted of each sample."""
-    p = logits.softmax(1)
     if kind == "model":
-        return _roots(p)
-    drawn = _labels(logits, labels[rows], kind, generator).unsqueeze(1)
-    # p_y - 1 is written as minus the sum of the others: in float32 a sure sample would otherwise have no gradient.
-    others = p.scatter(1, drawn, 0.0)
-    return [others.scatter(1, drawn, -others.sum(1, keepdim=True))]
+        return _roots(logits.softmax(1))
+    return [label_residual(logits, _labels(logits, labels[rows], kind, generator))]
 
 
 def _roots(p: Tensor) -> list[Tensor]:
@@ -133,8 +129,9 @@ def _squares_of_means(
     total: dict[str, Tensor] = {}
     for i, (weight, targets) in enumerate(weighted):
         grads = torch.autograd.grad(
-            F.cross_entropy(logits, targets),
+            logits,
             [own[name] for name in names],
+            label_residual(logits, targets) / len(x),
             retain_graph=i + 1 < len(weighted),
             materialize_grads=True,
         )

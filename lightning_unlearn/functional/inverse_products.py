@@ -6,13 +6,13 @@ Nor one of samples by parameters, where layers have a formula (`layer_gram`).
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import functional_call, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lightning_unlearn.functional.layer_gram import layer_gram
 from lightning_unlearn.functional.modes import differentiable_in
+from lightning_unlearn.functional.residuals import label_residual
 
 __all__ = ["gram", "gram_by_columns", "inverse_fisher_product"]
 
@@ -58,8 +58,10 @@ def gram_by_columns(
     width = -(-len(v) // _passes(len(v), len(x), v.element_size(), kept_bytes))
     together = min(_CHUNK, max(1, kept_bytes // (len(v) * v.element_size())))
 
-    def loss(values: dict[str, Tensor], x: Tensor, label: Tensor) -> Tensor:
-        return F.cross_entropy(functional_call(network, values, (x.unsqueeze(0),)), label.unsqueeze(0))
+    def gradient(values: dict[str, Tensor], x: Tensor, label: Tensor) -> dict[str, Tensor]:
+        logits, back = vjp(lambda own: functional_call(network, own, (x.unsqueeze(0),)), values)
+        found: dict[str, Tensor] = back(label_residual(logits, label.unsqueeze(0)))[0]
+        return found
 
     products = torch.zeros(len(x), len(x), dtype=torch.float64, device=x.device)
     along = torch.zeros(len(x), dtype=torch.float64, device=x.device)
@@ -68,7 +70,7 @@ def gram_by_columns(
         rows = []
         for begin in range(0, len(x), together):
             part = slice(begin, begin + together)
-            grads: dict[str, Tensor] = vmap(grad(loss), (None, 0, 0))(own, x[part], labels[part])
+            grads: dict[str, Tensor] = vmap(gradient, (None, 0, 0))(own, x[part], labels[part])
             flat = torch.cat([grads[name].flatten(1) for name in own], 1)
             rows.append(flat[:, columns].clone())
         g = torch.cat(rows)
@@ -137,8 +139,9 @@ def inverse_fisher_product(
         weights = torch.linalg.solve(system, along)
         for begin in range(0, len(x), _CHUNK):
             part = slice(begin, begin + _CHUNK)
-            losses = F.cross_entropy(network(x[part]), labels[part], reduction="none")
-            grads = torch.autograd.grad(losses @ weights[part].to(losses), list(own.values()), materialize_grads=True)
+            logits = network(x[part])
+            gradient = weights[part].to(logits)[:, None] * label_residual(logits, labels[part])
+            grads = torch.autograd.grad(logits, list(own.values()), gradient, materialize_grads=True)
             for name, value in zip(own, grads, strict=True):
                 product[name] -= value
     return {name: value / damping for name, value in product.items()}, runs + 1

@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from lightning_unlearn.functional.residuals import label_residual
+
 __all__ = ["layer_gram"]
 
 _CHUNK = 128  # samples in one pass, at most
@@ -126,8 +128,8 @@ def _served(
         return {}, {}
     rows = []
     for image, label in zip(torch.split(x, 1), torch.split(labels, 1), strict=True):
-        loss = F.cross_entropy(network(image), label)
-        grads = torch.autograd.grad(loss, [network.get_parameter(name) for name in wanted], materialize_grads=True)
+        logits, parameters = network(image), [network.get_parameter(name) for name in wanted]
+        grads = torch.autograd.grad(logits, parameters, label_residual(logits, label), materialize_grads=True)
         rows.append(dict(zip(wanted, grads, strict=True)))
     found = _factors(network, x, labels, layers)
     sizes = {}
@@ -154,14 +156,15 @@ def _factors(network: nn.Module, x: Tensor, labels: Tensor, layers: Mapping[str,
     calls: dict[str, list[tuple[Tensor, GradientEdge] | None]] = {name: [] for name in layers}
     handles = [network.get_submodule(name).register_forward_hook(_keeper(made, len(x))) for name, made in calls.items()]
     try:
-        losses = F.cross_entropy(network(x), labels, reduction="sum")
+        logits = network(x)
     finally:
         for handle in handles:
             handle.remove()
     kept = {name: made[0] for name, made in calls.items() if len(made) == 1 and made[0] is not None}
     if not kept:
         return {}
-    grads = torch.autograd.grad(losses, [edge for _, edge in kept.values()], allow_unused=True)
+    edges = [edge for _, edge in kept.values()]
+    grads = torch.autograd.grad(logits, edges, label_residual(logits, labels), allow_unused=True)
     found = {}
     with torch.no_grad():
         for (name, (of, _)), grad in zip(kept.items(), grads, strict=True):

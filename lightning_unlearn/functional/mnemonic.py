@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_unlearn.functional.modes import differentiable_in
+from lightning_unlearn.functional.residuals import label_residual
 
 __all__ = ["FLOOR", "forgetting_step", "mean_squared_gradient"]
 
@@ -33,11 +34,7 @@ def mean_squared_gradient(network: nn.Module, images: Tensor, labels: Tensor, na
     with differentiable_in(network, names):
         for image, label in zip(images.to(chosen[0].dtype), labels, strict=True):
             logits = network(image.unsqueeze(0))
-            others = logits.detach().softmax(1).scatter(1, label.view(1, 1), 0.0)
-            # The gradient of the cross-entropy at the logits is p - e_y. p_y - 1 is written as minus the sum of the others: in
-            # float32 a code that the network is sure of would otherwise have no gradient.
-            gradient = others.scatter(1, label.view(1, 1), -others.sum(1, keepdim=True))
-            grads = torch.autograd.grad(logits, chosen, gradient, materialize_grads=True)
+            grads = torch.autograd.grad(logits, chosen, label_residual(logits, label.view(1)), materialize_grads=True)
             sums = [total + grad.square() for total, grad in zip(sums, grads, strict=True)]
     return {name: total / len(images) for name, total in zip(names, sums, strict=True)}
 

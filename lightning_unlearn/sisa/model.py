@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from lightning_unlearn.classifier import Classifier, Plain, build_network, default_optimizer
 from lightning_unlearn.exceptions import ConfigError
 from lightning_unlearn.functional.voting import majority_vote, mean_vote
+from lightning_unlearn.random import drawn_from
 from lightning_unlearn.schedule import Schedule
 
 __all__ = ["Aggregation", "Sisa", "Vote"]
@@ -150,6 +151,5 @@ class Sisa(Classifier):
             shard: Number of the shard.
             seed: Seed of the draw.
         """
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with drawn_from(seed):
             self.network.members[shard].load_state_dict(build_network(*self._arguments).state_dict())

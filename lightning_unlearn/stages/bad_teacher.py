@@ -1,6 +1,5 @@
 """Learn from a teacher that knows nothing about what is forgotten."""
 
-import copy
 import math
 
 from lightning.pytorch import Callback
@@ -8,13 +7,13 @@ from torch import Tensor, nn
 
 from lightning_unlearn.artifacts import Artifacts
 from lightning_unlearn.callbacks.teacher import Teacher
+from lightning_unlearn.classifier import untrained_copy
 from lightning_unlearn.data.batch import Batch
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.distillation import distillation_loss
-from lightning_unlearn.random import generator
+from lightning_unlearn.random import drawn_for
 from lightning_unlearn.stages.base import UnlearningStage
-from lightning_unlearn.stages.reset_layers import reset_modules
 
 __all__ = ["BadTeacher"]
 
@@ -42,8 +41,8 @@ class BadTeacher(UnlearningStage):
 
     def bind(self, classifier: nn.Module, artifacts: Artifacts) -> None:
         """See `UnlearningStage.bind`; copies of the network become the teachers."""
-        ignorant = copy.deepcopy(classifier)
-        reset_modules(ignorant, {name for name, _ in ignorant.named_parameters()}, generator("bad teacher"))
+        with drawn_for("bad teacher"):
+            ignorant = untrained_copy(classifier)
         self.bad = Teacher(ignorant, Artifacts(), "forget")
         # Below one epoch fewer logits are asked for than a table of all would hold.
         self.good = Teacher(classifier, artifacts, "retain", once=self.retain_share * self.max_epochs >= 1)

@@ -37,7 +37,7 @@ class FisherForgetting(FisherNoise):
     """Fisher forgetting, FF (Golatkar et al. 2020, CVPR), with the clamps of the published code.
 
     `W <- W + sqrt(variance) * N(0, 1)`, see `forgetting_variance`, from the Fisher information of the retained samples. Where
-    whole classes are forgotten, their rows of the head become noise of mean 0 and variance 1e-4. `FisherNoise` is the formula
+    whole classes are forgotten, their rows of the head become noise of mean 0 and variance 1e-3. `FisherNoise` is the formula
     of the paper's text.
 
     Artifacts: `fisher`, the mean squared gradient by parameter name.
@@ -71,7 +71,8 @@ class FisherForgetting(FisherNoise):
         variance = forgetting_variance(fisher, self.alpha, head).to(weight)
         if head:
             classes = self._forgotten_classes()
-            weight[classes], variance[classes] = 0.0, 1e-4
+            # In the published code 1e-4, multiplied by the head's 10 afterwards.
+            weight[classes], variance[classes] = 0.0, 1e-3
         noise = torch.randn(weight.shape, generator=source, dtype=torch.float32).to(weight)
         weight.add_(noise * variance.sqrt())
 

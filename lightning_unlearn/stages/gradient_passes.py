@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_unlearn.collect import sum_over_ranks
@@ -11,6 +10,7 @@ from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.exceptions import DataError
 from lightning_unlearn.functional.fisher import Kind, diagonal_fisher
 from lightning_unlearn.functional.modes import differentiable_in
+from lightning_unlearn.functional.residuals import label_residual
 from lightning_unlearn.random import generator, run_seed
 from lightning_unlearn.stages.base import UnlearningStage
 
@@ -78,8 +78,8 @@ def mean_gradient(
     count = 0
     with differentiable_in(stage.classifier, names):
         for x, labels in _batches(stage, part, samples, "gradient", batch_size):
-            loss = F.cross_entropy(stage.classifier(x), labels, reduction="sum")
-            grads = torch.autograd.grad(loss, chosen, materialize_grads=True)
+            logits = stage.classifier(x)
+            grads = torch.autograd.grad(logits, chosen, label_residual(logits, labels), materialize_grads=True)
             sums = [total + grad for total, grad in zip(sums, grads, strict=True)]
             count += len(x)
     total = _total(stage, count)

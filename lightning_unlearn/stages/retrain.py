@@ -1,6 +1,5 @@
 """Retrain from scratch without the forgotten samples: exact, and the price that unlearning must beat."""
 
-import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback
 from lightning.pytorch.cli import OptimizerCallable
@@ -9,7 +8,7 @@ from torch import Tensor
 from lightning_unlearn.callbacks.weight_edit import EditedStage, WeightEdit
 from lightning_unlearn.classifier import default_optimizer, untrained_copy
 from lightning_unlearn.data.batch import Batch
-from lightning_unlearn.random import generator
+from lightning_unlearn.random import drawn_for
 from lightning_unlearn.schedule import Schedule
 from lightning_unlearn.stages.base import UnlearningStage
 
@@ -21,11 +20,8 @@ class Restart(WeightEdit):
 
     def edit(self, stage: EditedStage) -> None:
         """See `WeightEdit.edit`."""
-        seed = int(torch.randint(2**62, (), generator=generator("retrain")))
-        # Drawn on the CPU, so that every rank and device gets the same weights.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            stage.classifier.load_state_dict(untrained_copy(stage.classifier).cpu().state_dict())
+        with drawn_for("retrain"):
+            stage.classifier.load_state_dict(untrained_copy(stage.classifier).state_dict())
 
 
 class Retrain(UnlearningStage):

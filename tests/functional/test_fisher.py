@@ -230,7 +230,7 @@ class Odd(nn.Module):
         self.sequence_first = nn.Linear(6, 6)
         self.norm = nn.utils.parametrizations.weight_norm(nn.Linear(6, 6))
         self.act = nn.ReLU(inplace=True)
-        self.before = nn.Linear(6, 6)
+        self.before = nn.LayerNorm(6)  # some torch releases give a Linear's output as a view, which in-place steps re-attach
         self.fc = nn.Linear(6, 3)
 
     def forward(self, x):
