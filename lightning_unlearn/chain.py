@@ -41,6 +41,7 @@ _UNFIT = {
     "notebook": "its processes end with the fit, and what the stage left is lost",
     "fsdp": "it splits weights that edits need whole",
     "deepspeed": "it splits weights that edits need whole",
+    "modelparallel": "it splits weights that edits need whole",
 }
 
 TrainerFactory = Callable[..., Trainer]
@@ -123,7 +124,7 @@ def check_chain(stages: Sequence[UnlearningStage], strategy: str = "auto") -> No
                 "Put it, or the callback that compares, before that stage, or leave it out."
             )
     for word, reason in _UNFIT.items():
-        if word in strategy.lower():
+        if word in strategy.lower().replace("_", ""):
             raise ChainError(f"Strategy {strategy!r} cannot be used: {reason}. Needed: auto, ddp, or one device.")
 
 
@@ -313,9 +314,11 @@ def _identity(model: nn.Module, data: UnlearningDataModule, stages: Sequence[Unl
 
 
 def _plain_settings(stage: UnlearningStage) -> list[tuple[str, str]]:
-    """The arguments that a stage kept. Lists and private attributes are left out: they may hold what a fit recorded."""
-    given = {key: value for key, value in vars(stage).items() if not key.startswith("_") and key != "training"}
-    plain = (str, int, float, tuple, type(None))
+    """The arguments that a stage kept. Private attributes are left out: they may hold what a fit recorded."""
+    given = {
+        key: value for key, value in vars(stage).items() if not key.startswith("_") and key not in ("training", "selected")
+    }
+    plain = (str, int, float, tuple, list, dict, type(None))
     return sorted((key, stable_repr(value)) for key, value in given.items() if isinstance(value, plain))
 
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Self
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, ProgressBar
+from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
+from lightning.pytorch.plugins import CheckpointIO, Precision
 
 from lightning_unlearn.callbacks.recipe import RecipeCallback
 from lightning_unlearn.checkpoint import AtomicCheckpointIO
@@ -57,8 +58,9 @@ class FreshTrainer(Trainer):
 
     @property
     def strategy_name(self) -> str:
-        """The strategy as it was asked for; `auto` where none was."""
-        return str(self._keywords.get("strategy") or "auto")
+        """The strategy as it was asked for, `auto` where none was; and how processes start: `fork` in notebooks."""
+        asked, start = str(self._keywords.get("strategy") or "auto"), getattr(self.strategy, "_start_method", None)
+        return f"{asked} ({start})" if start not in (None, "popen") else asked
 
     @property
     def recipe_arguments(self) -> dict[str, str | int | float | bool | list[int] | None]:
@@ -79,6 +81,13 @@ class FreshTrainer(Trainer):
     def _given_callbacks(self) -> list[Callback]:
         given = self._keywords.get("callbacks") or []
         return list(given) if isinstance(given, list) else [given]  # type: ignore[list-item]  # one callback
+
+    def _kept_plugins(self, precision: bool) -> list[object]:
+        """The given plugins but for the writer of checkpoints; of the precision a copy, for a gradient scaler has a state."""
+        given = self._keywords["plugins"]
+        assert isinstance(given, list)
+        kept = [p for p in given if not isinstance(p, CheckpointIO) and (precision or not isinstance(p, Precision))]
+        return [copy.deepcopy(p) if isinstance(p, Precision) else p for p in kept]
 
     def fresh(
         self,
@@ -116,10 +125,10 @@ class FreshTrainer(Trainer):
             "callbacks": [*own, *callbacks],
             "logger": False if measuring else (self.loggers or False),
             "limit_val_batches": 0,
-            "enable_checkpointing": None if any("Checkpoint" in type(c).__name__ for c in own) else False,
+            "enable_checkpointing": None if any(isinstance(c, Checkpoint) for c in own) else False,
             "enable_model_summary": False,
             "enable_progress_bar": bar,
-            "plugins": [AtomicCheckpointIO()],
+            "plugins": [*self._kept_plugins(precision=not evaluation), AtomicCheckpointIO()],
         }
         if evaluation:
             changes |= {"limit_predict_batches": 1.0, "fast_dev_run": False, "overfit_batches": 0.0}

@@ -7,7 +7,7 @@ import torch
 from helpers import sgd
 
 from lightning_unlearn.artifacts import Artifacts
-from lightning_unlearn.chain import check_chain, run_chain
+from lightning_unlearn.chain import check_chain, run_chain, settings_of
 from lightning_unlearn.data.augment import Augmentation
 from lightning_unlearn.exceptions import ChainError, ConfigError, DataError
 from lightning_unlearn.functional.structure import ParameterSelector
@@ -57,7 +57,7 @@ def test_chains_that_cannot_run_are_refused(chain, message):
         check_chain(chain())
 
 
-@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork", "ddp_notebook", "fsdp", "deepspeed_stage_2"])
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork", "ddp_notebook", "fsdp", "deepspeed_stage_2", "model_parallel"])
 def test_strategies_that_lose_weights_are_refused(strategy):
     with pytest.raises(ChainError, match=f"Strategy '{strategy}' cannot be used"):
         check_chain([FineTune()], strategy)
@@ -101,6 +101,22 @@ def test_a_chain_goes_on_at_the_unfinished_stage(trained, make_data, fresh, tmp_
     assert (tmp_path / "stage0.ckpt").stat().st_mtime_ns == written
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in whole.state_dict().items())
     assert [(r.name, r.work, r.summary) for r in resumed] == [(r.name, r.work, r.summary) for r in results]
+
+
+class Listed(FineTune):
+    """A user's stage with an argument that is a list."""
+
+    def __init__(self, rates):
+        super().__init__()
+        self.rates = rates
+
+
+def test_lists_among_a_stages_arguments_are_settings(trained, make_data, fresh, tmp_path):
+    assert settings_of([Listed([1, 2])]) != settings_of([Listed([1, 3])])
+    stage = Listed([1, 2])
+    begun = settings_of([stage])
+    run_chain(fresh, trained, make_data(), [stage])
+    assert settings_of([stage]) == begun
 
 
 def test_a_folder_of_another_chain_is_refused(trained, make_data, fresh, tmp_path):

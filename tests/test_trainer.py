@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from helpers import sgd, untrained
 from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 
+from lightning_unlearn.chain import run_chain
 from lightning_unlearn.checkpoint import read_weights, save_weights
 from lightning_unlearn.exceptions import ChainError, CheckpointError, ConfigError, DataError
 from lightning_unlearn.stages import FineTune, MaskLearning, NormDecay, ResetLayers, UnlearningStage
@@ -182,6 +184,31 @@ def test_fresh_trainers_keep_the_arguments(make_trainer):
     assert (stage.max_epochs, stage.max_steps, stage.gradient_clip_val, stage.precision) == (2, 5, 0.5, "bf16-mixed")
     # Outputs that are compared are float32, whatever the run's precision.
     assert judge.precision == "32-true"
+
+
+class Fourfold(MixedPrecision):
+    """A precision of a user's own: four times the gradient, which bfloat16 does not round."""
+
+    def pre_backward(self, tensor, module):
+        return super().pre_backward(4 * tensor, module)
+
+
+def test_plugins_of_the_user_reach_every_stage(trained, make_data, make_trainer):
+    before, after = copy.deepcopy(trained), []
+    for plugins in ([], [Fourfold("bf16-mixed", "cpu")]):
+        model = copy.deepcopy(before)
+        trainer = make_trainer(plugins=plugins, precision=None if plugins else "bf16-mixed")
+        run_chain(trainer.fresh, model, make_data(), [FineTune(max_steps=1, optimizer=sgd(1e-3))])
+        after.append(model.network.fc.weight.detach() - before.network.fc.weight.detach())
+        assert trainer.fresh(evaluation=True).precision == "32-true"
+    torch.testing.assert_close(after[1], 4 * after[0], rtol=1e-4, atol=1e-8)
+
+
+def test_notebooks_on_several_devices_are_refused(monkeypatch, trained, make_data, make_trainer):
+    monkeypatch.setattr("lightning.pytorch.trainer.connectors.accelerator_connector._IS_INTERACTIVE", True)
+    trainer = make_trainer(devices=2)
+    with pytest.raises(ChainError, match=r"Strategy 'auto \(fork\)' cannot be used: its processes end with the fit"):
+        trainer.unlearn(trained, make_data(), [FineTune()])
 
 
 def test_the_same_seed_gives_the_same_report(trained, make_data, make_trainer):
