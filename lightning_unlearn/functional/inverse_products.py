@@ -59,7 +59,7 @@ def gram_by_columns(
     together = min(_CHUNK, max(1, kept_bytes // (len(v) * v.element_size())))
 
     def gradient(values: dict[str, Tensor], x: Tensor, label: Tensor) -> dict[str, Tensor]:
-        logits, back = vjp(lambda own: functional_call(network, own, (x.unsqueeze(0),)), values)
+        logits, back, *_ = vjp(lambda own: functional_call(network, own, (x.unsqueeze(0),)), values)
         found: dict[str, Tensor] = back(label_residual(logits, label.unsqueeze(0)))[0]
         return found
 
