@@ -317,15 +317,8 @@ class UnlearningStage(LightningModule, ABC):
         return self.data.num_classes
 
     def rank_weight(self, batch: Batch) -> float:
-        """This rank's share of a batch, times the number of ranks: 1 but where ranks are uneven.
-
-        Args:
-            batch: One rank's part of a batch.
-
-        Returns:
-            What a mean over this part is multiplied with, so that DDP's average over ranks is the mean over the whole batch.
-        """
-        return len(batch.target) * self.trainer.world_size / (batch.total or len(batch.target))
+        """See `Batch.weight`, with the ranks of the running fit."""
+        return batch.weight(self.trainer.world_size)
 
     def mean(self, values: Tensor, batch: Batch) -> Tensor:
         """The mean over samples, such that uneven ranks count every sample alike.
@@ -338,6 +331,20 @@ class UnlearningStage(LightningModule, ABC):
             A scalar.
         """
         return values.mean() * self.rank_weight(batch)
+
+    def mean_of_both(self, forget: Tensor, retain: Tensor, batch: dict[str, Batch]) -> Tensor:
+        """The mean over the samples of both parts together; see `mean`.
+
+        Args:
+            forget: One value per forgotten sample, (F,).
+            retain: One value per retained sample, (R,).
+            batch: The parts that they belong to.
+
+        Returns:
+            A scalar.
+        """
+        b_f, b_r = batch["forget"].count, batch["retain"].count
+        return (b_f * self.mean(forget, batch["forget"]) + b_r * self.mean(retain, batch["retain"])) / (b_f + b_r)
 
     def one_forward(self, batch: dict[str, Batch]) -> tuple[Tensor, Tensor]:
         """Logits of the forgotten and of the retained part from *one* forward pass, so that BatchNorm sees one distribution.

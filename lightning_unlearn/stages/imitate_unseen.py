@@ -129,8 +129,7 @@ class ImitateUnseen(CachedStage):
             miss = F.huber_loss(found, wanted, reduction="none", delta=_LINEAR_FROM)
             divergence = divergence + self.margin_weight * torch.where(self._has_odds[position], miss, 0.0).to(dtype)
         loss = F.cross_entropy(retain_logits, retain.target, reduction="none")
-        b_f, b_r = forget.total or len(forget.index), retain.total or len(retain.index)
-        return (b_f * self.mean(divergence, forget) + b_r * self.mean(loss, retain)) / (b_f + b_r)
+        return self.mean_of_both(divergence, loss, batch)
 
     def _forget_batch(self, data: UnlearningDataModule) -> int:
         size = self.forget_batch_size or data.serving.forget_batch_size

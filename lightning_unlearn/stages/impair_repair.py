@@ -126,7 +126,7 @@ class Impair(Repair):
         mine = torch.tensor_split(draw, self.trainer.world_size)[self.trainer.global_rank].to(self.device)
         logits = self.classifier(torch.cat([batch.input, self._images[mine].to(batch.input.dtype)]))
         labels = torch.cat([batch.target, self._labels[mine]])
-        total = (batch.total or len(batch.target)) + self.noise_batch
+        total = batch.count + self.noise_batch
         loss = F.cross_entropy(logits, labels, reduction="sum") * self.trainer.world_size / total
         # The step multiplies by the rank's weight in the retained samples alone.
         return loss / self.rank_weight(batch)

@@ -69,3 +69,18 @@ def test_bind_freezes_and_release_puts_back(trained):
 def test_a_stage_that_trains_must_say_what(trained, make_data, fresh):
     with pytest.raises(NotImplementedError, match="Plain trains, so it must define `objective`"):
         run_chain(fresh, trained, make_data(), [Plain()])
+
+
+def test_the_mean_over_both_parts_counts_every_sample_of_every_rank_alike():
+    values = torch.arange(12.0, dtype=torch.float64).square()
+    forgotten, retained = values[:5], values[5:]
+    ranks = [(forgotten[:3], retained[:3]), (forgotten[3:], retained[3:])]
+    found = []
+    for f, r in ranks:
+        stage = Plain()
+        stage._trainer = SimpleNamespace(world_size=2)
+        parts = {"forget": part(len(f), 5), "retain": part(len(r), 7)}
+        assert [part.count for part in parts.values()] == [5, 7]
+        found.append(stage.mean_of_both(f, r, parts))
+    torch.testing.assert_close(torch.stack(found).mean(), values.mean())
+    assert part(5, 0).count == 5
