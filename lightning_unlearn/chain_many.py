@@ -31,6 +31,8 @@ __all__ = ["run_chain_many"]
 log = logging.getLogger(__name__)
 
 Stages = Sequence[UnlearningStage]
+# What a step is made of; a stage with one of its own does something else than the shared step.
+_OF_A_STEP = ("training_step", "configure_optimizers", "before_fit", "logits", "run", "backward", "optimizer_step")
 # Forms that were found fastest in this process, by what decides it.
 _FASTEST: dict[str, How] = {}
 
@@ -48,10 +50,10 @@ def run_chain_many(
 ) -> list[list[StageResult]]:
     """Unlearn K models, in place: each becomes what `seed_everything(seed)` and `run_chain` make of it, up to rounding.
 
-    Stage by stage. A stage that defines `loss_of` (`FineTune`, `ImitateUnseen`), without callbacks of its own, trains all
-    models in one fit, as one module; weight edits, estimates and every other stage run model by model, as does everything
-    where a Trainer clips gradients, has callbacks of the user's or several devices. Runs in this process: to use several,
-    share out the models.
+    Stage by stage. A stage that defines `loss_of` and not `objective` (`FineTune`, `ImitateUnseen`), without callbacks of its
+    own, trains all models in one fit, as one module; weight edits, estimates and every other stage run model by model, as does
+    everything where a Trainer clips gradients, has callbacks of the user's or several devices. Runs in this process: to use
+    several, share out the models.
 
     Args:
         fresh: See `run_chain`.
@@ -255,14 +257,11 @@ def _check_stages(stages: Stages) -> None:
     kind = type(stages[0])
     if len(stages) < 2:
         raise _CannotShareAFitError("there is only one")
-    if _definer(kind, "loss_of") in (UnlearningStage, None) or _definer(kind, "loss_of") is not _definer(kind, "objective"):
+    if kind.objective is not UnlearningStage.objective or kind.loss_of is UnlearningStage.loss_of:
         raise _CannotShareAFitError(f"{kind.__name__} defines no loss of logits alone")
-    own = [
-        name for name in ("training_step", "configure_optimizers", "before_fit") if _definer(kind, name) is not UnlearningStage
-    ]
-    own += [name for name in dir(Callback) if name.startswith("on_train") and _definer(kind, name) not in _KNOWN]
-    if isinstance(stages[0], CachedStage) and _definer(kind, "run") is not CachedStage:
-        own.append("run")
+    known: type = CachedStage if issubclass(kind, CachedStage) else UnlearningStage
+    names = [*_OF_A_STEP, *(name for name in dir(Callback) if name.startswith(("on_train", "on_before", "on_after")))]
+    own = [name for name in names if getattr(kind, name, None) is not getattr(known, name, None)]
     if own:
         raise _CannotShareAFitError(f"{kind.__name__} has its own {own[0]}")
     if stages[0].callbacks or stages[0].configure_callbacks():
@@ -280,11 +279,3 @@ def _check_trainer(trainer: Trainer) -> None:
     foreign = [c for c in trainer.callbacks if not isinstance(c, GuardFinite | ProgressBar)]  # type: ignore[attr-defined]  # set by Lightning
     if foreign:
         raise _CannotShareAFitError(f"the Trainer's {type(foreign[0]).__name__} looks at one model")
-
-
-def _definer(kind: type, name: str) -> type | None:
-    """The class in whose body an attribute is defined."""
-    return next((base for base in kind.__mro__ if name in vars(base)), None)
-
-
-_KNOWN = {None, *LightningModule.__mro__}

@@ -40,17 +40,10 @@ class GradientAscent(UnlearningStage):
             check_budget(type(self).__name__, max_retain_drop)
         self.max_retain_drop = max_retain_drop
 
-    def objective(self, batch: Batch | dict[str, Batch]) -> Tensor:
-        """Negative cross-entropy, no sample beyond the ceiling.
-
-        Args:
-            batch: Forgotten samples.
-
-        Returns:
-            A scalar.
-        """
+    def loss_of(self, logits: Tensor, batch: Batch | dict[str, Batch]) -> Tensor:
+        """See `UnlearningStage.loss_of`: negative mean cross-entropy, no sample beyond the ceiling."""
         assert isinstance(batch, Batch)
-        return -self.bounded(self.classifier(batch.input), batch).mean()
+        return -self.bounded(logits, batch).mean()
 
     def bounded(self, logits: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy of samples, without a gradient where it is above the ceiling.

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_unlearn.data.batch import Batch
+from lightning_unlearn.data.batch import Batch, halves
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.calibration import log_odds
@@ -102,25 +102,14 @@ class ImitateUnseen(CachedStage):
         position[targets["index"]] = torch.arange(len(targets["index"]))
         self._position = position.to(self.device)
 
-    def objective(self, batch: Batch | dict[str, Batch]) -> Tensor:
-        """Mean over all samples of KL to the target (forgotten) and cross-entropy (retained).
-
-        Args:
-            batch: Forgotten and retained samples.
-
-        Returns:
-            A scalar.
-        """
-        assert isinstance(batch, dict)
-        return self.loss_of(torch.cat(self.one_forward(batch)), batch)
-
     def loss_of(self, logits: Tensor, batch: Batch | dict[str, Batch]) -> Tensor:
-        """See `UnlearningStage.loss_of`."""
+        """See `UnlearningStage.loss_of`: mean over all samples of KL to the target (forgotten) and cross-entropy (retained)."""
         assert isinstance(batch, dict)
         forget, retain = batch["forget"], batch["retain"]
         # Float32 at least, whatever the precision of the network: targets are not rounded.
         dtype = torch.promote_types(logits.dtype, torch.float32)
-        forget_logits, retain_logits = logits[: len(forget.index)].to(dtype), logits[len(forget.index) :]
+        forget_logits, retain_logits = halves(logits, batch)
+        forget_logits = forget_logits.to(dtype)
         position = self._position[forget.index]
         kl = F.kl_div(forget_logits.log_softmax(1), self._targets[position].to(dtype), reduction="none").sum(1)
         divergence = self.divergence_weight * kl

@@ -57,17 +57,10 @@ class Repair(UnlearningStage):
         steps = math.ceil(self.share * len(data.plan))
         return 1, min(steps, self.max_steps or steps)
 
-    def objective(self, batch: Batch | dict[str, Batch]) -> Tensor:
-        """Mean cross-entropy.
-
-        Args:
-            batch: Retained samples.
-
-        Returns:
-            A scalar.
-        """
+    def loss_of(self, logits: Tensor, batch: Batch | dict[str, Batch]) -> Tensor:
+        """See `UnlearningStage.loss_of`: mean cross-entropy."""
         assert isinstance(batch, Batch)
-        return F.cross_entropy(self.classifier(batch.input), batch.target)
+        return F.cross_entropy(logits, batch.target)
 
 
 class Impair(Repair):
