@@ -12,14 +12,13 @@ from lightning.pytorch.utilities.types import OptimizerConfig, OptimizerLRSchedu
 from torch import Tensor, nn
 
 from lightning_unlearn.artifacts import Artifacts
-from lightning_unlearn.bank.together import ELEMENTWISE, LARGEST_GROUP
 from lightning_unlearn.callbacks.guard_finite import GuardFinite
-from lightning_unlearn.chain import StageResult, TrainerFactory, detach, run_stage, summary_of
+from lightning_unlearn.chain import StageResult, TrainerFactory, detach, result_of, run_stage
 from lightning_unlearn.classifier import Classifier
 from lightning_unlearn.data.batch import Batch
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.exceptions import ChainError, RunError
-from lightning_unlearn.functional.ensemble import How, fastest, stack
+from lightning_unlearn.functional.ensemble import ELEMENTWISE, LARGEST_GROUP, How, fastest, stack
 from lightning_unlearn.random import at_stage
 from lightning_unlearn.schedule import build_optimizer, with_schedule
 from lightning_unlearn.stages.base import UnlearningStage
@@ -140,20 +139,7 @@ def _run_together(
             raise KeyboardInterrupt
         together.hand_back()
     seconds = (time.perf_counter() - begin) / len(stages)
-    return [
-        StageResult(
-            name,
-            seconds,
-            stage.work.total,
-            summary_of(stage),
-            stage.note,
-            0.0,
-            stage.trains_on_unseen,
-            stage.warning,
-            stage.exact,
-        )
-        for stage in stages
-    ]
+    return [result_of(stage, seconds, stage.work.total) for stage in stages]
 
 
 class _Together(LightningModule):
@@ -234,12 +220,9 @@ class _Together(LightningModule):
 
 def _trained_network(stage: UnlearningStage) -> nn.Module:
     """What a bound stage runs in a step: its classifier's network, or the end of it that features enter."""
-    # Work is counted by `_Together`: copies of a network must not count.
-    stage._watched.remove()
-    if isinstance(stage, CachedStage) and stage.cached is not None:
-        stage.cached.tail._forward_hooks.clear()
-        return stage.cached.tail
-    return stage.classifier.network if type(stage.classifier) is Classifier else stage.classifier
+    # Work is counted by `_Together`.
+    called = stage.uncounted()
+    return called.network if type(called) is Classifier else called
 
 
 def _fastest(networks: Sequence[nn.Module], example: Tensor) -> How:

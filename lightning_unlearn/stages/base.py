@@ -162,6 +162,15 @@ class UnlearningStage(LightningModule, ABC):
         set_modes(classifier, chosen if self.train_mode else set())
         self._watched = self.work.watch(classifier)
 
+    def uncounted(self) -> nn.Module:
+        """What a step calls, whose work is no longer counted from now on: for those who run copies of it and count themselves.
+
+        Returns:
+            The classifier, or what stands in its place.
+        """
+        self._watched.remove()
+        return self.classifier
+
     def before_fit(self, fresh: Callable[..., Trainer], data: UnlearningDataModule) -> None:
         """Work in fits of other Trainers before the stage's own.
 

@@ -70,6 +70,14 @@ class CachedStage(UnlearningStage):
             return self.run(self.classifier, joined([batch.input for batch in batches]))
         return self.run(self.cached.tail, self.features(joined([batch.index for batch in batches])))
 
+    def uncounted(self) -> nn.Module:
+        """See `UnlearningStage.uncounted`; the end of the classifier where features are cached."""
+        classifier = super().uncounted()
+        if self.cached is None:
+            return classifier
+        self._watched_tail.remove()
+        return self.cached.tail
+
     def features(self, index: Tensor) -> Tensor:
         """Cached features of samples.
 
@@ -128,7 +136,7 @@ class CachedStage(UnlearningStage):
         assert self.cached is not None
         prefix, data = self.cached.prefix, self.data
         watched = self.work.watch(prefix, 1 - self.cached.share)
-        self.work.watch(self.cached.tail, self.cached.share)
+        self._watched_tail = self.work.watch(self.cached.tail, self.cached.share)
         self._features = SampleTable(lambda batch: prefix(batch.input), data, self.cached_parts(), self.trainer)
         watched.remove()
         data.skip_images()
