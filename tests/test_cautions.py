@@ -21,7 +21,8 @@ from lightning_unlearn.checkpoint import save_weights
 from lightning_unlearn.data.datasets import Digits
 from lightning_unlearn.data.noise import LabelNoise
 from lightning_unlearn.data.trigger import Trigger
-from lightning_unlearn.evaluation.panel import Panel, new_report, request_of
+from lightning_unlearn.evaluation.new_report import new_report, request_of
+from lightning_unlearn.evaluation.panel import Panel
 from lightning_unlearn.exceptions import CheckpointError
 from lightning_unlearn.loading import load_references
 from lightning_unlearn.sisa import Sisa

@@ -20,7 +20,8 @@ from lightning_unlearn.callbacks.record_margins import RecordMargins
 from lightning_unlearn.chain import run_chain
 from lightning_unlearn.data.detected import DetectedMislabels
 from lightning_unlearn.detection.curves import detect_on_original
-from lightning_unlearn.evaluation.panel import Panel, new_report, request_of
+from lightning_unlearn.evaluation.new_report import new_report, request_of
+from lightning_unlearn.evaluation.panel import Panel
 from lightning_unlearn.exceptions import UnlearnError
 from lightning_unlearn.files import write_text_atomic
 from lightning_unlearn.methods import Method, load_method
