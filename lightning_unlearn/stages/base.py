@@ -42,7 +42,8 @@ class UnlearningStage(LightningModule, ABC):
         note: What a reader of the report must know about figures that the stage aims at.
         warning: What the report must warn of: that by its own measure the stage failed.
         train_mode: Whether the trained modules run in train mode (BatchNorm uses and updates batch statistics).
-        prepares: Whether it makes sense before anything is forgotten: it looks at no forgotten and at no unseen sample.
+        prepares: Whether it makes sense before anything is forgotten: it treats no sample as forgotten, and looks at no unseen
+            one. A reference is prepared on data without the forgotten samples, so its view `train` holds none either.
 
     Args:
         max_epochs: Epochs over the view; 0 for a pure weight edit.

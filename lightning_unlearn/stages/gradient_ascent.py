@@ -26,8 +26,6 @@ class GradientAscent(UnlearningStage):
         ceiling: Cross-entropy above which a sample is left alone; None: that of chance, log K.
         max_retain_drop: Points of retain accuracy that may be lost before the stage is rolled back; None: no limit.
         **kwargs: See `UnlearningStage`.
-
-    Artifacts: none.
     """
 
     view: View = "forget"
