@@ -206,7 +206,7 @@ def run_stage(
         KeyboardInterrupt: Somebody ended it; Lightning only ends the fit.
     """
     name = type(stage).__name__
-    before = data.serve(stage.view, stage.batch_size, stage.forget_batch_size, salt=f"{position}/{name}")
+    before = data.serve(stage.view, *stage.sizes(data), salt=f"{position}/{name}")
     begin = time.perf_counter()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()

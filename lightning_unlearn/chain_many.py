@@ -119,7 +119,7 @@ def _run_together(
     if any("pruned" in left for left in artifacts):
         raise _CannotShareAFitError("each model has pruned weights of its own")
     begin = time.perf_counter()
-    before = data.serve(first.view, first.batch_size, first.forget_batch_size, f"{position}/{name}", seeds=seeds)
+    before = data.serve(first.view, *first.sizes(data), f"{position}/{name}", seeds=seeds)
     with at_stage(position), ExitStack() as undo:
         undo.callback(setattr, data, "serving", before)
         for stage, model, left in zip(stages, models, artifacts, strict=True):

@@ -63,7 +63,7 @@ def _passes(stage: UnlearningStage, data: UnlearningDataModule) -> float:
         # Its length follows from what an earlier stage leaves.
         epochs, steps = 3, -1
     if steps > 0:
-        sizes = (stage.batch_size or data.batch_size), (stage.forget_batch_size or data.serving.forget_batch_size)
+        sizes = stage.sizes(data)
         images = steps * (sum(sizes) if stage.view in TWO_PARTS else sizes[0])
     else:
         images = epochs * (forget if stage.view == "forget" else retain)

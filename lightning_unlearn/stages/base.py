@@ -198,6 +198,17 @@ class UnlearningStage(LightningModule, ABC):
         """
         return self.max_epochs, -1 if self.max_steps is None else self.max_steps
 
+    def sizes(self, data: UnlearningDataModule) -> tuple[int, int]:
+        """How large its batches are.
+
+        Args:
+            data: The data; a stage may let its batches follow from the forget set.
+
+        Returns:
+            Samples of a batch, and of the forgotten part of one in two-part views, over all ranks.
+        """
+        return self.batch_size or data.serving.batch_size, self.forget_batch_size or data.serving.forget_batch_size
+
     def release(self) -> None:
         """Detach the classifier as it was found: trainable where it was, in eval mode, on the CPU."""
         self._watched.remove()

@@ -36,6 +36,8 @@ class ImitateUnseen(CachedStage):
         passes: Passes over the forgotten samples; the number of steps follows from it, so it grows with their number.
         class_passes: The same for a request of whole classes, whose targets are learnt sooner.
         max_steps: Number of steps in place of `passes`.
+        min_forget_batches: Batches that a pass over the forgotten samples is cut into, at least, as far as they go: of a few
+            samples all in every batch, few steps would leave retained ones behind.
         **kwargs: See `CachedStage`.
     """
 
@@ -52,12 +54,14 @@ class ImitateUnseen(CachedStage):
         passes: int = 30,
         class_passes: int = 12,
         max_steps: int | None = None,
+        min_forget_batches: int = 1,
         divergence_weight: float = 1.0,
         margin_weight: float = 0.0,
         **kwargs: object,
     ) -> None:
-        if passes < 1 or class_passes < 1:
-            raise ChainError(f"ImitateUnseen: passes is {passes} and class_passes {class_passes}; needed: at least 1.")
+        counts = {"passes": passes, "class_passes": class_passes, "min_forget_batches": min_forget_batches}
+        if min(counts.values()) < 1:
+            raise ChainError(f"ImitateUnseen: {', '.join(f'{k} is {v}' for k, v in counts.items())}; needed: at least 1 each.")
         weights = (divergence_weight, margin_weight)
         if not all(0 <= w < math.inf for w in weights) or sum(weights) == 0:
             raise ChainError(
@@ -67,6 +71,7 @@ class ImitateUnseen(CachedStage):
         super().__init__(max_steps=max_steps, **kwargs)  # type: ignore[arg-type]  # typed in the base class
         self.passes = passes
         self.class_passes = class_passes
+        self.min_forget_batches = min_forget_batches
         self.divergence_weight = divergence_weight
         self.margin_weight = margin_weight
         self._targets = torch.empty(0)
@@ -76,8 +81,13 @@ class ImitateUnseen(CachedStage):
 
     def length(self, data: UnlearningDataModule) -> tuple[int, int]:
         """See `UnlearningStage.length`: as many steps as the passes over the forgotten samples take."""
-        steps = self.max_steps or math.ceil(self.passes_for(data) * len(data.part("forget")[1]) / self._forget_batch(data))
-        return -1, steps
+        size = self.sizes(data)[1]
+        return -1, self.max_steps or math.ceil(self.passes_for(data) * len(data.part("forget")[1]) / size)
+
+    def sizes(self, data: UnlearningDataModule) -> tuple[int, int]:
+        """See `UnlearningStage.sizes`: forget batches are smaller where there would be fewer than `min_forget_batches`."""
+        batch, forget = super().sizes(data)
+        return batch, min(forget, math.ceil(len(data.part("forget")[1]) / self.min_forget_batches))
 
     def passes_for(self, data: UnlearningDataModule) -> int:
         """Passes over the forgotten samples.
@@ -119,7 +129,3 @@ class ImitateUnseen(CachedStage):
             divergence = divergence + self.margin_weight * torch.where(self._has_odds[position], miss, 0.0).to(dtype)
         loss = F.cross_entropy(retain_logits, retain.target, reduction="none")
         return self.mean_of_both(divergence, loss, batch)
-
-    def _forget_batch(self, data: UnlearningDataModule) -> int:
-        size = self.forget_batch_size or data.serving.forget_batch_size
-        return min(size, len(data.part("forget")[1]))

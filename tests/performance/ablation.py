@@ -63,7 +63,7 @@ class OtherMask(UnlearningStage):
 def variants() -> dict[str, list[dict]]:
     """Chains by name; the first is the method as it ships."""
     learn, decay, repair = load_method("selective_forgetting").content["stages"]
-    *estimate, _, imitate = load_method("imitate_unseen").content["stages"]
+    *estimate, imitate = load_method("imitate_unseen").content["stages"]
     reset, again = load_method("eu_k").content["stages"]
 
     def changed(stage: dict, **arguments: object) -> dict:

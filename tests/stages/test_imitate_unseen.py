@@ -9,12 +9,13 @@ from helpers import sgd
 
 from lightning_unlearn.artifacts import Artifacts
 from lightning_unlearn.chain import run_chain
-from lightning_unlearn.data.forget import ForgetRule, Selection, WholeClasses
+from lightning_unlearn.data.forget import ForgetRule, RandomCount, Selection, WholeClasses
 from lightning_unlearn.estimators import Copies, KernelRegression, Neighbours, OwnAnswer
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.calibration import log_odds
 from lightning_unlearn.functional.divergences import margin
 from lightning_unlearn.functional.structure import ParameterSelector
+from lightning_unlearn.methods import load_method
 from lightning_unlearn.stages import EstimateUnseen, FineTune, ImitateUnseen, NormDecay, Relabel
 
 
@@ -210,11 +211,24 @@ def test_the_number_of_steps_grows_with_the_forget_set(make_data):
     for arguments, steps in (
         ({"passes": 6, "forget_batch_size": 9}, 6 * 27 // 9),
         ({"passes": 6, "forget_batch_size": 500}, 6),
+        ({"passes": 6, "forget_batch_size": 500, "min_forget_batches": 4}, -(-6 * 27 // 7)),
+        ({"passes": 6, "forget_batch_size": 3, "min_forget_batches": 4}, 6 * 27 // 3),
+        ({"passes": 6, "min_forget_batches": 500}, 6 * 27),
         ({"max_steps": 5}, 5),
     ):
         stage = ImitateUnseen(**arguments)
         stage.artifacts = Artifacts({"targets": {"class_gone": torch.tensor([False])}})
         assert stage.length(data) == (-1, steps)
+
+
+def test_a_few_forgotten_samples_do_not_cost_the_retained_ones(memorising, fresh):
+    """All of a small request in every batch would end after a few steps, at the largest rate."""
+    model, data = memorising
+    few = copy.copy(data)
+    few.draw(0, RandomCount(5))
+    before = accuracy(model, few, "retain")
+    run_chain(fresh, model, few, load_method("imitate_unseen")())
+    assert accuracy(model, few, "retain") > before - 5
 
 
 @pytest.mark.parametrize(
