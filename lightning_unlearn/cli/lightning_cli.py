@@ -138,7 +138,7 @@ class UnlearningCLI(LightningCLI):
         """
         own = self._parser(self.command)
         if self.call.help is not None:
-            print(own.format_help() if self.call.help == "all" else command_help(self.command, own, self.call))
+            print(command_help(self.command, own, self.call))
             raise SystemExit(0)
         arguments, self._given, self._unnamed = layered(self.call, trainer_commands())
         program = sys.argv[0]
