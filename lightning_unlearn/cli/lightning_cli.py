@@ -3,6 +3,7 @@
 import inspect
 import logging
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 from jsonargparse import ArgumentError, Namespace
@@ -17,7 +18,6 @@ from lightning_unlearn.checkpoint import AtomicCheckpointIO
 from lightning_unlearn.cli.arguments import Call
 from lightning_unlearn.cli.commands import COMMANDS, NUMBERED, PLAIN, RESUMABLE, WITH_LENGTH
 from lightning_unlearn.cli.configs import Tree, parse_config, tree_without
-from lightning_unlearn.cli.explain import core_of, explain
 from lightning_unlearn.cli.fitting import EpochLines, KeepLast, RunLogger
 from lightning_unlearn.cli.from_run import name_beside
 from lightning_unlearn.cli.help import command_help
@@ -30,6 +30,9 @@ from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.detection.run import check_names
 from lightning_unlearn.detection.threshold import Threshold
 from lightning_unlearn.exceptions import ConfigError, UnlearnError
+from lightning_unlearn.explain import core_of, explain
+from lightning_unlearn.introspection import arguments_of
+from lightning_unlearn.shipped import find_config
 from lightning_unlearn.trainer import UnlearningTrainer
 
 __all__ = ["UnlearningCLI", "trainer_commands"]
@@ -147,7 +150,11 @@ class UnlearningCLI(LightningCLI):
             sys.argv[0] = "lightning-unlearn"
             self.config = parser.parse_args([self.command, *arguments])
         except ArgumentError as error:
-            raise ConfigError(explain(str(error), own, self.command, self.call)) from error
+            # Where a value stands is looked for in the configs, but not where it was typed.
+            texts = self.call.arguments
+            typed = [text for before, text in pairwise(["", *texts]) if "--config" not in (before, text)]
+            files = [find_config(name) for name in self.call.configs]
+            raise ConfigError(explain(str(error), arguments_of(own), self.command, files, typed)) from error
         finally:
             sys.argv[0] = program
         if self.command == "detect":
