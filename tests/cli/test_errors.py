@@ -52,6 +52,11 @@ TYPED = [
     (["--data.forget.fractoin", "1"], "RandomFraction has no argument 'fractoin'. Nearest: 'fraction'"),
     (["--data.forget.fraction", "2"], "fraction is 2.0; needed: above 0"),
     (["--data.batch_size", "x"], "data.batch_size is 'x'; needed: int"),
+    (
+        ["--data.dataset.mean", "127.5"],
+        "mean is 127.5; needed: of pixels in 0 ... 1, so 1 at most. For pixels in 0 ... 255 that is 0.5.$",
+    ),
+    (["--data.dataset.std", "[51]"], r"std is \[51.0\]; needed: .* that is 0.2.$"),
     (["--data.batch_size", "0"], "batch_size is 0; needed"),
     (["--data.dataset", "CIFAR10"], "root of CIFAR10 must be given"),
     (["--data.dataset", "CIFAR10", "--data.dataset.root", "nowhere"], "its files must lie in nowhere"),
