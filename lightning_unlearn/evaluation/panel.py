@@ -156,7 +156,7 @@ class Panel:
         retraining = self.retraining_work
         row.notes += [result.note for result in results if result.note]
         for result in results:
-            share = result.work / retraining if retraining else 0.0
+            share = result.work / retraining if retraining else math.nan
             row.stages.append(record_of(result, share))
         if results:
             if torch.cuda.is_available():
@@ -259,12 +259,12 @@ def _layer_changes(now: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> d
     return changes
 
 
-def record_of(result: StageResult, share: float = 0.0) -> StageRecord:
+def record_of(result: StageResult, share: float = math.nan) -> StageRecord:
     """What one stage took and found, as a report holds it.
 
     Args:
         result: What the chain gave.
-        share: Its work as a share of retraining's.
+        share: Its work as a share of retraining's; NaN: not known.
 
     Returns:
         The record; the course of a mask over the steps is left out.
