@@ -18,7 +18,7 @@ from lightning_unlearn.checkpoint import AtomicCheckpointIO
 from lightning_unlearn.cli.arguments import Call
 from lightning_unlearn.cli.commands import COMMANDS, NUMBERED, PLAIN, RESUMABLE, WITH_LENGTH
 from lightning_unlearn.cli.configs import Tree, parse_config, tree_without
-from lightning_unlearn.cli.fitting import EpochLines, KeepLast, RunLogger
+from lightning_unlearn.cli.fitting import EpochLines, KeepLast, LogLoss, RunLogger
 from lightning_unlearn.cli.from_run import name_beside
 from lightning_unlearn.cli.help import command_help
 from lightning_unlearn.cli.job import Job, newest_checkpoint
@@ -233,7 +233,7 @@ class UnlearningCLI(LightningCLI):
         if self.command == "fit":
             callbacks = given["callbacks"] or []
             callbacks = [*(callbacks if isinstance(callbacks, list) else [callbacks]), SeedEachStep(), RankStatistics()]
-            callbacks.append(GuardFinite(of_stage=False))
+            callbacks += [GuardFinite(of_stage=False), LogLoss()]
             if given["enable_checkpointing"] is not False:
                 callbacks.append(KeepLast(folder.path / "checkpoints"))
             if not (terminal or given["enable_progress_bar"]):
