@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,7 +64,9 @@ def explain(message: str, known: Sequence[Argument], command: str, files: Sequen
         kind = class_at(_nearest_class(text, found.start()) or "")
         names = [] if kind is None else [argument.name for argument in class_arguments(kind)]
         owner = "" if kind is None else f"{kind.__name__} "
-        return f"{where}{owner}has no argument {found[1]!r}.{hint(found[1], names)}{_place(found[1], source)}"
+        own = found[1] == "network" and keys == ["model"] and kind is not None
+        remedy = " It has its own network; --model Classifier beside --model.network takes another." if own else ""
+        return f"{where}{owner}has no argument {found[1]!r}.{remedy or hint(found[1], names)}{_place(found[1], source)}"
     if found := _UNKNOWN_KEY.search(text):
         return f"{command} has no argument {found[1]!r}.{_near_key(found[1], known)}{_place(found[1].split('.')[-1], source)}"
     if found := _UNKNOWN_CLASS.search(text):
@@ -99,9 +102,12 @@ def explain(message: str, known: Sequence[Argument], command: str, files: Sequen
             return f"{given!r} belongs to no argument. Needed: --name value pairs after {command}."
         return f"{command} has no argument {given}.{_near_key(given, known)}"
     if found := _NO_SUBCLASS.search(text):
-        given, base = found[1] or found[4] or (classes[-1] if classes else "the class"), found[2] or found[3]
+        given, base = found[1] or found[4] or (classes[-1] if classes else _typed(keys, source)), found[2] or found[3]
         names = subclass_names(_annotation(keys, classes, known))
-        remedy = " Give an nn.Module as --model.network." if base == "LightningModule" else hint(given.split(".")[-1], names)
+        if base == "LightningModule":
+            remedy = f" Give an nn.Module as --model.network{f' {given}' if '.' in given else ''}."
+        else:
+            remedy = hint(given.split(".")[-1], names)
         return f"{where}{given} is no {base}.{remedy}{_place(given, source)}"
     if found := _ALTERNATIVES.match(text):
         wanted = [_EXPECTED.match(part) for part in found[1].split(" - ")]
@@ -109,6 +115,12 @@ def explain(message: str, known: Sequence[Argument], command: str, files: Sequen
             kinds = [match[1] or match[2].replace("'", "") for match in wanted if match and match[1] != "NoneType"]
             return f"{keys[-1]} is {found[2]!r}; needed: {' or '.join(kinds)}.{_place(found[2], source)}"
     return core_of(text)
+
+
+def _typed(keys: Sequence[str], source: _Source) -> str:
+    """The class that was typed for an argument, where the parser does not name it."""
+    options = [f"--{key}" for key in keys[:1]]
+    return next((after for option, after in pairwise(source.typed) if option in options), "the class")
 
 
 def _listed(choices: str) -> list[str]:

@@ -43,7 +43,7 @@ def export_command(arguments: Sequence[str], wants_help: bool = False) -> int:
     if wants_help:
         parser.print_help()
         return 0
-    given = parser.parse_args(arguments)
+    given = parser.read(arguments)
     import_known_classes()
     run = RunFolder(Path(given.run))
     run.record()  # says so where it is no run

@@ -103,6 +103,23 @@ def test_bad_arguments(work, capsys, extra, message):
     refused(capsys, [*UNLEARN, *extra], message, work)
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (["purge", "--y"], "purge has no argument --y. Nearest: '--yes'.$"),
+        (["report", "runs/fit/1", "--verfy"], "report has no argument --verfy. Nearest: '--verify'.$"),
+        (["export", "runs/fit/1", "--outptu=x"], "export has no argument --outptu. Nearest: '--output'.$"),
+        (
+            [*UNLEARN[:5], *UNLEARN[9:], "--run", "runs/fit"],
+            "runs/fit is no run: it holds 1. Give one of them, such as",
+        ),
+        (["fit", "--resume", "runs/fit"], "it holds 1. Give one of them, such as runs/fit/1.$"),
+    ],
+)
+def test_slips_of_commands_and_runs(work, capsys, call, message):
+    refused(capsys, call, message, work)
+
+
 def test_a_misspelt_file_of_a_method(work, capsys):
     call = ["benchmark", "-c", "base.yaml", "--trainer.max_epochs", "1", *UNLEARN[9:]]
     for methods in ("[method.yml, fine_tune]", "method.yml,fine_tune"):

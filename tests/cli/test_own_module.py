@@ -9,6 +9,7 @@ import pytest
 
 from lightning_unlearn.cli import main
 from tests.cli.conftest import UNLEARN
+from tests.cli.test_errors import refused
 
 NET = """\
 from torch import nn
@@ -79,3 +80,10 @@ def test_its_checkpoint_goes_on_with_the_network_alone_and_is_exported(own, caps
     assert main(["report", "runs/unlearn/1"]) == 0
     assert main(["export", "runs/unlearn/1", "--output", "exported"]) == 0
     assert json.loads((own / "exported/config.json").read_text())["architecture"] == "modeling.Net"
+
+
+def test_what_is_said_where_module_and_network_are_mixed_up(own, capsys):
+    fit = ["fit", "-c", "base.yaml", "--trainer.max_epochs", "1"]
+    refused(capsys, [*fit, "--model", "own_net.Net"], "own_net.Net is no Light.*as --model.network own_net.Net.$", own)
+    remedy = "Lit has no argument 'network'. It has its own network; --model Classifier beside --model.network takes another.$"
+    refused(capsys, [*fit, "--model", "own_lit.Lit", "--model.network", "own_net.Net"], remedy, own)
