@@ -33,8 +33,9 @@ def of_original(metrics: Mapping[str, float], data: UnlearningDataModule, model:
     """
     retain, unseen = metrics["retain/acc"], metrics.get("unseen/acc")
     cause = (
-        f"The usual causes are an input that is normalised otherwise than in training (here: {data.dataset.input}; "
-        "mean and std of the data set change it), labels in another order, or weights that were not loaded."
+        f"The usual causes are an input of another size, or normalised otherwise, than in training (here: "
+        f"{data.dataset.input}; image_size, mean and std of the data set change it), "
+        "labels in another order, or weights that were not loaded."
     )
     if isinstance(model, Sisa):
         if retain >= LOW:

@@ -176,8 +176,9 @@ def read_saved(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], Cod
 def load_into(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     """Copy weights into a model: all of them, in the right shapes, or none.
 
-    Prefixes that wrappers add to all names (`module.`, `network.`, `model.`, `classifier.`, and `_orig_mod.`
-    anywhere) may differ. BatchNorm's counters, absent from checkpoints before torch 0.4.1, may be missing.
+    Prefixes that wrappers add to all names (`module.`, `network.`, `model.`, `classifier.`, and `_orig_mod.` anywhere) may
+    differ, and one more that all names of one side have, such as `net.`, where everything else matches. BatchNorm's counters,
+    absent from checkpoints before torch 0.4.1, may be missing.
 
     Args:
         model: The model.
@@ -189,8 +190,11 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], source: str) -> Non
     """
     own = model.state_dict()
     theirs, ours = _without_prefixes(state), _without_prefixes(own)
-    missing = [name for core, name in ours.items() if core not in theirs and not core.endswith("num_batches_tracked")]
-    unknown = [name for core, name in theirs.items() if core not in ours]
+    if any(_differing(theirs, ours)):
+        # A LightningModule of the user's own may call its network as it likes.
+        attempts = ((_without_first_part(theirs), ours), (theirs, _without_first_part(ours)))
+        theirs, ours = next((pair for pair in attempts if not any(_differing(*pair))), (theirs, ours))
+    missing, unknown = _differing(theirs, ours)
     if missing or unknown:
         lacks = f"it lacks {_first(missing)}. " if missing else ""
         more = f"The model does not have {_first(unknown)}. " if unknown else ""
@@ -310,6 +314,19 @@ def _without_prefixes(names: Iterable[str]) -> dict[str, str]:
     while prefix := next((p for p in PREFIXES if cores and all(core.startswith(p) for core in cores)), None):
         cores = [core.removeprefix(prefix) for core in cores]
     return dict(zip(cores, full, strict=True))
+
+
+def _without_first_part(names: dict[str, str]) -> dict[str, str]:
+    """The same without what stands before the first dot, where that is the same in all."""
+    firsts = {core.partition(".")[0] for core in names}
+    shared = len(firsts) == 1 and all("." in core for core in names)
+    return {core.partition(".")[2]: name for core, name in names.items()} if shared else names
+
+
+def _differing(theirs: Mapping[str, str], ours: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Full names of ours that theirs lack, and of theirs that ours lack."""
+    missing = [name for core, name in ours.items() if core not in theirs and not core.endswith("num_batches_tracked")]
+    return missing, [name for core, name in theirs.items() if core not in ours]
 
 
 def _explain_shapes(differing: Mapping[str, tuple[Tensor, Tensor]]) -> str:

@@ -60,7 +60,7 @@ class FreshTrainer(Trainer):
     def strategy_name(self) -> str:
         """The strategy as it was asked for, `auto` where none was; and how processes start: `fork` in notebooks."""
         asked, start = str(self._keywords.get("strategy") or "auto"), getattr(self.strategy, "_start_method", None)
-        return f"{asked} ({start})" if start not in (None, "popen") else asked
+        return f"{asked} ({start})" if start not in (None, "popen") and start not in asked else asked
 
     @property
     def recipe_arguments(self) -> dict[str, str | int | float | bool | list[int] | None]:

@@ -1,9 +1,6 @@
 """Shipped configurations by short name, and methods as lists of fresh stages."""
 
 import copy
-import difflib
-import inspect
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,9 +9,11 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 import lightning_unlearn.callbacks.select_by_unseen  # ruff: ignore[unused-import]  # as below
-import lightning_unlearn.stages  # short class names are found among imported classes
 from lightning_unlearn.exceptions import ConfigError, UnlearnError
+from lightning_unlearn.explain import explain
+from lightning_unlearn.introspection import arguments_of
 from lightning_unlearn.shipped import find_config
+from lightning_unlearn.stage_list import check_stage_list
 from lightning_unlearn.stages.base import UnlearningStage
 
 __all__ = ["Method", "load_method"]
@@ -71,13 +70,15 @@ class Method:
     @cached_property
     def settings(self) -> Namespace:
         """The parsed stages, with all defaults filled in."""
+        stages = self.content["stages"]
+        check_stage_list(stages, str(self.path))
         parser = ArgumentParser(exit_on_error=False)
         parser.add_argument("--stages", type=list[UnlearningStage], required=True)
-        stages = self.content["stages"]
         try:
             settings: Namespace = parser.parse_object({"stages": copy.deepcopy(stages)})
         except ArgumentError as error:
-            raise ConfigError(f"{self.path}: {_first_line(str(error), stages)}") from None
+            text = explain(str(error), arguments_of(parser), "a method", [self.path])
+            raise ConfigError(text if str(self.path) in text else f"{self.path}: {text}") from None
         return settings
 
     def __call__(self) -> list[UnlearningStage]:
@@ -111,7 +112,7 @@ def load_method(name: str, group: str = "method") -> Method:
     Returns:
         The method; its file is read and checked.
     """
-    method = Method(find_config(name if "/" in name or name.endswith(".yaml") else f"{group}/{name}", group))
+    method = Method(find_config(name if "/" in name or name.endswith((".yaml", ".yml")) else f"{group}/{name}", group))
     _ = method.settings
     return method
 
@@ -124,29 +125,3 @@ def _learning_rates(node: object, place: str) -> list[str]:
         return []
     own = [f"{place}.{name}" for name, value in node.items() if name == "lr" and isinstance(value, int | float)]
     return own + [found for name, inner in node.items() for found in _learning_rates(inner, f"{place}.{name}")]
-
-
-def _first_line(message: str, stages: object) -> str:
-    """The error, with the nearest stage where a class is not known."""
-    listed = stages if isinstance(stages, list) else []
-    names = [entry.get("class_path", "") if isinstance(entry, dict) else str(entry) for entry in listed]
-    known = list(lightning_unlearn.stages.__all__)
-    for name in names:
-        if "." not in name and name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            return f"no stage is called {name!r}." + (f" Nearest: {near[0]!r}." if near else f" Known: {', '.join(known)}.")
-    text = " ".join(message.split())
-    if found := re.search(r"Option '([^']+)' is not accepted", text):
-        kinds = [getattr(lightning_unlearn.stages, str(name).rpartition(".")[2], None) for name in names]
-        known = sorted({a for kind in kinds if kind is not None for a in _arguments(kind)})
-        near = difflib.get_close_matches(found[1], known, n=1)
-        return f"no stage in it has an argument {found[1]!r}." + (f" Nearest: {near[0]!r}." if near else "")
-    if found := re.search(r"No module named '([^']+)'", text):
-        return f"there is no module {found[1]!r} in this folder ({Path.cwd()}) nor among the installed packages."
-    return text[:300]
-
-
-def _arguments(kind: type) -> set[str]:
-    """Names that a constructor takes, through its base classes too."""
-    makers = [vars(base)["__init__"] for base in kind.__mro__ if "__init__" in vars(base)]
-    return {name for make in makers for name in inspect.signature(make).parameters}

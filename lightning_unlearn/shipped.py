@@ -7,6 +7,8 @@ from lightning_unlearn.exceptions import ConfigError
 
 __all__ = ["config_folder", "config_names", "find_config"]
 
+_ENDINGS = (".yaml", ".yml")
+
 
 def config_folder() -> Path:
     """Where the shipped files lie: in an installed wheel inside the package, in a checkout beside it.
@@ -52,8 +54,27 @@ def find_config(name: str, group: str | None = None) -> Path:
     shipped = config_folder() / (name if name.endswith(".yaml") else f"{name}.yaml")
     if shipped.is_file() and shipped.resolve().is_relative_to(config_folder().resolve()):
         return shipped
-    known = config_names(group)
-    wanted = name if group is None or "/" in name else f"{group}/{name.removesuffix('.yaml')}"
-    near = difflib.get_close_matches(wanted, known, n=1, cutoff=0.4 if group is None else 0.75)
-    hint = f" Nearest shipped name: {near[0]!r}." if near else f" Shipped: {', '.join(known)}."
-    raise ConfigError(f"No config {name!r}: it is neither a file nor a shipped name.{hint}")
+    beside, near = _nearest_beside(path), _nearest_shipped(name, group, 0.75)
+    if name.endswith(_ENDINGS):
+        lost = " Check the path." if path.parent.is_dir() else f" There is no folder {path.parent}."
+        raise ConfigError(f"No such file: {name}.{beside or near or lost}")
+    told = near or beside or ("" if group else _nearest_shipped(name, group, 0.4))
+    rest = f"Shipped: {', '.join(config_names(group))}." if group else "lightning-unlearn fit --help lists the shipped names."
+    raise ConfigError(f"No config {name!r}: it is neither a file nor a shipped name.{told or f' {rest}'}")
+
+
+def _nearest_shipped(name: str, group: str | None, cutoff: float) -> str:
+    wanted = name.removesuffix(".yaml").removesuffix(".yml")
+    wanted = wanted if group is None or "/" in name else f"{group}/{wanted}"
+    near = difflib.get_close_matches(wanted, config_names(group), n=1, cutoff=cutoff)
+    return f" Nearest shipped name: {near[0]!r}." if near else ""
+
+
+def _nearest_beside(path: Path) -> str:
+    """The YAML file in the same folder whose name is nearest."""
+    if not path.parent.is_dir():
+        return ""
+    # By their stems: the endings alone are alike enough.
+    here = {file.stem: file.name for file in path.parent.iterdir() if file.suffix in _ENDINGS}
+    near = difflib.get_close_matches(path.stem, here, n=1, cutoff=0.7)
+    return f" Nearest here: {path.with_name(here[near[0]])}." if near else ""

@@ -288,6 +288,20 @@ def test_prefixes_of_wrappers(theirs, ours):
     assert equal(inner.state_dict(), source.state_dict())
 
 
+@pytest.mark.parametrize(("theirs", "ours"), [("net.", ""), ("net.", "network."), ("", "body."), ("module.net.", "model.")])
+def test_one_prefix_of_the_users_own(theirs, ours):
+    source, inner = SmallCNN(), SmallCNN()
+    model = nn.ModuleDict({ours.removesuffix("."): inner}) if ours else inner
+    state = {theirs + name: value for name, value in source.state_dict().items()}
+    load_into(model, state, "x")
+    assert equal(inner.state_dict(), source.state_dict())
+    # Only where everything else matches.
+    name, value = state.popitem()
+    for other in ({**state}, {**state, f"other.{name}": value}):
+        with pytest.raises(CheckpointError, match="of another architecture"):
+            load_into(model, other, "x")
+
+
 def test_compiled_part_inside_a_module():
     source, model = Tiny(), Tiny()
     state = {name.replace("network.", "network._orig_mod."): value for name, value in source.state_dict().items()}

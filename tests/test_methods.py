@@ -43,8 +43,8 @@ def test_arguments_reach_the_stages(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("stages:\n- class_path: FineTun\n", "no stage is called 'FineTun'. Nearest: 'FineTune'"),
-        ("stages:\n- class_path: Qqqq\n", "no stage is called 'Qqqq'. Known: "),
+        ("stages:\n- class_path: FineTun\n", "no class is called 'FineTun'. Nearest: 'FineTune'"),
+        ("stages:\n- class_path: Qqqq\n", "no class is called 'Qqqq'"),
         ("stages:\n- class_path: NormDecay\n  init_args: {faktor: 0.5}\n", "faktor"),
         ("stages: 3\n", "stages"),
         ("other: 1\n", "lists no stages"),
@@ -84,20 +84,36 @@ def test_unknown_names_are_answered_with_the_nearest():
     [
         (
             "class_path: FineTune\n  init_args: {max_epoch: 1}",
-            "no stage in it has an argument 'max_epoch'. Nearest: 'max_epochs'",
+            r"FineTune has no argument 'max_epoch'. Nearest: 'max_epochs'. \(/.*/own.yaml, line 3\)",
         ),
-        ("class_path: FineTun", "no stage is called 'FineTun'. Nearest: 'FineTune'"),
-        ("class_path: nowhere.Stage", r"there is no module 'nowhere' in this folder \(/.*\) nor among the installed packages"),
+        ("class_path: FineTun", r"no class is called 'FineTun'. Nearest: 'FineTune'. \(/.*/own.yaml, line 2\)"),
+        ("class_path: nowhere.Stage", r"No module named 'nowhere'. Searched: this folder \(/.*\) and the installed packages"),
+        ("class_path: own_slips.Bounds", "module 'own_slips' has no attribute 'Bounds'. Nearest: 'Bounded'"),
+        ("class_path: own_slips.Bounded\n  init_args: {retain_wieght: 2}", "'retain_wieght'. Nearest: 'retain_weight'"),
+        ("class_path: own_slips.Bounded\n  init_args: {retain_weight: high}", "retain_weight is 'high'; needed: float"),
+        ("class_path: own_slips.Bounded\n  retain_weight: 2", "has retain_weight beside class_path.*below init_args: "),
+        ("own_slips.Bounded: {retain_weight: 2}", r"stages\[0\] has no class_path, but own_slips.Bounded; needed"),
     ],
 )
-def test_slips_in_a_method_of_ones_own(tmp_path, stage, message):
+def test_slips_in_a_method_of_ones_own(tmp_path, monkeypatch, stage, message):
+    (tmp_path / "own_slips.py").write_text(
+        "from lightning_unlearn.stages import UnlearningStage\n\n\nclass Bounded(UnlearningStage):\n    view = 'both'\n\n"
+        "    def __init__(self, retain_weight: float = 1.5, **kwargs):\n        super().__init__(**kwargs)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "own.yaml").write_text(f"stages:\n- {stage}\n")
     with pytest.raises(ConfigError, match=message):
         load_method(str(tmp_path / "own.yaml"))
 
 
-def test_only_methods_are_offered_for_a_file_that_is_not_there():
+def test_a_list_of_stages_without_a_dash(tmp_path):
+    (tmp_path / "own.yaml").write_text("stages:\n  class_path: FineTune\n")
+    with pytest.raises(ConfigError, match=r"own.yaml: stages is one stage without a `-` before it; needed: a list"):
+        load_method(str(tmp_path / "own.yaml"))
+
+
+def test_only_methods_are_offered_for_a_name_that_is_not_there():
     with pytest.raises(ConfigError) as caught:
-        load_method("zzzzzz.yaml")
+        load_method("zzzzzz")
     assert "method/fine_tune" in str(caught.value)
     assert "data/" not in str(caught.value)

@@ -9,16 +9,16 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 from lightning_unlearn import networks
 from lightning_unlearn.classifier import Classifier
-from lightning_unlearn.cli.explain import core_of
-from lightning_unlearn.cli.introspection import class_at
 from lightning_unlearn.cli.job import newest_checkpoint
 from lightning_unlearn.cli.known_classes import import_known_classes
 from lightning_unlearn.cli.plain_parser import PlainParser
 from lightning_unlearn.cli.run_folder import RunFolder
 from lightning_unlearn.data.vision import VisionData
 from lightning_unlearn.exceptions import CheckpointError, ConfigError
+from lightning_unlearn.explain import core_of
 from lightning_unlearn.export.export import export
 from lightning_unlearn.export.model_card import int8_remark
+from lightning_unlearn.introspection import class_at
 from lightning_unlearn.report.labels import metric, number
 from lightning_unlearn.sisa.model import Sisa
 
@@ -43,7 +43,7 @@ def export_command(arguments: Sequence[str], wants_help: bool = False) -> int:
     if wants_help:
         parser.print_help()
         return 0
-    given = parser.parse_args(arguments)
+    given = parser.read(arguments)
     import_known_classes()
     run = RunFolder(Path(given.run))
     run.record()  # says so where it is no run

@@ -8,11 +8,13 @@ from pathlib import Path
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
+from lightning_unlearn.data.batch import Batch
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 
-__all__ = ["EpochLines", "KeepLast", "RunLogger"]
+__all__ = ["EpochLines", "KeepLast", "LogLoss", "RunLogger"]
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +79,41 @@ class KeepLast(ModelCheckpoint):
         if trainer.is_global_zero and isinstance(data, UnlearningDataModule):
             split = data.saved_split(everything_trained=data.serving.view == "train")
             split.save(Path(self.dirpath or ".") / "split.json")
+
+
+class LogLoss(Callback):
+    """Logs what `training_step` returns as `train/loss`, where the module itself logs no loss."""
+
+    def __init__(self) -> None:
+        self._sum: Tensor | float = 0.0
+        self._samples = 0
+        self._is_ours = False
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say what is not watched."""
+        if not is_overridden("validation_step", pl_module):
+            name = type(pl_module).__name__
+            log.info("note: %s has no validation_step, so nothing is measured on unseen samples while it trains.", name)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin a new mean."""
+        self._sum, self._samples = 0.0, 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """Add a batch, whose loss Lightning has divided by the number of batches of a step."""
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
+        if isinstance(loss, Tensor) and isinstance(batch, Batch):
+            self._sum = self._sum + loss.detach() * trainer.accumulate_grad_batches * len(batch.target)
+            self._samples += len(batch.target)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the mean."""
+        # From the second epoch on, what stands there may be our own.
+        self._is_ours = self._is_ours or not any("loss" in name for name in trainer.callback_metrics)
+        if self._samples and self._is_ours:
+            pl_module.log("train/loss", self._sum / self._samples, sync_dist=True)
 
 
 class EpochLines(Callback):

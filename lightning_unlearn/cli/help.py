@@ -1,9 +1,9 @@
 """Help that a person can read: the arguments that matter for this call, a line each."""
 
 import textwrap
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule
@@ -11,10 +11,11 @@ from lightning.pytorch import LightningModule
 from lightning_unlearn.cli.arguments import Call
 from lightning_unlearn.cli.commands import COMMANDS, MAY_TRAIN, RESUMABLE
 from lightning_unlearn.cli.configs import first_line, method_names, read_config
-from lightning_unlearn.cli.introspection import Argument, arguments_of, class_arguments, class_at
+from lightning_unlearn.cli.in_force import values_in_force
 from lightning_unlearn.data.forget import ForgetRule
 from lightning_unlearn.data.vision import VisionData
-from lightning_unlearn.shipped import config_names, find_config
+from lightning_unlearn.introspection import Argument, arguments_of, class_arguments, class_at
+from lightning_unlearn.shipped import config_folder, config_names, find_config
 from lightning_unlearn.stages.base import UnlearningStage
 
 __all__ = ["command_help"]
@@ -54,12 +55,14 @@ def command_help(command: str, parser: ArgumentParser, call: Call) -> str:
         call: The call.
 
     Returns:
-        Text of at most 100 columns.
+        Text of at most 100 columns; where everything is asked for, what the parser says and then what the chosen classes take.
     """
-    tree: dict[str, object] = {}
-    for name in call.configs:
-        tree |= read_config(find_config(name))
-    arguments = {argument.name: argument for argument in arguments_of(parser)}
+    values = values_in_force(call)
+    data, model = [*_chosen(values, "dataset", VisionData), *_chosen(values, "forget", ForgetRule)], _model(values)
+    stages = _stages(values, call) if command == "unlearn" else []
+    if call.help == "all":
+        return "\n\n".join([parser.format_help().rstrip(), *(group.text(99) for group in (*data, *model, *stages))])
+    arguments = {argument.name: _with(values, argument) for argument in arguments_of(parser)}
     # The folder of a benchmark is an argument of the call too.
     hidden = ("model", "stages", "name", "output")
     own = [a for name, a in arguments.items() if "." not in name and name not in hidden]
@@ -70,10 +73,9 @@ def command_help(command: str, parser: ArgumentParser, call: Call) -> str:
         _Group(
             "data (as --data.NAME)", [_entry(a, "data.") for name, a in arguments.items() if name.startswith("data.")], _MORE
         ),
-        *_chosen(tree, call, "dataset", VisionData),
-        *_chosen(tree, call, "forget", ForgetRule),
-        *_model(tree),
-        *(_stages(tree) if command == "unlearn" else [_methods("shipped methods")] if command == "benchmark" else []),
+        *data,
+        *model,
+        *([_methods("shipped methods")] if command == "benchmark" else stages),
         _Group("trainer (as --trainer.NAME)", [_entry(arguments[f"trainer.{n}"], "trainer.") for n in (*length, *_TRAINER)]),
     ]
     if not call.configs:
@@ -106,21 +108,24 @@ class _Group:
             names = ", ".join(left for left, _ in self.entries)
             parts[1:] = [textwrap.fill(names, _WIDTH, initial_indent="  ", subsequent_indent="  ")]
         if self.note:
-            parts.append(textwrap.fill(self.note, _WIDTH, initial_indent="  ", subsequent_indent="  "))
+            parts.append(textwrap.fill(self.note, _WIDTH, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False))
         return "\n".join(parts)
 
 
 def _wrapped(left: str, right: str, lines: int) -> str:
+    if not right:
+        # textwrap drops the first indent of no text.
+        return f"  {left}"
     first = f"  {left:<{_NAMES}}" + ("" if len(left) < _NAMES else "  ")
     return textwrap.fill(
-        right or " ",
+        right,
         _WIDTH,
         initial_indent=first,
         subsequent_indent=" " * (_NAMES + 2),
         max_lines=lines,
         placeholder=" ...",
         break_on_hyphens=False,
-    ).rstrip()
+    )
 
 
 def _of_the_call(command: str) -> Iterable[tuple[str, str]]:
@@ -137,30 +142,31 @@ def _of_the_call(command: str) -> Iterable[tuple[str, str]]:
     yield from _OF_THE_CALL[3:]
 
 
-def _chosen(tree: dict[str, object], call: Call, name: str, base: type) -> list[_Group]:
+def _with(values: Mapping[str, object], argument: Argument, prefix: str = "") -> Argument:
+    """An argument with the value that the call gives in place of its default."""
+    place = prefix + argument.name
+    return replace(argument, default=values[place], required=False) if place in values else argument
+
+
+def _of_class(kind: type, values: Mapping[str, object], prefix: str) -> list[Argument]:
+    return [_with(values, argument, prefix) for argument in class_arguments(kind)]
+
+
+def _chosen(values: Mapping[str, object], name: str, base: type) -> list[_Group]:
     """The arguments of a class that the call, or else a config, names for the data."""
-    path = ""
-    data = tree.get("data")
-    node = data.get(name) if isinstance(data, dict) else None
-    if isinstance(node, dict):
-        path = str(node.get("class_path", ""))
-    options = (f"--data.{name}", f"--data.{name}.class_path")
-    for token, behind in pairwise([*call.arguments, ""]):
-        option, _, value = token.partition("=")
-        path = (value or behind) if option in options else path
-    kind = class_at(path, base) if path else None
+    prefix = f"data.{name}."
+    kind = class_at(str(values.get(f"data.{name}", "")), base)
     if kind is None:
         return []
-    return [_Group(f"{kind.__name__} (as --data.{name}.NAME)", [_entry(argument) for argument in class_arguments(kind)])]
+    return [_Group(f"{kind.__name__} (as --{prefix}NAME)", [_entry(a) for a in _of_class(kind, values, prefix)])]
 
 
-def _model(tree: dict[str, object]) -> list[_Group]:
-    node = tree.get("model")
-    path = str(node.get("class_path", "Classifier")) if isinstance(node, dict) else "Classifier"
-    kind = class_at(path, LightningModule)
+def _model(values: Mapping[str, object]) -> list[_Group]:
+    given = values.get("model", "Classifier")
+    kind = class_at(given if isinstance(given, str) else "Classifier", LightningModule)
     if kind is None:
         return []
-    return [_Group(f"model: {kind.__name__} (as --model.NAME)", [_entry(argument) for argument in class_arguments(kind)])]
+    return [_Group(f"model: {kind.__name__} (as --model.NAME)", [_entry(a) for a in _of_class(kind, values, "model.")])]
 
 
 def _methods(title: str) -> _Group:
@@ -168,27 +174,35 @@ def _methods(title: str) -> _Group:
     return _Group(title, entries, names_will_do=True)
 
 
-def _stages(tree: dict[str, object]) -> list[_Group]:
-    given = tree.get("stages")
+def _stages(values: Mapping[str, object], call: Call) -> list[_Group]:
+    given = values.get("stages")
     if not isinstance(given, list) or not given:
         return [_methods("no method is given; -c method/NAME takes a shipped one")]
     shared = {argument.name: argument for argument in class_arguments(UnlearningStage)}
     groups: list[_Group] = []
     used: set[str] = set()
-    for i, node in enumerate(given):
-        path = str(node.get("class_path", "")) if isinstance(node, dict) else str(node)
+    for i in range(len(given)):
+        path = str(values[f"stages.{i}"])
         kind = class_at(path, UnlearningStage)
         if kind is None:
+            groups.append(_Group(f"stages[{i}]: {path}", [], "there is no such stage"))
             continue
-        arguments = class_arguments(kind)
-        # What all stages share is listed once, unless this one has another default.
+        arguments = _of_class(kind, values, f"stages.{i}.")
+        # What all stages share is listed once, unless this one has another value.
         common = [a.name for a in arguments if a.name in shared and _value(a) == _value(shared[a.name])]
         used.update(common)
         note = f"and {', '.join(common)}" if common else ""
         groups.append(_Group(f"stages[{i}]: {kind.__name__}", [_entry(a) for a in arguments if a.name not in common], note))
-    if used:
-        groups.append(_Group("what stages share", [_entry(argument) for name, argument in shared.items() if name in used]))
-    return groups
+    shares = [_entry(argument) for name, argument in shared.items() if name in used]
+    return [*groups, _Group("what stages share" if used else "stages", shares, _how_to_set(call))]
+
+
+def _how_to_set(call: Call) -> str:
+    """Where the values of stages are set: the command line has no arguments for them."""
+    file = next((path for name in reversed(call.configs) if "stages" in read_config(path := find_config(name))), Path())
+    if not file.resolve().is_relative_to(config_folder().resolve()):
+        return f"a stage's values are set in {file}"
+    return f"a stage's values are set in a copy of the method's file: cp {file} mine.yaml, then -c mine.yaml"
 
 
 def _entry(argument: Argument, prefix: str = "") -> tuple[str, str]:
@@ -197,10 +211,17 @@ def _entry(argument: Argument, prefix: str = "") -> tuple[str, str]:
 
 
 def _value(argument: Argument) -> str:
-    value = argument.default
+    text = _text(argument.default)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+def _text(value: object) -> str:
     if value is None or isinstance(value, bool):
         return str(value).lower().replace("none", "null")
+    if isinstance(value, list):
+        return f"[{', '.join(map(_text, value))}]"
+    if isinstance(value, Mapping) and "class_path" in value:
+        value = value["class_path"]
     text = str(getattr(value, "__name__", value))
     # A factory's name says enough without its module.
-    text = text.rpartition(".")[2].lstrip("_") if text.startswith("lightning_unlearn.") else text
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+    return text.rpartition(".")[2].lstrip("_") if text.startswith("lightning_unlearn.") else text

@@ -9,12 +9,13 @@ import yaml
 from lightning_unlearn.cli.arguments import Call
 from lightning_unlearn.cli.configs import read_layer
 from lightning_unlearn.cli.from_run import another_request
-from lightning_unlearn.cli.names import hint
 from lightning_unlearn.cli.rule_watch import RuleWatch
 from lightning_unlearn.cli.run_folder import CONFIG, RunFolder
-from lightning_unlearn.cli.typed import as_list, list_arguments, refuse_single_stage
+from lightning_unlearn.cli.typed import as_list, list_arguments, refuse_cut_value, refuse_single_stage
 from lightning_unlearn.exceptions import ConfigError
+from lightning_unlearn.names import hint
 from lightning_unlearn.shipped import find_config
+from lightning_unlearn.stage_list import check_stage_list
 
 __all__ = ["OF_THE_DATA", "layered"]
 
@@ -72,9 +73,11 @@ def layered(call: Call, commands: Mapping[str, frozenset[str]]) -> tuple[list[st
             given.update({n: inner[n] for n in OF_THE_DATA if isinstance(inner, dict) and n in inner})
             arguments.append(yaml.safe_dump(layer, default_flow_style=True))
             if "stages" in layer:
+                check_stage_list(layer["stages"], token)
                 method = name
         else:
             option, _, value = token.partition("=")
+            refuse_cut_value(tokens[i - 1 :] if i else tokens)
             refuse_single_stage(option)
             watch.typed(option)
             linked = option.removeprefix("--model.").removeprefix("init_args.")

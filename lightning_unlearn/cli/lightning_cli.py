@@ -3,6 +3,7 @@
 import inspect
 import logging
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 from jsonargparse import ArgumentError, Namespace
@@ -17,8 +18,7 @@ from lightning_unlearn.checkpoint import AtomicCheckpointIO
 from lightning_unlearn.cli.arguments import Call
 from lightning_unlearn.cli.commands import COMMANDS, NUMBERED, PLAIN, RESUMABLE, WITH_LENGTH
 from lightning_unlearn.cli.configs import Tree, parse_config, tree_without
-from lightning_unlearn.cli.explain import core_of, explain
-from lightning_unlearn.cli.fitting import EpochLines, KeepLast, RunLogger
+from lightning_unlearn.cli.fitting import EpochLines, KeepLast, LogLoss, RunLogger
 from lightning_unlearn.cli.from_run import name_beside
 from lightning_unlearn.cli.help import command_help
 from lightning_unlearn.cli.job import Job, newest_checkpoint
@@ -30,6 +30,9 @@ from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.detection.run import check_names
 from lightning_unlearn.detection.threshold import Threshold
 from lightning_unlearn.exceptions import ConfigError, UnlearnError
+from lightning_unlearn.explain import core_of, explain
+from lightning_unlearn.introspection import arguments_of
+from lightning_unlearn.shipped import find_config
 from lightning_unlearn.trainer import UnlearningTrainer
 
 __all__ = ["UnlearningCLI", "trainer_commands"]
@@ -138,7 +141,7 @@ class UnlearningCLI(LightningCLI):
         """
         own = self._parser(self.command)
         if self.call.help is not None:
-            print(own.format_help() if self.call.help == "all" else command_help(self.command, own, self.call))
+            print(command_help(self.command, own, self.call))
             raise SystemExit(0)
         arguments, self._given, self._unnamed = layered(self.call, trainer_commands())
         program = sys.argv[0]
@@ -147,7 +150,11 @@ class UnlearningCLI(LightningCLI):
             sys.argv[0] = "lightning-unlearn"
             self.config = parser.parse_args([self.command, *arguments])
         except ArgumentError as error:
-            raise ConfigError(explain(str(error), own, self.command, self.call)) from error
+            # Where a value stands is looked for in the configs, but not where it was typed.
+            texts = self.call.arguments
+            typed = [text for before, text in pairwise(["", *texts]) if "--config" not in (before, text)]
+            files = [find_config(name) for name in self.call.configs]
+            raise ConfigError(explain(str(error), arguments_of(own), self.command, files, typed)) from error
         finally:
             sys.argv[0] = program
         if self.command == "detect":
@@ -226,7 +233,7 @@ class UnlearningCLI(LightningCLI):
         if self.command == "fit":
             callbacks = given["callbacks"] or []
             callbacks = [*(callbacks if isinstance(callbacks, list) else [callbacks]), SeedEachStep(), RankStatistics()]
-            callbacks.append(GuardFinite(of_stage=False))
+            callbacks += [GuardFinite(of_stage=False), LogLoss()]
             if given["enable_checkpointing"] is not False:
                 callbacks.append(KeepLast(folder.path / "checkpoints"))
             if not (terminal or given["enable_progress_bar"]):

@@ -99,20 +99,16 @@ def _fail(error: BaseException, text: str, code: int, debug: bool) -> int:
 
 
 def _outside(error: Exception) -> str | None:
-    """What to say where the machine or a setting is to blame, not the program; None elsewhere."""
+    """What to say where the machine, a setting or the user's own code is to blame, not the program; None elsewhere."""
     # By name: torch and Lightning may not have been imported.
     kinds = {kind.__name__ for kind in type(error).__mro__}
     if kinds & {"OutOfMemoryError", "MemoryError"}:
         return f"out of memory: {str(error).partition('.')[0] or type(error).__name__}. Lower --data.batch_size."
     if "MisconfigurationException" in kinds or "conditioned on metric" in str(error):  # the latter: EarlyStopping's monitor
         return str(error)
-    frame = traceback.extract_tb(error.__traceback__)[-1:]
-    if isinstance(error, ValueError) and "values to unpack" in str(error) and frame and frame[0].name.endswith("_step"):
-        return (
-            f"{frame[0].filename}, line {frame[0].lineno}: {error}, in {frame[0].name}. A batch is Batch(input, target, index, "
-            "total): take batch.input and batch.target."
-        )
     if isinstance(error, OSError) and error.errno is not None:
         remedy = REMEDIES.get(error.errno, "check the path, the disk and its permissions")
         return f"{error.filename or 'a file'}: {error.strerror}; {remedy}."
-    return None
+    from lightning_unlearn.cli.own_code import of_own_code
+
+    return of_own_code(error)

@@ -1,10 +1,12 @@
 """Parsers of the commands that are no verbs of the Trainer."""
 
 import argparse
+from collections.abc import Sequence
 from typing import NoReturn
 
 from lightning_unlearn.cli.commands import COMMANDS
 from lightning_unlearn.exceptions import ConfigError
+from lightning_unlearn.names import hint
 
 __all__ = ["PlainParser"]
 
@@ -18,6 +20,27 @@ class PlainParser(argparse.ArgumentParser):
 
     def __init__(self, command: str) -> None:
         super().__init__(f"lightning-unlearn {command}", description=COMMANDS[command], allow_abbrev=False)
+
+    def read(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Parse, after a look for misspelt names: argparse would first ask for what is missing.
+
+        Args:
+            arguments: Without the command's name.
+
+        Returns:
+            The values.
+
+        Raises:
+            ConfigError: An argument is unknown, missing, or has no value.
+        """
+        known = self._option_string_actions
+        for option in (token.partition("=")[0] for token in arguments):
+            if option.startswith("--") and option != "--" and option not in known:
+                command = self.prog.rpartition(" ")[2]
+                raise ConfigError(
+                    f"{command} has no argument {option}.{hint(option, [n for n in known if n.startswith('--')])}"
+                )
+        return self.parse_args(arguments)
 
     def error(self, message: str) -> NoReturn:
         """Refuse the arguments.

@@ -36,7 +36,7 @@ def purge_command(arguments: Sequence[str], wants_help: bool = False) -> int:
     if wants_help:
         parser.print_help()
         return 0
-    given = parser.parse_args(arguments)
+    given = parser.read(arguments)
     found = find(Path(given.run), *(None if folder is None else Path(folder) for folder in (given.runs, given.bank)))
     gone = delete(found) if given.yes else found.deletable
     title = "deleted" if given.yes else "would be deleted (with --yes)"

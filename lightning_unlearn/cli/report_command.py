@@ -30,7 +30,7 @@ def report_command(arguments: Sequence[str], wants_help: bool = False) -> int:
     if wants_help:
         parser.print_help()
         return 0
-    given = parser.parse_args(arguments)
+    given = parser.read(arguments)
     if given.verify:
         return max(_verify(Path(run)) for run in given.runs)
     show(rebuild(given.runs, given.output))

@@ -24,6 +24,12 @@ _OF_THE_START = (CONFIG, START, LOCK, SPLIT, BEGUN)
 _HEADER = "# Saved by `lightning-unlearn {command}`; give it back with -c to this command or to another one.\n"
 
 
+def _runs_in(folder: Path) -> str:
+    """What to say of a folder that is no run but holds some, whose number was forgotten; else nothing."""
+    runs = sorted((path.parent for path in folder.glob(f"*/{START}")), key=lambda path: (len(path.name), path.name))
+    return f"it holds {', '.join(run.name for run in runs[-12:])}. Give one of them, such as {runs[-1]}." if runs else ""
+
+
 def _launched_first() -> bool:
     """Whether no launcher calls this process another than the first rank; as `ranks.is_first`, which takes torch to import."""
     return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0) == 0
@@ -70,7 +76,8 @@ class RunFolder:
         if resume is not None:
             path = Path(resume)
             if not (path / START).is_file():
-                raise ConfigError(f"{resume} is no run that can be resumed: it holds no {START}. Give the folder of a run.")
+                told = _runs_in(path) or f"it holds no {START}. Give the folder of a run."
+                raise ConfigError(f"{resume} is no run that can be resumed: {told}")
             return cls(path, resumed=True)
         if output is not None:
             return cls(Path(output), made=_make(Path(output)) if _launched_first() else ())
@@ -149,9 +156,8 @@ class RunFolder:
         try:
             record = json.loads((self.path / START).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise ConfigError(
-                f"{self.path} is no run: its {START} cannot be read ({error}). Give the folder of a run."
-            ) from None
+            told = _runs_in(self.path) or f"its {START} cannot be read ({error}). Give the folder of a run."
+            raise ConfigError(f"{self.path} is no run: {told}") from None
         if not isinstance(record, dict):
             raise ConfigError(f"{self.path} is no run: its {START} is damaged. Give the folder of a run.")
         return record
@@ -175,7 +181,7 @@ class RunFolder:
 
 def _same_class(before: object, now: object) -> bool:
     """Whether two class paths name one class, as a package and the module in it do."""
-    from lightning_unlearn.cli.introspection import class_at  # imports jsonargparse, which `report` does without
+    from lightning_unlearn.introspection import class_at  # imports jsonargparse, which `report` does without
 
     kind = class_at(str(before))
     return kind is not None and kind is class_at(str(now))

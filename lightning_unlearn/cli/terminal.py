@@ -19,6 +19,7 @@ _NOISE = (
     ".*does not have many workers.*",
     ".*number of training batches.*is smaller than the logging interval.*",
     ".*You defined a `validation_step` but have no `val_dataloader`.*",
+    ".*You passed in a `val_dataloader` but have no `validation_step`.*",  # LogLoss says it in our words
     ".*in eval mode at the start of training.*",
     # Lightning 2.6 calls what jsonargparse 5 will rename; the messages begin with a line break.
     r"\s*By default only one JsonargparseDeprecationWarning.*",

@@ -3,11 +3,13 @@
 import inspect
 import json
 import re
+from collections.abc import Sequence
+from pathlib import Path
 
 from lightning_unlearn.exceptions import ConfigError
 from lightning_unlearn.trainer import UnlearningTrainer
 
-__all__ = ["as_list", "list_arguments", "refuse_single_stage"]
+__all__ = ["as_list", "list_arguments", "refuse_cut_value", "refuse_single_stage"]
 
 _ONE_STAGE = re.compile(r"--stages[.\[]\d")
 
@@ -29,12 +31,45 @@ def as_list(value: str) -> str:
     """A typed value as a list.
 
     Args:
-        value: A list in brackets, `null`, or one value.
+        value: A list in brackets, `null`, one value, or several with commas between them.
 
     Returns:
-        The same; of one value a list of it.
+        The same; of one value a list of it. The path of a file is one value.
     """
-    return value if value.startswith(("[", "null")) else json.dumps([int(value) if value.isdecimal() else value])
+    if value.startswith(("[", "null")):
+        return value
+    parts = [value] if Path(value).exists() else [part.strip() for part in value.split(",") if part.strip()]
+    return json.dumps([int(part) if part.isdecimal() else part for part in parts])
+
+
+def refuse_cut_value(tokens: Sequence[str]) -> None:
+    """Say that quotes are missing where a shell cut a list or a mapping at its spaces: `--methods [a, b]`.
+
+    Args:
+        tokens: An argument and what follows it.
+
+    Raises:
+        ConfigError: A bracket is open at the end of its value, and one is closed further on.
+    """
+    option, is_joined, value = tokens[0].partition("=")
+    following = list(tokens[1:])
+    if not option.startswith("--"):
+        return
+    if not is_joined:
+        value = following.pop(0) if following else ""
+    if not value.startswith(("[", "{")) or not _is_open(value):
+        return
+    whole = value
+    while _is_open(whole) and following and not following[0].startswith("--"):
+        whole = f"{whole} {following.pop(0)}"
+    raise ConfigError(
+        f"{option} is {value!r}, the beginning of a list that the shell cut at a space. Put quotes around it: "
+        f'{option} "{whole}".'
+    )
+
+
+def _is_open(value: str) -> bool:
+    return value.count("[") > value.count("]") or value.count("{") > value.count("}")
 
 
 def refuse_single_stage(option: str) -> None:

@@ -64,7 +64,8 @@ def fit(job: Job) -> None:
         job.say(f"fit: {job.path}, seed {job.seed}" + (f", resumed at {newest}" if newest else ""))
         job.trainer.fit(job.model, datamodule=job.data, ckpt_path=newest)
     figures = {name: float(value) for name, value in job.trainer.callback_metrics.items()}
-    job.say(_in_a_line(figures))
+    if figures:
+        job.say(_in_a_line(figures))
     last = newest_checkpoint(job.path)
     if last is not None:
         job.say(f"checkpoint: {last}")

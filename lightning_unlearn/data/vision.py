@@ -179,7 +179,7 @@ def normalisation(
         C means and C deviations.
 
     Raises:
-        DataError: A list has another length than there are channels, or a deviation is not above 0.
+        DataError: A list has another length than there are channels, a deviation is not above 0, or a number is above 1.
     """
     channels = len(usual_mean)
     found = []
@@ -191,6 +191,11 @@ def normalisation(
             raise DataError(
                 f"{name} is {given}; needed: finite numbers{', above 0' if name == 'std' else ''}, of pixels in 0 ... 1."
             )
+        if given is not None and max(values) > 1:
+            rest = (
+                "" if max(values) > 255 else f" For pixels in 0 ... 255 that is {', '.join(f'{v / 255:.4g}' for v in values)}."
+            )
+            raise DataError(f"{name} is {given}; needed: of pixels in 0 ... 1, so 1 at most.{rest}")
         found.append([float(value) for value in values])
     return found[0], found[1]
 

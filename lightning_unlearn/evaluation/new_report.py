@@ -1,6 +1,7 @@
 """A report before its rows: what is forgotten, on which machine, and what must be warned of."""
 
 import hashlib
+import math
 import platform
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -26,12 +27,12 @@ class Judging(Protocol):
     cautions: list[str]
 
 
-def record_of(result: StageResult, share: float = 0.0) -> StageRecord:
+def record_of(result: StageResult, share: float = math.nan) -> StageRecord:
     """What one stage took and found, as a report holds it.
 
     Args:
         result: What the chain gave.
-        share: Its work as a share of retraining's.
+        share: Its work as a share of retraining's; NaN: not known.
 
     Returns:
         The record; the course of a mask over the steps is left out.

@@ -153,7 +153,7 @@ class Panel:
         retraining = self.retraining_work
         row.notes += [result.note for result in results if result.note]
         for result in results:
-            share = result.work / retraining if retraining else 0.0
+            share = result.work / retraining if retraining else math.nan
             row.stages.append(record_of(result, share))
         if results:
             if torch.cuda.is_available():

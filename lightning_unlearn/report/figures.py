@@ -251,7 +251,7 @@ def stage_times(stages: Sequence[StageRecord], name: str) -> str:
                 axes,
                 stage.seconds,
                 row,
-                f"{seconds(stage.seconds)} \u00b7 {number('cost/share', stage.share)}",
+                seconds(stage.seconds) + (f" \u00b7 {number('cost/share', stage.share)}" if math.isfinite(stage.share) else ""),
             )
         _rows(axes, labels)
         axes.set_xlim(0, longest)

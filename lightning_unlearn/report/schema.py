@@ -63,7 +63,7 @@ class StageRecord:
         name: Its class.
         seconds: Wall time.
         work: Image passes: forward 1, backward 2.
-        share: `work` as a share of retraining's, 0 ... 1 or more.
+        share: `work` as a share of retraining's, 0 ... 1 or more; NaN where that is not known.
         mask_on: Share of ones in the stage's mask, per layer, 0 ... 1; empty without a mask.
         requests: Of an exact method, what deleting random samples is expected to cost, by their number, as a share of training
             everything, 0 ... 1; else empty.
@@ -73,7 +73,7 @@ class StageRecord:
     name: str
     seconds: float
     work: float = 0.0
-    share: float = 0.0
+    share: float = math.nan
     mask_on: dict[str, float] = field(default_factory=dict)
     requests: dict[str, float] = field(default_factory=dict)
     found: dict[str, dict[str, float]] = field(default_factory=dict)

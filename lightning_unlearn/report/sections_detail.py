@@ -1,11 +1,12 @@
 """What an attacker sees, what happened per class and per layer, the time per stage: sections of a page."""
 
+import math
 from collections.abc import Sequence
 
 from lightning_unlearn.report import figures
 from lightning_unlearn.report.comparison import compare, heading
 from lightning_unlearn.report.labels import count, digits, found_label, metric, number, seconds
-from lightning_unlearn.report.markup import Html, each, figure, fold, grid, name, raw, section, table, text
+from lightning_unlearn.report.markup import Html, each, figure, fold, grid, name, paragraph, raw, section, table, text
 from lightning_unlearn.report.schema import Report, Row
 
 __all__ = ["attack", "classes", "found", "layers", "requests", "stages"]
@@ -195,6 +196,9 @@ def stages(rows: Sequence[Row]) -> Html:
         ]
         drawing = figures.stage_times(row.stages, f"stages{rows.index(row)}")
         head = ["Stage", "Wall time", "Image passes", "Share of retraining"]
-        return grid(figure(drawing, "Wall time of each stage, preparation included."), table(head, lines))
+        unknown = all(math.isnan(stage.share) for stage in row.stages)
+        told = "The share of retraining is not known: --retrain_epochs N, the epochs of the original, gives it." * unknown
+        times = grid(figure(drawing, "Wall time of each stage, preparation included."), table(head, lines))
+        return raw(times, paragraph(told, css="quiet"))
 
     return section("Time per stage", each([(heading(row), one(row)) for row in rows]))

@@ -36,7 +36,12 @@ BAD = {
         "SGD has no argument 'lrr'. Nearest: 'lr'",
     ),
     "choice": ({"goal": "untrian"}, "goal is 'untrian'; needed: untrain, remove-class, repair. Nearest: 'untrain'"),
-    "list": ({"stages": "FineTune"}, "stages is 'FineTune'; needed: list"),
+    "list": ({"stages": "FineTune"}, "bad.yaml: stages is 'FineTune'; needed: a list, each"),
+    "dash": ({"stages": {"class_path": "FineTune"}}, "bad.yaml: stages is one stage without a `-` before it; needed: a list"),
+    "init_args": (
+        {"stages": [{"class_path": "FineTune", "max_epochs": 1}]},
+        "has max_epochs beside class_path.*init_args",
+    ),
 }
 TYPED = [
     (["--data.batch_sise", "3"], "no argument --data.batch_sise. Nearest: '--data.batch_size'"),
@@ -47,6 +52,11 @@ TYPED = [
     (["--data.forget.fractoin", "1"], "RandomFraction has no argument 'fractoin'. Nearest: 'fraction'"),
     (["--data.forget.fraction", "2"], "fraction is 2.0; needed: above 0"),
     (["--data.batch_size", "x"], "data.batch_size is 'x'; needed: int"),
+    (
+        ["--data.dataset.mean", "127.5"],
+        "mean is 127.5; needed: of pixels in 0 ... 1, so 1 at most. For pixels in 0 ... 255 that is 0.5.$",
+    ),
+    (["--data.dataset.std", "[51]"], r"std is \[51.0\]; needed: .* that is 0.2.$"),
     (["--data.batch_size", "0"], "batch_size is 0; needed"),
     (["--data.dataset", "CIFAR10"], "root of CIFAR10 must be given"),
     (["--data.dataset", "CIFAR10", "--data.dataset.root", "nowhere"], "its files must lie in nowhere"),
@@ -57,6 +67,11 @@ TYPED = [
     (["--stages.0.max_epochs", "1"], "single stages have no argument on the command line. What works: print the whole config"),
     (["--stages[0].max_epochs", "1"], "single stages have no argument on the command line"),
     (["stray"], "'stray' belongs to no argument"),
+    (["-c", "methods.yaml"], "error: No such file: methods.yaml. Nearest here: method.yaml.$"),
+    (["-c", "nowhere/method.yml"], "No such file: nowhere/method.yml. There is no folder nowhere.$"),
+    (["-c", "zzzzzz"], "nor a shipped name. lightning-unlearn fit --help lists the shipped names.$"),
+    (["--references", "[a.ckpt,", "b.ckpt]"], r'shell cut at a space. Put quotes around it: --references "\[a.ckpt, b.ckpt\]"'),
+    (["--data.forget.classes=[1,", "2]", "--goal", "untrain"], r'Put quotes around it: --data.forget.classes "\[1, 2\]"'),
     (["-c", "method/fine_tun"], "Nearest shipped name: 'method/fine_tune'"),
     (["--checkpoint", "no.ckpt"], "no.ckpt cannot be read"),
     (["--checkpoint", "base.yaml"], "base.yaml"),
@@ -86,6 +101,29 @@ def test_bad_configs(work, capsys, name):
 @pytest.mark.parametrize(("extra", "message"), TYPED, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
 def test_bad_arguments(work, capsys, extra, message):
     refused(capsys, [*UNLEARN, *extra], message, work)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (["purge", "--y"], "purge has no argument --y. Nearest: '--yes'.$"),
+        (["report", "runs/fit/1", "--verfy"], "report has no argument --verfy. Nearest: '--verify'.$"),
+        (["export", "runs/fit/1", "--outptu=x"], "export has no argument --outptu. Nearest: '--output'.$"),
+        (
+            [*UNLEARN[:5], *UNLEARN[9:], "--run", "runs/fit"],
+            "runs/fit is no run: it holds 1. Give one of them, such as",
+        ),
+        (["fit", "--resume", "runs/fit"], "it holds 1. Give one of them, such as runs/fit/1.$"),
+    ],
+)
+def test_slips_of_commands_and_runs(work, capsys, call, message):
+    refused(capsys, call, message, work)
+
+
+def test_a_misspelt_file_of_a_method(work, capsys):
+    call = ["benchmark", "-c", "base.yaml", "--trainer.max_epochs", "1", *UNLEARN[9:]]
+    for methods in ("[method.yml, fine_tune]", "method.yml,fine_tune"):
+        refused(capsys, [*call, "--methods", methods], "No such file: method.yml. Nearest here: method.yaml.$", work)
 
 
 def test_what_is_missing(work, capsys):

@@ -42,7 +42,7 @@ def test_help_of_unlearn_fits_on_two_screens_and_names_the_stages(capsys, method
 def test_help_shows_what_reaches_a_stage_through_its_base_classes(capsys):
     assert main(["unlearn", "--help", "-c", "method/selective_forgetting"]) == 0
     text = capsys.readouterr().out
-    for word in ("penalty = 1e-05", "max_epochs = 20", "max_steps = null", "Weight of the L1 norm", "factor = 0.5"):
+    for word in ("penalty = 1e-05", "max_epochs = 20", "max_steps = null", "Weight of the L1 norm", "factor = 0.3"):
         assert word in text
 
 
@@ -99,6 +99,39 @@ def test_help_shows_the_arguments_of_the_data_set_and_the_rule(capsys, typed):
     assert "ImageFolder (as --data.dataset.NAME)" in text
     assert "channels = 3" in text
     assert "RandomFraction (as --data.forget.NAME)" in text
+
+
+def test_help_of_an_own_stage_shows_its_arguments_without_a_docstring(empty, capsys):
+    (empty / "own_help.py").write_text(
+        "from lightning_unlearn.stages import UnlearningStage\n\n\nclass Bounded(UnlearningStage):\n    view = 'both'\n\n"
+        "    def __init__(self, retain_weight: float = 1.5, **kwargs):\n        super().__init__(**kwargs)\n"
+    )
+    (empty / "own.yaml").write_text("stages:\n- {class_path: own_help.Bounded, init_args: {max_epochs: 5}}\n- own_help.No\n")
+    for option in ("--help", "--help.all"):
+        assert main(["unlearn", "-c", "base.yaml", "-c", "own.yaml", option]) == 0
+        text = capsys.readouterr().out
+        assert "stages[0]: Bounded:\n  retain_weight = 1.5\n  max_epochs = 5 " in text
+        assert "stages[1]: own_help.No:\n  there is no such stage" in text
+        assert "a stage's values are set in own.yaml" in text
+
+
+def test_help_shows_the_values_in_force_and_how_to_set_those_of_a_stage(empty, capsys):
+    typed = ["--data.unseen", "50", "--data.forget=RandomFraction", "--data.forget.fraction", "0.2", "--trainer.devices=2"]
+    assert main(["unlearn", "-c", "base.yaml", "-c", "model/mlp", "-c", "method/imitate_unseen", *typed, "--help"]) == 0
+    text = capsys.readouterr().out
+    of_configs = (
+        "passes = 18 ",
+        "aim_below = 0.7 ",
+        "factor = 0.7 ",
+        "batch_size = 64 ",
+        "train_size = 600 ",
+        "network = MLP ",
+    )
+    of_call = ("unseen = 50 ", "fraction = 0.2 ", "devices = 2 ", "accelerator = cpu ")
+    for word in (*of_configs, *of_call, "estimators = [Copies, Kernel", "optimizer = torch.optim.SGD "):
+        assert word in text, word
+    assert "a stage's values are set in a copy of the method's file: cp" in text
+    assert "imitate_unseen.yaml mine.yaml, then -c mine.yaml" in " ".join(text.split())
 
 
 def test_help_of_a_benchmark_says_where_it_goes_once(capsys):

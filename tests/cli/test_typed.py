@@ -16,7 +16,14 @@ def test_which_arguments_take_lists():
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    [("a/b.ckpt", '["a/b.ckpt"]'), ("3", "[3]"), ("[a, b]", "[a, b]"), ("null", "null"), ("a: b", '["a: b"]')],
+    [
+        ("a/b.ckpt", '["a/b.ckpt"]'),
+        ("3", "[3]"),
+        ("[a, b]", "[a, b]"),
+        ("null", "null"),
+        ("a: b", '["a: b"]'),
+        ("x.yaml,y", '["x.yaml", "y"]'),
+    ],
 )
 def test_one_value_is_a_list_of_one(value, expected):
     assert as_list(value) == expected

@@ -2,15 +2,12 @@
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
-from jsonargparse import ArgumentParser
-
-from lightning_unlearn.cli.arguments import Call
-from lightning_unlearn.cli.introspection import Argument, arguments_of, class_arguments, class_at, subclass_names
-from lightning_unlearn.cli.names import hint
-from lightning_unlearn.exceptions import ConfigError
-from lightning_unlearn.shipped import find_config
+from lightning_unlearn.introspection import Argument, class_arguments, class_at, subclass_names
+from lightning_unlearn.names import hint
 
 __all__ = ["core_of", "explain"]
 
@@ -40,20 +37,26 @@ _REMEDIES = {
 }
 
 
-def explain(message: str, parser: ArgumentParser, command: str, call: Call) -> str:
-    """Say in one line what is wrong with a call.
+class _Source(NamedTuple):
+    files: Sequence[Path]
+    typed: Sequence[str]
+
+
+def explain(message: str, known: Sequence[Argument], command: str, files: Sequence[Path], typed: Sequence[str] = ()) -> str:
+    """Say in one line what is wrong with a call or a file.
 
     Args:
         message: What jsonargparse says.
-        parser: The command's parser.
-        command: The command.
-        call: The call, to say where something stands.
+        known: The arguments that there are.
+        command: What has them: the command.
+        files: Where values come from, to say where something stands.
+        typed: What was typed, which stands in no file.
 
     Returns:
         One line.
     """
     text = " ".join(message.split())
-    known = arguments_of(parser)
+    source = _Source(files, typed)
     keys = _KEY.findall(text)
     classes = [a or b for a, b in _CLASS.findall(text)]
     where = f"{keys[0]}: " if keys else ""
@@ -61,21 +64,23 @@ def explain(message: str, parser: ArgumentParser, command: str, call: Call) -> s
         kind = class_at(_nearest_class(text, found.start()) or "")
         names = [] if kind is None else [argument.name for argument in class_arguments(kind)]
         owner = "" if kind is None else f"{kind.__name__} "
-        return f"{where}{owner}has no argument {found[1]!r}.{hint(found[1], names)}{_place(found[1], call)}"
+        own = found[1] == "network" and keys == ["model"] and kind is not None
+        remedy = " It has its own network; --model Classifier beside --model.network takes another." if own else ""
+        return f"{where}{owner}has no argument {found[1]!r}.{remedy or hint(found[1], names)}{_place(found[1], source)}"
     if found := _UNKNOWN_KEY.search(text):
-        return f"{command} has no argument {found[1]!r}.{_near_key(found[1], known)}{_place(found[1].split('.')[-1], call)}"
+        return f"{command} has no argument {found[1]!r}.{_near_key(found[1], known)}{_place(found[1].split('.')[-1], source)}"
     if found := _UNKNOWN_CLASS.search(text):
         names = subclass_names(_annotation(keys, classes, known))
         words = [word for listed in _WORDS.findall(text) for word in _listed(listed)]
         nor = f", nor is it {' or '.join(map(repr, words))}" if words else ""
-        return f"{where}no class is called {found[1]!r}{nor}.{hint(found[1], names + words)}{_place(found[1], call)}"
+        return f"{where}no class is called {found[1]!r}{nor}.{hint(found[1], names + words)}{_place(found[1], source)}"
     if found := _NO_MODULE.search(text):
         path = found[1] or (classes[-1] if classes else found[2])
         names = subclass_names(_annotation(keys, classes, known))
         searched = f" Searched: this folder ({Path.cwd()}) and the installed packages." if "No module" in found[0] else ""
         return (
             f"{where}there is no {path}: {found[0].split(': ')[-1]}.{searched}{hint(path.split('.')[-1], names, 0)}"
-            f"{_place(path, call)}"
+            f"{_place(path, source)}"
         )
     if found := _REQUIRED.search(text):
         missing = [name.strip().removeprefix(f"{command}.") for name in found[1].split(",")]
@@ -85,26 +90,37 @@ def explain(message: str, parser: ArgumentParser, command: str, call: Call) -> s
         )
     if found := _CHOICE.search(text):
         choices = _listed(found[1])
-        return f"{keys[-1]} is {found[2]!r}; needed: {', '.join(choices)}.{hint(found[2], choices, 0)}{_place(found[2], call)}"
+        return (
+            f"{keys[-1]} is {found[2]!r}; needed: {', '.join(choices)}.{hint(found[2], choices, 0)}{_place(found[2], source)}"
+        )
     wrong = next((match for match in _TYPE.finditer(text) if match[1] != "NoneType"), None)
     if wrong is not None:
-        return f"{keys[-1] if keys else 'A value'} is {wrong[2]!r}; needed: {wrong[1]}.{_place(wrong[2], call)}"
+        return f"{keys[-1] if keys else 'A value'} is {wrong[2]!r}; needed: {wrong[1]}.{_place(wrong[2], source)}"
     if found := _UNRECOGNIZED.search(text):
         given = found[1].partition("=")[0]
         if not given.startswith("-"):
             return f"{given!r} belongs to no argument. Needed: --name value pairs after {command}."
         return f"{command} has no argument {given}.{_near_key(given, known)}"
     if found := _NO_SUBCLASS.search(text):
-        given, base = found[1] or found[4] or (classes[-1] if classes else "the class"), found[2] or found[3]
+        given, base = found[1] or found[4] or (classes[-1] if classes else _typed(keys, source)), found[2] or found[3]
         names = subclass_names(_annotation(keys, classes, known))
-        remedy = " Give an nn.Module as --model.network." if base == "LightningModule" else hint(given.split(".")[-1], names)
-        return f"{where}{given} is no {base}.{remedy}{_place(given, call)}"
+        if base == "LightningModule":
+            remedy = f" Give an nn.Module as --model.network{f' {given}' if '.' in given else ''}."
+        else:
+            remedy = hint(given.split(".")[-1], names)
+        return f"{where}{given} is no {base}.{remedy}{_place(given, source)}"
     if found := _ALTERNATIVES.match(text):
-        needed = [_EXPECTED.match(part) for part in found[1].split(" - ")]
-        if all(needed) and keys:
-            kinds = [match[1] or match[2].replace("'", "") for match in needed if match and match[1] != "NoneType"]
-            return f"{keys[-1]} is {found[2]!r}; needed: {' or '.join(kinds)}.{_place(found[2], call)}"
+        wanted = [_EXPECTED.match(part) for part in found[1].split(" - ")]
+        if all(wanted) and keys:
+            kinds = [match[1] or match[2].replace("'", "") for match in wanted if match and match[1] != "NoneType"]
+            return f"{keys[-1]} is {found[2]!r}; needed: {' or '.join(kinds)}.{_place(found[2], source)}"
     return core_of(text)
+
+
+def _typed(keys: Sequence[str], source: _Source) -> str:
+    """The class that was typed for an argument, where the parser does not name it."""
+    options = [f"--{key}" for key in keys[:1]]
+    return next((after for option, after in pairwise(source.typed) if option in options), "the class")
 
 
 def _listed(choices: str) -> list[str]:
@@ -156,19 +172,15 @@ def _near_key(given: str, known: Sequence[Argument]) -> str:
     return hint(given, [*names, *groups, *(_OF_THE_CALL if dashes else ())], 0)
 
 
-def _place(token: str, call: Call) -> str:
+def _place(token: str, source: _Source) -> str:
     """The file and the line where something stands, if it is in a config."""
     pattern = re.compile(rf"(?<![\w.]){re.escape(token)}(?!\w)")
-    typed = [
-        text for i, text in enumerate(call.arguments) if text != "--config" and call.arguments[i - 1 :][:1] != ["--config"]
-    ]
-    if any(re.search(rf"(?<!\w){re.escape(token)}(?!\w)", text) for text in typed):
+    if any(re.search(rf"(?<!\w){re.escape(token)}(?!\w)", text) for text in source.typed):
         return ""
-    for name in reversed(call.configs):
+    for path in reversed(source.files):
         try:
-            path = find_config(name)
             lines = path.read_text(encoding="utf-8").splitlines()
-        except (ConfigError, OSError, UnicodeDecodeError):
+        except (OSError, UnicodeDecodeError):
             continue
         for number, line in enumerate(lines, start=1):
             if pattern.search(line.partition("#")[0]):
