@@ -10,8 +10,18 @@ from lightning_unlearn.data.split import SavedSplit
 from lightning_unlearn.sisa.model import Sisa
 from lightning_unlearn.stages.base import UnlearningStage
 from lightning_unlearn.stages.retrain_shards import RetrainShards
+from lightning_unlearn.words import plural, were
 
-__all__ = ["loss_of_retained", "of_ensemble", "of_labels", "of_original", "of_reference", "of_relearning", "of_split"]
+__all__ = [
+    "loss_of_retained",
+    "of_ensemble",
+    "of_labels",
+    "of_original",
+    "of_reference",
+    "of_relearning",
+    "of_request",
+    "of_split",
+]
 
 # Percent. Below LOW a classifier is of use to nobody; near what it reaches on unseen samples, it has little to forget.
 LOW, HIGH, NEAR = 60.0, 90.0, 2.0
@@ -122,6 +132,28 @@ def of_split(data: UnlearningDataModule) -> list[str]:
         "this very split, it was trained on these samples, and comparisons with unseen ones say nothing. --data.unseen null "
         "takes half of the test set in their place."
     ]
+
+
+def of_request(data: UnlearningDataModule) -> list[str]:
+    """Which samples that the request names do not count as forgotten.
+
+    Args:
+        data: The data, split.
+
+    Returns:
+        Up to two sentences.
+    """
+    said = []
+    if never := len(data.never_trained):
+        text = f"{plural(never, 'sample')} of the request {were(never)} never trained on and {'is' if never == 1 else 'are'}"
+        if data.forget_rule is not None and data.forget_rule.withdraws:
+            said.append(f"{text} not counted as forgotten, but withdrawn: in no part of the data from this run on.")
+        else:
+            said.append(f"{text} not counted. Unseen ones stay so; where they are to be withdrawn too, give ListedSamples.")
+    if before := len(data.forgotten_before):
+        text = f"{plural(before, 'sample')} of the request {were(before)} forgotten before"
+        said.append(f"{text} and {'is' if before == 1 else 'are'} not counted.")
+    return said
 
 
 def of_reference(path: str | Path, data: UnlearningDataModule) -> list[str]:

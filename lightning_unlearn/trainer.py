@@ -18,6 +18,7 @@ from lightning_unlearn.chain import check_chain, run_chain
 from lightning_unlearn.checkpoint import load_into, read_weights
 from lightning_unlearn.classifier import untrained_copy
 from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.data.earlier import only_withdraws
 from lightning_unlearn.data.forget import ForgetRule
 from lightning_unlearn.evaluation.collecting import collect_outputs
 from lightning_unlearn.evaluation.panel import Panel, new_report, request_of
@@ -30,6 +31,7 @@ from lightning_unlearn.report.schema import Report
 from lightning_unlearn.report.writing import save_report
 from lightning_unlearn.requests.history import check_newest, history_of
 from lightning_unlearn.requests.record import RequestRecord, settle
+from lightning_unlearn.requests.withdrawing import withdraw
 from lightning_unlearn.requests.without_data import unlearn_without_data
 from lightning_unlearn.scoring import ScoringTrainer
 from lightning_unlearn.stages.base import UnlearningStage
@@ -69,6 +71,9 @@ class UnlearningTrainer(ScoringTrainer):
     ) -> Report:
         """Make a trained classifier forget, save the result and report on it.
 
+        Where it was never trained on anything that a list of samples names, its weights stay as they are; those that are
+        unseen are withdrawn, and the run is recorded as any other.
+
         Args:
             model: Gives logits of images; is changed in place.
             datamodule: The data with its forget rule.
@@ -100,12 +105,16 @@ class UnlearningTrainer(ScoringTrainer):
         if checkpoint is not None and history_of(checkpoint) and not from_older:
             check_newest(checkpoint, None if output is None else Path(output))
         datamodule.use_split_of(checkpoint)
+        withdraws = only_withdraws(datamodule)
+        stages = [stage for stage in stages if stage.brings_files or not withdraws]
         for stage in stages:
             stage.place(self.fresh, checkpoint, output)
         check_model(model, datamodule, checkpoint, stages)
         if not datamodule.dataset.has_images:
             given = (goal, checkpoint, output, name, self.configuration)
             return unlearn_without_data(self.fresh, model, datamodule, stages, *given)
+        if withdraws:
+            return withdraw(self.fresh, model, datamodule, stages, goal, checkpoint, output, self.configuration)
         panel = self._panel(datamodule, goal, relearn_epochs, retrain_epochs)
         others, cautions = load_references(model, references or [], datamodule)
         panel.cautions = self._said([*of_ensemble(model, stages), *cautions])

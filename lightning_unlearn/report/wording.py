@@ -8,6 +8,7 @@ from lightning_unlearn.report.detect_wording import detect_limits, detect_summar
 from lightning_unlearn.report.labels import EXACT, SCREENING, TIERS, count, number, plain, seconds, with_spread
 from lightning_unlearn.report.leaderboard import Line, family, leaderboard, ranked_by
 from lightning_unlearn.report.schema import Report, Request, Row
+from lightning_unlearn.words import plural, were
 
 __all__ = ["against_unseen", "brought_back", "limits", "reading", "remarks", "summary", "tier_line"]
 
@@ -128,8 +129,12 @@ def _summary_model(report: Report, row: Row) -> list[str]:
     values = {entry.metric: entry for entry in compare(report, row)}
     sentences = []
     request = next((item for item in report.requests if item.name == row.request), None)
+    if request is not None and request.count == 0:
+        said = "The model was never trained on what this request names, so nothing was to be forgotten and it stays as it was."
+        return [said, *_cost(row, values.get("test/acc"))]
     if request is not None:
-        sentences.append(f"{count(request.count)} of {count(request.of)} training samples were to be forgotten.")
+        verb = were(request.count)
+        sentences.append(f"{count(request.count)} of {count(request.of)} training samples {verb} to be forgotten.")
     sentences += _cost(row, values.get("test/acc"))
     gap, test = values.get("gap/avg"), values.get("test/acc")
     if report.goal == "repair" and test is not None and math.isfinite(test.reference):
@@ -185,9 +190,9 @@ def _summary_benchmark(report: Report) -> list[str]:
     draws = dict.fromkeys(row.request for row in cells)
     seeds = dict.fromkeys(row.seed for row in cells)
     sentences = [
-        f"{_plural(len(methods), 'method')} on {_plural(len(draws), 'forget set')} with "
-        f"{_plural(len(seeds), 'seed')}: "
-        f"{_plural(len(cells), 'model')}."
+        f"{plural(len(methods), 'method')} on {plural(len(draws), 'forget set')} with "
+        f"{plural(len(seeds), 'seed')}: "
+        f"{plural(len(cells), 'model')}."
     ]
     for name in dict.fromkeys(line.family for line in lines):
         sentences.append(_best(report, [line for line in lines if line.family == name]))
@@ -275,7 +280,8 @@ def limits(report: Report) -> list[str]:
             "samples are still "
             "remembered, never that they are not. An audit would compare ensembles of models."
         )
-    missing = [row for row in rows if not row.exact and not references_of(report, row)]
+    empty = {request.name for request in report.requests if request.count == 0}
+    missing = [row for row in rows if not row.exact and row.request not in empty and not references_of(report, row)]
     if missing:
         said.append(
             "Without a retrained reference it cannot be said how far a model is from one that never "
@@ -292,7 +298,7 @@ def limits(report: Report) -> list[str]:
         )
     if report.kind == "benchmark":
         said += _too_few(report)
-    small = [r for r in report.requests if r.count < POOLED and report.kind not in ("benchmark", "audit")]
+    small = [r for r in report.requests if 0 < r.count < POOLED and report.kind not in ("benchmark", "audit")]
     if small:
         counts = ", ".join(_error(request) for request in small[:3])
         said.append(f"Forget accuracy of few samples is uncertain: {counts} (one standard error at 50 %).")
@@ -300,7 +306,7 @@ def limits(report: Report) -> list[str]:
         what = "1 exact copy" if copies == 1 else f"{copies} exact copies"
         said.append(f"{what} of forgotten samples stay in the retain set: the model may rightly still know them.")
     said += audit_limits(report)
-    silent = report.kind == "audit" or are_exact(report)
+    silent = report.kind == "audit" or are_exact(report) or bool(empty)
     if not silent and not any("relearn/gap" in row.metrics or "relearn/acc" in row.metrics for row in rows):
         said.append("Whether fine-tuning on retained data alone brings the memory back was not measured.")
     said.append(
@@ -320,7 +326,7 @@ def _too_few(report: Report) -> list[str]:
         pooled = sum(request.count for request in report.requests if request.name in drawn)
         if len(drawn) < DRAWS or pooled < POOLED:
             said.append(
-                f"{plain(name)}: {_plural(len(drawn), 'forget set')} with {pooled} samples in all. A "
+                f"{plain(name)}: {plural(len(drawn), 'forget set')} with {pooled} samples in all. A "
                 "claim that one "
                 f"method is better needs at least {DRAWS} forget sets and {POOLED} samples."
             )
@@ -329,8 +335,4 @@ def _too_few(report: Report) -> list[str]:
 
 def _error(request: Request) -> str:
     error = 50 / math.sqrt(max(request.count, 1))
-    return f"{_plural(request.count, 'sample')} give ±{error:.1f} points"
-
-
-def _plural(count: int, word: str) -> str:
-    return f"{count} {word}{'' if count == 1 else 's'}"
+    return f"{plural(request.count, 'sample')} give ±{error:.1f} points"

@@ -44,6 +44,7 @@ class UnlearningStage(LightningModule, ABC):
         warning: What the report must warn of: that by its own measure the stage failed.
         train_mode: Whether the trained modules run in train mode (BatchNorm uses and updates batch statistics).
         prepares: Whether it makes sense before anything is forgotten: it looks at no forgotten and at no unseen sample.
+        brings_files: Whether it takes files along that a later request needs: it runs also where nothing is forgotten.
 
     Args:
         max_epochs: Epochs over the view; 0 for a pure weight edit.
@@ -63,6 +64,7 @@ class UnlearningStage(LightningModule, ABC):
     whole_classes: bool = False
     exact: bool = False
     prepares: bool = False
+    brings_files: bool = False
     note: str = ""
     warning: str = ""
 
