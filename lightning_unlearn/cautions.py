@@ -13,6 +13,7 @@ from lightning_unlearn.stages.retrain_shards import RetrainShards
 from lightning_unlearn.words import plural, were
 
 __all__ = [
+    "fallen_since",
     "loss_of_retained",
     "of_ensemble",
     "of_labels",
@@ -201,6 +202,24 @@ def loss_of_retained(before: float, after: float) -> list[str]:
         f"Retain accuracy fell by {fall:.1f} points, from {100 * before:.1f} to {100 * after:.1f} %: the method took more than "
         "what was to be forgotten."
     ]
+
+
+def fallen_since(first: Mapping[str, float], now: Mapping[str, float], requests: int) -> tuple[str, bool]:
+    """How accuracy went over several requests, none of which shows it alone.
+
+    Args:
+        first: `retain/acc` and `test/acc` of the model before the first request, percent; others are not looked at.
+        now: The same of the model after the last one.
+        requests: Number of requests.
+
+    Returns:
+        A sentence, empty where nothing is known, and whether an accuracy fell by more than can be let pass.
+    """
+    names = [name for name in ("retain/acc", "test/acc") if name in first and name in now]
+    changes = [(name.partition("/")[0], first[name], now[name]) for name in names]
+    said = [f"{part} accuracy went from {old:.1f} to {new:.1f} % ({new - old:+.1f} points)" for part, old, new in changes]
+    text = f"Since the first original, {plural(requests, 'request')} ago, {' and '.join(said)}."
+    return (text if said else ""), any(first[name] - now[name] > FALL for name in names)
 
 
 def of_relearning(before: float, after: float) -> list[str]:

@@ -29,7 +29,7 @@ from lightning_unlearn.metrics.screen import Goal
 from lightning_unlearn.ranks import lock_on_first
 from lightning_unlearn.report.schema import Report
 from lightning_unlearn.report.writing import save_report
-from lightning_unlearn.requests.history import check_newest, history_of
+from lightning_unlearn.requests.history import add_history, check_newest, history_of
 from lightning_unlearn.requests.record import RequestRecord, settle
 from lightning_unlearn.requests.withdrawing import withdraw
 from lightning_unlearn.requests.without_data import unlearn_without_data
@@ -132,6 +132,7 @@ class UnlearningTrainer(ScoringTrainer):
             named = name or " + ".join(type(stage).__name__ for stage in stages)
             record = RequestRecord.begin(folder, datamodule, checkpoint, named, stages)
             report = self._unlearn(model, datamodule, stages, panel, others, folder, named)
+            add_history(report, checkpoint)
             record.finish(report, lambda path, request: save_unlearned(path, model, datamodule, request))
             settle(folder, keep_artifacts)
         return report
@@ -227,6 +228,7 @@ class UnlearningTrainer(ScoringTrainer):
             check_model(model, datamodule, checkpoint)
             given = (checkpoint, original, references or [])
             report = judge_the_rest(self.fresh, model, datamodule, goal, *given)
+            add_history(report, original)
             self._said(report.warnings)
             report.config = self.configuration
             if output is not None and self.is_global_zero:
@@ -256,6 +258,7 @@ class UnlearningTrainer(ScoringTrainer):
             report.warnings += self._said(of_original(report.rows[-1].metrics, datamodule, before))
         report.rows.append(panel.score(Path(checkpoint).stem if checkpoint else "model", 0, model))
         self._finish(report, panel)
+        add_history(report, original)
         if output is not None and self.is_global_zero:
             save_report(report, output)
         return report

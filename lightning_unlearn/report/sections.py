@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from lightning_unlearn.report import figures
-from lightning_unlearn.report.comparison import Comparison, compare, heading, original_of, references_of
+from lightning_unlearn.report.comparison import Comparison, before, compare, heading, original_of, references_of
 from lightning_unlearn.report.labels import GOALS, MISSING, count, metric, number, seconds
 from lightning_unlearn.report.markup import Html, each, figure, name, paragraph, raw, section, table, text
 from lightning_unlearn.report.schema import Report, Row
@@ -86,7 +86,7 @@ def cost(report: Report, rows: Sequence[Row]) -> Html:
         if "cost/share" in row.metrics:
             share = number("cost/share", row.metrics["cost/share"])
             spent.append(f"In counted work (images forwarded and backwarded) that is {share} of retraining.")
-        head = ["Accuracy in %", "Original", "This model", "Change", "Retrained reference"]
+        head = ["Accuracy in %", before(report), "This model", "Change", "Retrained reference"]
         return raw(table(head, lines, dropped=True), paragraph(*spent))
 
     return section("What it cost", each([(heading(row), one(row)) for row in rows]))
@@ -111,7 +111,7 @@ def distance(report: Report, rows: Sequence[Row]) -> Html:
         if references or "gap/avg" in row.metrics:
             entries = compare(report, row, DISTANCE)
             head = ["", "This model", "Retrained reference", "Difference", "Two references differ by",
-                    "Original to reference", "Difference against that level"]  # fmt: skip
+                    f"{before(report)} to reference", "Difference against that level"]  # fmt: skip
             marked = ["best" if entry.metric == "gap/avg" else "" for entry in entries]
             parts.append(table(head, [_distance(entry) for entry in entries], marked=marked))
             how_many = f"{len(references)} retrained reference{'' if len(references) == 1 else 's'}. "
@@ -137,7 +137,7 @@ def distance(report: Report, rows: Sequence[Row]) -> Html:
             original = original_of(report, row)
             others = [("this model", row)]
             if original is not None and original is not row and "forget_unseen/auc" in original.metrics:
-                others.append(("original", original))
+                others.append((before(report).lower(), original))
             intervals = [(label, *_interval(other)) for label, other in others]
             drawing = figures.intervals(intervals, f"unseen{rows.index(row)}")
             parts.append(paragraph(sentence))
@@ -196,7 +196,7 @@ def back(report: Report, rows: Sequence[Row]) -> Html:
             ]
             for entry in compare(report, row, names)
         ]
-        head = ["Percent points", "This model", "Retrained reference", "Two references differ by", "Original"]
+        head = ["Percent points", "This model", "Retrained reference", "Two references differ by", before(report)]
         return raw(paragraph(brought_back(report, row)), table(head, lines, dropped=True))
 
     return section("Does the memory come back?", each([(heading(row), one(row)) for row in rows]))

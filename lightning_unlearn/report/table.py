@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from lightning_unlearn.report.audit_wording import ranked
-from lightning_unlearn.report.comparison import MAIN, compare, references_of, subjects
+from lightning_unlearn.report.comparison import MAIN, before, compare, references_of, subjects
 from lightning_unlearn.report.labels import count, metric, number, plain, with_spread
 from lightning_unlearn.report.leaderboard import leaderboard, pareto_front, ranked_by
 from lightning_unlearn.report.schema import Report
@@ -188,17 +188,18 @@ def _models(report: Report, width: int) -> list[Grid]:
         entries = [entry for entry in compare(report, row, names) if math.isfinite(entry.value)]
         # A cost has no reference that it should equal.
         compared = [entry.metric not in COSTS for entry in entries]
+        to_reference = "Before to ref." if report.earlier else "Orig. to ref."
         columns = {"This model": [number(entry.metric, entry.value) for entry in entries]}
         if references_of(report, row) or "gap/avg" in row.metrics:
             columns |= {
                 "Reference": [number(entry.metric, entry.reference) for entry in entries],
                 "Difference": [number(entry.metric, entry.difference, sign=True) for entry in entries],
                 "Ref. to ref.": [number(entry.metric, entry.level) for entry in entries],
-                "Orig. to ref.": [number(entry.metric, entry.original_level) for entry in entries],
+                to_reference: [number(entry.metric, entry.original_level) for entry in entries],
             }
             for cells in list(columns.values())[2:]:
                 cells[:] = [cell if asked else "" for cell, asked in zip(cells, compared, strict=True)]
-        columns["Original"] = [
+        columns[before(report)] = [
             number(entry.metric, entry.original) if asked else "" for entry, asked in zip(entries, compared, strict=True)
         ]
         if "Reference" in columns:

@@ -141,7 +141,8 @@ def _summary_model(report: Report, row: Row) -> list[str]:
         known = number("test/acc", test.reference)
         sentences.append(f"Models that were retrained without the forgotten samples reach {known} %.")
     elif gap is not None and math.isfinite(gap.value):
-        sentences.append(f"Its average gap to retraining is {number('gap/avg', gap.value)} points{_levels(gap)}.")
+        who = "the model before this request" if report.earlier else "the original"
+        sentences.append(f"Its average gap to retraining is {number('gap/avg', gap.value)} points{_levels(gap, who)}.")
     else:
         if row.exact:
             sentences.append("The method is exact: the model is one that never saw the forgotten samples.")
@@ -174,12 +175,12 @@ def _cost(row: Row, test: Comparison | None) -> list[str]:
     return sentences
 
 
-def _levels(gap: Comparison) -> str:
+def _levels(gap: Comparison, who: str = "the original") -> str:
     parts = []
     if math.isfinite(gap.level):
         parts.append(f"two retrained models differ by {number('gap/avg', gap.level)}")
     if math.isfinite(gap.original_level):
-        parts.append(f"the original is {number('gap/avg', gap.original_level)} away")
+        parts.append(f"{who} is {number('gap/avg', gap.original_level)} away")
     return ", where " + " and ".join(parts) if parts else ""
 
 

@@ -14,6 +14,7 @@ from lightning_unlearn.loading import save_unlearned
 from lightning_unlearn.metrics.screen import Goal
 from lightning_unlearn.ranks import is_first, lock_on_first
 from lightning_unlearn.report.schema import Report, Row
+from lightning_unlearn.requests.history import add_history
 from lightning_unlearn.requests.ledger import UNLEARNED
 from lightning_unlearn.requests.record import RequestRecord, settle
 from lightning_unlearn.stages.base import UnlearningStage
@@ -67,6 +68,7 @@ def withdraw(
     with lock_on_first(folder, again=True):
         record = RequestRecord.begin(folder, data, checkpoint, NONE, stages)
         run_chain(fresh, model, data, stages, folder)
+        add_history(report, checkpoint)
         record.finish(report, lambda path, request: save_unlearned(path, model, data, request))
         settle(folder)
     return report
