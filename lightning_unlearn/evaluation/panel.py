@@ -326,9 +326,10 @@ def new_report(kind: Kind, panel: Panel, title: str | None = None) -> Report:
         )
     warnings += of_request(data)
     if panel.request.copies_left:
+        copies = "1 exact copy" if panel.request.copies_left == 1 else f"{panel.request.copies_left} exact copies"
         warnings.append(
-            f"{panel.request.copies_left} exact copies of forgotten samples stay among the retained ones; "
-            "what they teach is not forgotten."
+            f"{copies} of forgotten samples {'stays' if panel.request.copies_left == 1 else 'stay'} among the retained ones; "
+            "what is learnt from them is not forgotten."
         )
     return Report(
         kind,

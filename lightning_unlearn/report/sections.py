@@ -133,7 +133,7 @@ def distance(report: Report, rows: Sequence[Row]) -> Html:
                     "cannot be said; what can be tested is whether it treats them as it treats unseen ones."
                 )
             )
-        if sentence := against_unseen(row):
+        if sentence := against_unseen(report, row):
             original = original_of(report, row)
             others = [("this model", row)]
             if original is not None and original is not row and "forget_unseen/auc" in original.metrics:

@@ -30,7 +30,8 @@ ORDER = ("gap/avg", "forget/acc", "retain/acc", "test/acc", "attack/success", "m
          "js/forget", "relearn/gap", "cost/share", "time/unlearn_s", "memory/peak_mb")  # fmt: skip
 AUDIT_PRIORITY = ("rank_auc", "ulira", "rmia/auc", "rmia1/auc", "rank_auc/p_holm", "cost/share", "klom/median", "f",
                   "rmia/tpr@1fpr", "test/acc", "forget/acc", "ulira/references", "retain/acc")  # fmt: skip
-LEGEND = ("mia/efficacy", "mia/auc", "forget_unseen/auc", "streisand", "churn", "tow")
+LEGEND = ("gap/avg", "mia/efficacy", "mia/auc", "mia/tpr@1fpr", "forget_unseen/auc", "js/forget", "js/test", "relearn/acc",
+          "relearn/gap", "relearn/time", "streisand", "churn", "tow")  # fmt: skip
 COSTS = ("cost/share", "time/unlearn_s", "memory/peak_mb")
 EXTRA = (*COSTS, "forget_unseen/auc", "streisand", "churn", "tow")
 ASCII = str.maketrans({

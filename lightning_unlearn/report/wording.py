@@ -1,6 +1,8 @@
 """What the report says in sentences, each from the figures and no stronger than them."""
 
 import math
+import re
+from collections.abc import Sequence
 
 from lightning_unlearn.report.audit_wording import audit_limits, audit_summary
 from lightning_unlearn.report.comparison import Comparison, are_exact, compare, references_of, subjects
@@ -10,10 +12,15 @@ from lightning_unlearn.report.leaderboard import Line, family, leaderboard, rank
 from lightning_unlearn.report.schema import Report, Request, Row
 from lightning_unlearn.words import plural, were
 
-__all__ = ["against_unseen", "brought_back", "limits", "reading", "remarks", "summary", "tier_line"]
+__all__ = ["against_unseen", "brought_back", "limits", "noted", "reading", "remarks", "summary", "tier_line"]
 
 # For a claim about a method (evaluation, "Nothing is printed without its zero").
 DRAWS, POOLED = 5, 400
+# For a verdict on forgotten against unseen samples: an AUC of n samples against many has a standard error of up to
+# 1 / sqrt(12 n) at 0.5, 0.09 for ten. With fewer, a perfect AUC by chance is no rarity, and the interval is not to be trusted.
+FEWEST = 10
+# A number in a note, without what makes a sentence of it.
+_FIGURE = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?!\w|\.\d)")
 
 
 def reading(difference: float, level: float) -> str:
@@ -33,10 +40,11 @@ def reading(difference: float, level: float) -> str:
     return f"{abs(difference) / level:.1f} times" if level > 0 else "beyond"
 
 
-def against_unseen(row: Row) -> str:
+def against_unseen(report: Report, row: Row) -> str:
     """What the comparison of forgotten with unseen samples says.
 
     Args:
+        report: That holds the row, with the number of its forgotten samples.
         row: With `forget_unseen/auc` and its interval, or without.
 
     Returns:
@@ -47,6 +55,12 @@ def against_unseen(row: Row) -> str:
     if not math.isfinite(auc):
         return ""
     shown = number("mia/auc", auc)
+    few = next((request.count for request in report.requests if request.name == row.request and request.count < FEWEST), None)
+    if few is not None:
+        return (
+            f"{plural(few, 'forgotten sample')} {'is' if few == 1 else 'are'} too few to say whether the model treats them as "
+            f"it does unseen ones (AUC {shown}; needed: {FEWEST} or more)."
+        )
     if not (math.isfinite(low) and math.isfinite(high)):
         return f"Confidence ranks forgotten above unseen samples with AUC {shown} (0.5: alike); without an interval."
     interval = f"AUC {shown}, interval {number('mia/auc', low)} to {number('mia/auc', high)}"
@@ -148,7 +162,7 @@ def _summary_model(report: Report, row: Row) -> list[str]:
             sentences.append("The method is exact: the model is one that never saw the forgotten samples.")
         elif not references_of(report, row):
             sentences.append("No retrained reference was given, so how far it is from retraining is not known.")
-        sentences.append(against_unseen(row))
+        sentences.append(against_unseen(report, row))
     sentences.append(brought_back(report, row))
     return [sentence for sentence in sentences if sentence]
 
@@ -242,14 +256,33 @@ def remarks(report: Report) -> list[str]:
         Sentences; with several models each names those that it was noted of. Notes on originals and references
         are left out: they would be read as the model's.
     """
-    rows = subjects(report)
-    found: dict[str, dict[str, None]] = {}
+    return noted(subjects(report))
+
+
+def noted(rows: Sequence[Row]) -> list[str]:
+    """The notes of models, each once. Where those of a method differ in figures alone, one gives the range of each figure.
+
+    Args:
+        rows: The models.
+
+    Returns:
+        Sentences; with several models each names those that it was noted of.
+    """
+    found: dict[tuple[str, ...], list[list[str]]] = {}
     for row in rows:
         for note in row.notes:
-            found.setdefault(note, {})[row.method] = None
-    if len(rows) < 2:
-        return list(found)
-    return [f"{_some(list(methods))}: {note}" for note, methods in found.items()]
+            found.setdefault((row.method, *_FIGURE.split(note)), []).append(_FIGURE.findall(note))
+    said: dict[str, list[str]] = {}
+    for (method, first, *texts), figures in found.items():
+        ranges = (_range(column) for column in zip(*figures, strict=True))
+        note = first + "".join(figure + text for figure, text in zip(ranges, texts, strict=True))
+        said.setdefault(note, []).append(method)
+    return [f"{_some(methods)}: {note}" if len(rows) > 1 else note for note, methods in said.items()]
+
+
+def _range(figures: Sequence[str]) -> str:
+    low, high = min(figures, key=float), max(figures, key=float)
+    return low if low == high else f"{low} to {high}"
 
 
 def _some(names: list[str]) -> str:
