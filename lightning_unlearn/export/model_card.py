@@ -205,7 +205,7 @@ def _evidence(report: Report) -> list[str]:
     ]
     body = (
         [
-            metric(name).label,
+            metric(name, report.goal).label,
             *(_cell(name, rows) for rows in groups.values()),
             *([number(name, levels[name])] if with_levels else []),
         ]
@@ -238,7 +238,7 @@ def _limits(report: Report | None) -> list[str]:
     if are_exact(report):
         return [f"The method is **{EXACT}**. The figures do not show that; they scatter as those of any retrained model."]
     lines = [LIMITS.get(report.tier, f"Tier {escape(report.tier)}: {SCREENING}."), ALWAYS]
-    if not any(row.role == "reference" for row in report.rows):
+    if report.goal != "repair" and not any(row.role == "reference" for row in report.rows):
         lines.append(
             "There was no retrained reference: how far this model is from one that never saw the samples was not measured."
         )

@@ -137,7 +137,7 @@ def screen(
         details["gaps"] = _signed(own, models)
         if original is not None and len(references) > 1:
             _void(scored(original, seed=seed), models, notes)
-    else:
+    elif goal != "repair":
         notes.append(NO_REFERENCE)
     if len(references) == 1:
         notes.append("One reference: the level between references, which gaps are read against, is not known.")
@@ -175,7 +175,7 @@ def _accuracies(own: Scored, goal: Goal, metrics: dict[str, float], notes: list[
             "Goal remove-class: every class of a forgotten sample still has retained samples, so no class was removed."
         )
     n = len(unlearned.forget)
-    if n < ENOUGH_FORGOTTEN:
+    if n < ENOUGH_FORGOTTEN and goal != "repair":
         # At 0 or n errors the plain formula says 0; half an error is what can still be told from none.
         share = min(max(unlearned.forget.accuracy, 0.5 / n), 1 - 0.5 / n)
         error = 100 * math.sqrt(share * (1 - share) / n)

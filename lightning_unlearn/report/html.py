@@ -162,7 +162,10 @@ def _tiles(report: Report) -> list[Html]:
         return []
     row = rows[0]
     found = []
-    for entry in compare(report, row, ("gap/avg", "forget/acc", "retain/acc", "test/acc")):
+    tiles = ("gap/avg", "forget/acc", "retain/acc", "test/acc")
+    if report.goal == "repair":
+        tiles = ("test/acc", "forget/acc", "retain/acc", "gap/avg")
+    for entry in compare(report, row, tiles):
         if not math.isfinite(entry.value):
             continue
         percent = " %" if entry.metric.endswith("acc") else ""
@@ -177,7 +180,9 @@ def _tiles(report: Report) -> list[Html]:
                 beside.append(f"reference {number(entry.metric, entry.reference)} %")
             if math.isfinite(entry.original) and row.role == "method":
                 beside.append(f"{before(report).lower()} {number(entry.metric, entry.original)} %")
-        found.append(_tile(metric(entry.metric).label, number(entry.metric, entry.value) + percent, *beside))
+        label = metric(entry.metric, report.goal).label
+        # The label of a repair says what it is in per cent of.
+        found.append(_tile(label.removesuffix(", %"), number(entry.metric, entry.value) + percent, *beside))
     auc = row.metrics.get("forget_unseen/auc", math.nan)
     if math.isfinite(auc) and "gap/avg" not in row.metrics:
         low, high = (row.metrics.get(f"forget_unseen/auc/{end}", math.nan) for end in ("low", "high"))

@@ -19,6 +19,11 @@ DISTANCE = (
 )  # fmt: skip
 
 
+def _accuracies(report: Report) -> tuple[str, ...]:
+    """A repair is for clean test accuracy, so that comes first."""
+    return tuple(dict.fromkeys(["test/acc", *ACCURACIES])) if report.goal == "repair" else ACCURACIES
+
+
 def forgotten(report: Report) -> Html:
     """What was forgotten: counts, rules and hashes, never the samples.
 
@@ -72,13 +77,13 @@ def cost(report: Report, rows: Sequence[Row]) -> Html:
     def one(row: Row) -> Html:
         lines = [
             [
-                metric(entry.metric).label,
+                metric(entry.metric, report.goal).label,
                 number(entry.metric, entry.original),
                 number(entry.metric, entry.value),
                 number(entry.metric, entry.value - entry.original, sign=True),
                 number(entry.metric, entry.reference),
             ]
-            for entry in compare(report, row, ACCURACIES)
+            for entry in compare(report, row, _accuracies(report))
         ]
         spent = []
         if "time/unlearn_s" in row.metrics:
@@ -113,7 +118,7 @@ def distance(report: Report, rows: Sequence[Row]) -> Html:
             head = ["", "This model", "Retrained reference", "Difference", "Two references differ by",
                     f"{before(report)} to reference", "Difference against that level"]  # fmt: skip
             marked = ["best" if entry.metric == "gap/avg" else "" for entry in entries]
-            parts.append(table(head, [_distance(entry) for entry in entries], marked=marked))
+            parts.append(table(head, [_distance(entry, report.goal) for entry in entries], marked=marked))
             how_many = f"{len(references)} retrained reference{'' if len(references) == 1 else 's'}. "
             parts.append(
                 paragraph(
@@ -123,7 +128,7 @@ def distance(report: Report, rows: Sequence[Row]) -> Html:
                     css="quiet",
                 )
             )
-        else:
+        elif report.goal != "repair":
             parts.append(
                 paragraph(
                     "The method is exact: this model never saw the samples itself."
@@ -154,9 +159,9 @@ def distance(report: Report, rows: Sequence[Row]) -> Html:
     return section(title, each([(heading(row), one(row)) for row in rows]))
 
 
-def _distance(entry: Comparison) -> list[str]:
+def _distance(entry: Comparison, goal: str) -> list[str]:
     return [
-        metric(entry.metric).label,
+        metric(entry.metric, goal).label,
         number(entry.metric, entry.value),
         number(entry.metric, entry.reference),
         number(entry.metric, entry.difference, sign=True),
@@ -188,7 +193,7 @@ def back(report: Report, rows: Sequence[Row]) -> Html:
             return Html("")
         lines = [
             [
-                metric(entry.metric).label,
+                metric(entry.metric, report.goal).label,
                 number(entry.metric, entry.value),
                 number(entry.metric, entry.reference),
                 number(entry.metric, entry.level),

@@ -185,7 +185,9 @@ def _models(report: Report, width: int) -> list[Grid]:
     found = []
     for row in subjects(report):
         # A backdoor was planted to be forgotten: whether it was comes first.
-        names = ("attack/success", *MAIN, *(key for key in EXTRA if key not in MAIN))
+        # A repair is for clean test accuracy.
+        first = ("attack/success", *(["test/acc"] if report.goal == "repair" else []))
+        names = tuple(dict.fromkeys([*first, *MAIN, *EXTRA]))
         entries = [entry for entry in compare(report, row, names) if math.isfinite(entry.value)]
         # A cost has no reference that it should equal.
         compared = [entry.metric not in COSTS for entry in entries]
@@ -205,7 +207,7 @@ def _models(report: Report, width: int) -> list[Grid]:
         ]
         if "Reference" in columns:
             columns["Against level"] = [reading(entry.difference, entry.level) for entry in entries]
-        head, labels = ["", *columns], [metric(entry.metric).short for entry in entries]
+        head, labels = ["", *columns], [metric(entry.metric, report.goal).short for entry in entries]
         rows = [[label, *(cells[i] for cells in columns.values())] for i, label in enumerate(labels)]
         while len(head) > 2 and _width(head, rows) > width:
             # The last columns follow from the first ones; both levels stay longest.
@@ -243,7 +245,8 @@ def _legend(report: Report) -> list[str]:
     if report.kind in ("benchmark", "audit", "detect"):
         return []
     shown = {key for row in subjects(report) for key, value in row.metrics.items() if math.isfinite(value)}
-    return [f"{metric(key).short}: {metric(key).label}" for key in LEGEND if key in shown]
+    names = [metric(key, report.goal) for key in ("forget/acc",) * (report.goal == "repair") + LEGEND if key in shown]
+    return [f"{name.short}: {name.label}" for name in names]
 
 
 def _lines(report: Report, width: int) -> list[str]:

@@ -86,7 +86,7 @@ def brought_back(report: Report, row: Row) -> str:
     """
     gap, again = (row.metrics.get(key, math.nan) for key in ("relearn/gap", "relearn/acc"))
     if not math.isfinite(gap):
-        if not math.isfinite(again):
+        if not math.isfinite(again) or report.goal == "repair":
             return ""
         if row.exact:
             return f"After fine-tuning on retained data alone, forget accuracy is {number('relearn/acc', again)} %."
@@ -148,7 +148,8 @@ def _summary_model(report: Report, row: Row) -> list[str]:
         return [said, *_cost(row, values.get("test/acc"))]
     if request is not None:
         verb = were(request.count)
-        sentences.append(f"{count(request.count)} of {count(request.of)} training samples {verb} to be forgotten.")
+        what = "to be forgotten" if report.goal != "repair" else "to be forgotten, their labels being suspected"
+        sentences.append(f"{count(request.count)} of {count(request.of)} training samples {verb} {what}.")
     sentences += _cost(row, values.get("test/acc"))
     gap, test = values.get("gap/avg"), values.get("test/acc")
     if report.goal == "repair" and test is not None and math.isfinite(test.reference):
@@ -157,7 +158,7 @@ def _summary_model(report: Report, row: Row) -> list[str]:
     elif gap is not None and math.isfinite(gap.value):
         who = "the model before this request" if report.earlier else "the original"
         sentences.append(f"Its average gap to retraining is {number('gap/avg', gap.value)} points{_levels(gap, who)}.")
-    else:
+    elif report.goal != "repair":
         if row.exact:
             sentences.append("The method is exact: the model is one that never saw the forgotten samples.")
         elif not references_of(report, row):
@@ -315,7 +316,9 @@ def limits(report: Report) -> list[str]:
             "remembered, never that they are not. An audit would compare ensembles of models."
         )
     empty = {request.name for request in report.requests if request.count == 0}
-    missing = [row for row in rows if not row.exact and row.request not in empty and not references_of(report, row)]
+    repairs = report.goal == "repair"
+    rated = [] if repairs else rows
+    missing = [row for row in rated if not row.exact and row.request not in empty and not references_of(report, row)]
     if missing:
         said.append(
             "Without a retrained reference it cannot be said how far a model is from one that never "
@@ -332,7 +335,7 @@ def limits(report: Report) -> list[str]:
         )
     if report.kind == "benchmark":
         said += _too_few(report)
-    small = [r for r in report.requests if 0 < r.count < POOLED and report.kind not in ("benchmark", "audit")]
+    small = [r for r in report.requests if 0 < r.count < POOLED and not repairs and report.kind not in ("benchmark", "audit")]
     if small:
         counts = ", ".join(_error(request) for request in small[:3])
         said.append(f"Forget accuracy of few samples is uncertain: {counts} (one standard error at 50 %).")
@@ -340,7 +343,7 @@ def limits(report: Report) -> list[str]:
         what = "1 exact copy" if copies == 1 else f"{copies} exact copies"
         said.append(f"{what} of forgotten samples stay in the retain set: the model may rightly still know them.")
     said += audit_limits(report)
-    silent = report.kind == "audit" or are_exact(report) or bool(empty)
+    silent = report.kind == "audit" or are_exact(report) or bool(empty) or repairs
     if not silent and not any("relearn/gap" in row.metrics or "relearn/acc" in row.metrics for row in rows):
         said.append("Whether fine-tuning on retained data alone brings the memory back was not measured.")
     said.append(
