@@ -10,8 +10,19 @@ from lightning_unlearn.data.split import SavedSplit
 from lightning_unlearn.sisa.model import Sisa
 from lightning_unlearn.stages.base import UnlearningStage
 from lightning_unlearn.stages.retrain_shards import RetrainShards
+from lightning_unlearn.words import plural, were
 
-__all__ = ["loss_of_retained", "of_ensemble", "of_labels", "of_original", "of_reference", "of_relearning", "of_split"]
+__all__ = [
+    "fallen_since",
+    "loss_of_retained",
+    "of_ensemble",
+    "of_labels",
+    "of_original",
+    "of_reference",
+    "of_relearning",
+    "of_request",
+    "of_split",
+]
 
 # Percent. Below LOW a classifier is of use to nobody; near what it reaches on unseen samples, it has little to forget.
 LOW, HIGH, NEAR = 60.0, 90.0, 2.0
@@ -125,6 +136,28 @@ def of_split(data: UnlearningDataModule) -> list[str]:
     ]
 
 
+def of_request(data: UnlearningDataModule) -> list[str]:
+    """Which samples that the request names do not count as forgotten.
+
+    Args:
+        data: The data, split.
+
+    Returns:
+        Up to two sentences.
+    """
+    said = []
+    if never := len(data.never_trained):
+        text = f"{plural(never, 'sample')} of the request {were(never)} never trained on and {'is' if never == 1 else 'are'}"
+        if data.forget_rule is not None and data.forget_rule.withdraws:
+            said.append(f"{text} not counted as forgotten, but withdrawn: in no part of the data from this run on.")
+        else:
+            said.append(f"{text} not counted. Unseen ones stay so; where they are to be withdrawn too, give ListedSamples.")
+    if before := len(data.forgotten_before):
+        text = f"{plural(before, 'sample')} of the request {were(before)} forgotten before"
+        said.append(f"{text} and {'is' if before == 1 else 'are'} not counted.")
+    return said
+
+
 def of_reference(path: str | Path, data: UnlearningDataModule) -> list[str]:
     """Whether a reference differs from the model by more than what was forgotten.
 
@@ -170,6 +203,24 @@ def loss_of_retained(before: float, after: float) -> list[str]:
         f"Retain accuracy fell by {fall:.1f} points, from {100 * before:.1f} to {100 * after:.1f} %: the method took more than "
         "what was to be forgotten."
     ]
+
+
+def fallen_since(first: Mapping[str, float], now: Mapping[str, float], requests: int) -> tuple[str, bool]:
+    """How accuracy went over several requests, none of which shows it alone.
+
+    Args:
+        first: `retain/acc` and `test/acc` of the model before the first request, percent; others are not looked at.
+        now: The same of the model after the last one.
+        requests: Number of requests.
+
+    Returns:
+        A sentence, empty where nothing is known, and whether an accuracy fell by more than can be let pass.
+    """
+    names = [name for name in ("retain/acc", "test/acc") if name in first and name in now]
+    changes = [(name.partition("/")[0], first[name], now[name]) for name in names]
+    said = [f"{part} accuracy went from {old:.1f} to {new:.1f} % ({new - old:+.1f} points)" for part, old, new in changes]
+    text = f"Since the first original, {plural(requests, 'request')} ago, {' and '.join(said)}."
+    return (text if said else ""), any(first[name] - now[name] > FALL for name in names)
 
 
 def of_relearning(before: float, after: float) -> list[str]:

@@ -18,6 +18,7 @@ from lightning_unlearn.chain import check_chain, run_chain
 from lightning_unlearn.checkpoint import load_into, read_weights
 from lightning_unlearn.classifier import untrained_copy
 from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.data.earlier import only_withdraws
 from lightning_unlearn.data.forget import ForgetRule
 from lightning_unlearn.evaluation.collecting import collect_outputs
 from lightning_unlearn.evaluation.new_report import new_report, request_of
@@ -29,8 +30,9 @@ from lightning_unlearn.metrics.screen import Goal
 from lightning_unlearn.ranks import lock_on_first
 from lightning_unlearn.report.schema import Report
 from lightning_unlearn.report.writing import save_report
-from lightning_unlearn.requests.history import check_newest, history_of
+from lightning_unlearn.requests.history import add_history, check_newest, history_of
 from lightning_unlearn.requests.record import RequestRecord, settle
+from lightning_unlearn.requests.withdrawing import withdraw
 from lightning_unlearn.requests.without_data import unlearn_without_data
 from lightning_unlearn.scoring import ScoringTrainer
 from lightning_unlearn.stages.base import UnlearningStage
@@ -70,6 +72,9 @@ class UnlearningTrainer(ScoringTrainer):
     ) -> Report:
         """Make a trained classifier forget, save the result and report on it.
 
+        Where it was never trained on anything that a list of samples names, its weights stay as they are; those that are
+        unseen are withdrawn, and the run is recorded as any other.
+
         Args:
             model: Gives logits of images; is changed in place.
             datamodule: The data with its forget rule.
@@ -101,12 +106,16 @@ class UnlearningTrainer(ScoringTrainer):
         if checkpoint is not None and history_of(checkpoint) and not from_older:
             check_newest(checkpoint, None if output is None else Path(output))
         datamodule.use_split_of(checkpoint)
+        withdraws = only_withdraws(datamodule)
+        stages = [stage for stage in stages if stage.brings_files or not withdraws]
         for stage in stages:
             stage.place(self.fresh, checkpoint, output)
         check_model(model, datamodule, checkpoint, stages)
         if not datamodule.dataset.has_images:
             given = (goal, checkpoint, output, name, self.configuration)
             return unlearn_without_data(self.fresh, model, datamodule, stages, *given)
+        if withdraws:
+            return withdraw(self.fresh, model, datamodule, stages, goal, checkpoint, output, self.configuration)
         panel = self._panel(datamodule, goal, relearn_epochs, retrain_epochs)
         others, cautions = load_references(model, references or [], datamodule)
         panel.cautions = self._said([*of_ensemble(model, stages), *cautions])
@@ -124,6 +133,7 @@ class UnlearningTrainer(ScoringTrainer):
             named = name or " + ".join(type(stage).__name__ for stage in stages)
             record = RequestRecord.begin(folder, datamodule, checkpoint, named, stages)
             report = self._unlearn(model, datamodule, stages, panel, others, folder, named)
+            add_history(report, checkpoint)
             record.finish(report, lambda path, request: save_unlearned(path, model, datamodule, request))
             settle(folder, keep_artifacts)
         return report
@@ -219,6 +229,7 @@ class UnlearningTrainer(ScoringTrainer):
             check_model(model, datamodule, checkpoint)
             given = (checkpoint, original, references or [])
             report = judge_the_rest(self.fresh, model, datamodule, goal, *given)
+            add_history(report, original)
             self._said(report.warnings)
             report.config = self.configuration
             if output is not None and self.is_global_zero:
@@ -248,6 +259,7 @@ class UnlearningTrainer(ScoringTrainer):
             report.warnings += self._said(of_original(report.rows[-1].metrics, datamodule, before))
         report.rows.append(panel.score(Path(checkpoint).stem if checkpoint else "model", 0, model))
         self._finish(report, panel)
+        add_history(report, original)
         if output is not None and self.is_global_zero:
             save_report(report, output)
         return report

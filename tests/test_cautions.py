@@ -9,6 +9,7 @@ import torch
 from helpers import sgd, untrained
 
 from lightning_unlearn.cautions import (
+    fallen_since,
     loss_of_retained,
     of_ensemble,
     of_labels,
@@ -180,3 +181,13 @@ def test_whose_labels_accuracies_count_as_right(make_data, digits):
     )
     # Clean unseen samples, although others were poisoned.
     assert of_labels(make_data(trigger=Trigger(0.1)), repair=False) == []
+
+
+@pytest.mark.parametrize(("now", "fell"), [((94.0, 80.0), False), ((92.9, 80.0), True), ((98.0, 74.9), True)])
+def test_what_falls_little_by_little_is_seen(now, fell):
+    first = {"retain/acc": 98.0, "test/acc": 80.0, "forget/acc": 98.0}
+    text, warn = fallen_since(first, {"retain/acc": now[0], "test/acc": now[1], "forget/acc": 0.0}, 3)
+    assert warn == fell
+    assert text.startswith(f"Since the first original, 3 requests ago, retain accuracy went from 98.0 to {now[0]} % (")
+    assert "forget" not in text
+    assert fallen_since({}, first, 2) == ("", False)

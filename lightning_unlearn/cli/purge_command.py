@@ -41,7 +41,7 @@ def purge_command(arguments: Sequence[str], wants_help: bool = False) -> int:
     gone = delete(found) if given.yes else found.deletable
     title = "deleted" if given.yes else "would be deleted (with --yes)"
     lines = [
-        f"forgotten by {given.run} and the runs before it: {in_words(found.forgotten)}",
+        f"forgotten by {given.run} and the runs before it: {in_words(found.forgotten - found.withdrawn, found.withdrawn)}",
         f"looked through: {', '.join(str(_seen_from_here(place)) for place in found.searched)}",
         *_table(title, gone),
         *_table("not deleted", found.left),

@@ -44,7 +44,8 @@ def _verify(run: Path) -> int:
     if not entries and not problems:
         raise ConfigError(f"{run} has no {LEDGER}: it is no finished run of unlearn, or one of an older version.")
     for entry in entries:
-        print(f"{entry.number}  {entry.time}  {in_words(entry.keys)}, {entry.rule}, {entry.method}  {entry.hash[:12]}")
+        amount = in_words(entry.keys, entry.withdrawn)
+        print(f"{entry.number}  {entry.time}  {amount}, {entry.rule}, {entry.method}  {entry.hash[:12]}")
     for problem in problems:
         print(f"error: {run}: {problem}", file=sys.stderr)
     if problems:

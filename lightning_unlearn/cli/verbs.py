@@ -13,11 +13,11 @@ from lightning_unlearn.benchmark.settings import check_settings
 from lightning_unlearn.checkpoint import AtomicCheckpointIO
 from lightning_unlearn.cli.from_run import advice_without_data, files_of
 from lightning_unlearn.cli.job import Job, newest_checkpoint
-from lightning_unlearn.data.earlier import judge_as_saved, keep_forgotten
+from lightning_unlearn.data.earlier import judge_as_saved, keep_forgotten, only_withdraws
 from lightning_unlearn.detection.run import check_count
 from lightning_unlearn.detection.threshold import Threshold
 from lightning_unlearn.evaluation.collecting import collect_outputs
-from lightning_unlearn.exceptions import AlreadyForgottenError, ConfigError
+from lightning_unlearn.exceptions import AlreadyForgottenError, ConfigError, NothingKnownError
 from lightning_unlearn.files import write_atomic
 from lightning_unlearn.loading import check_model
 from lightning_unlearn.ranks import lock_on_first
@@ -72,7 +72,7 @@ def fit(job: Job) -> None:
 
 
 def unlearn(job: Job) -> None:
-    """Make a model forget.
+    """Make a model forget. Where it knows nothing of what is asked for, that is no error.
 
     Args:
         job: The call.
@@ -87,9 +87,9 @@ def unlearn(job: Job) -> None:
     job.needs_weights(checkpoint)
     job.data.use_split_of(checkpoint)
     try:
-        job.data.part("forget")
-    except AlreadyForgottenError as repeated:
-        job.say(f"nothing to do: {repeated} {checkpoint} stays as it is.")
+        only_withdraws(job.data)
+    except (AlreadyForgottenError, NothingKnownError) as nothing:
+        job.say(f"nothing to do: {nothing} {checkpoint} stays as it is.")
         return
     _report(job, checkpoint, job.trainer.unlearn, job.arguments)
     job.say(f"checkpoint: {finished}")

@@ -7,13 +7,13 @@ import torch
 from lightning_unlearn.data.saved_split import SPLIT, SavedSplit
 from lightning_unlearn.data.split import positions
 from lightning_unlearn.data.split_data import SplitData
-from lightning_unlearn.exceptions import AlreadyForgottenError, DataError
+from lightning_unlearn.exceptions import AlreadyForgottenError, DataError, NothingKnownError
 
-__all__ = ["judge_as_saved", "keep_forgotten"]
+__all__ = ["judge_as_saved", "keep_forgotten", "only_withdraws"]
 
 
 def keep_forgotten(data: SplitData, checkpoint: str | Path) -> None:
-    """Keep out of a training what the checkpoint that it starts from was made to forget.
+    """Keep out of a training what the checkpoint that it starts from was made to forget, and what was withdrawn.
 
     Without such samples, or on other data, nothing changes.
 
@@ -23,12 +23,13 @@ def keep_forgotten(data: SplitData, checkpoint: str | Path) -> None:
     """
     path = Path(checkpoint).parent / SPLIT
     saved = SavedSplit.load(path) if path.is_file() else None
-    if saved is None or not (saved.forget or saved.removed) or not len(positions(saved.retain, data.samples)):
+    gone = saved is not None and bool(saved.forget or saved.removed or saved.withdrawn)
+    if saved is None or not gone or not len(positions(saved.retain, data.samples)):
         return
     data.use_split_of(checkpoint)
     try:
         data.part("retain")
-    except AlreadyForgottenError:
+    except (AlreadyForgottenError, NothingKnownError):
         # The rule asks for no more than what is removed anyway.
         data.draw_as_saved()
 
@@ -50,3 +51,30 @@ def judge_as_saved(data: SplitData) -> None:
         same = False
     if not same:
         data.draw_as_saved()
+
+
+def only_withdraws(data: SplitData) -> bool:
+    """Whether a model knows none of the samples that its request lists, and some of them are to be withdrawn.
+
+    Then the forgotten part is empty from here on, which is an error elsewhere.
+
+    Args:
+        data: The data, after `use_split_of`.
+
+    Returns:
+        False where there is something to forget.
+
+    Raises:
+        AlreadyForgottenError: Nothing is left to do: earlier requests have removed all of it.
+        NothingKnownError: The model was never trained on any of it, and none of it is unseen.
+    """
+    try:
+        return not len(data.part("forget")[1]) and bool(data.withdrawn)
+    except (AlreadyForgottenError, NothingKnownError):
+        data.may_be_empty = True
+        data.draw()
+        if data.withdrawn:
+            return True
+        data.may_be_empty = False
+        data.draw()
+        raise

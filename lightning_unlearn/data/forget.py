@@ -4,7 +4,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -43,7 +43,13 @@ class Selection(NamedTuple):
 
 
 class ForgetRule(ABC):
-    """Chooses what to forget. A project's own rule is a subclass that overrides both methods."""
+    """Chooses what to forget. A project's own rule is a subclass that overrides both methods.
+
+    Attributes:
+        withdraws: Whether unseen samples that the rule names are in no part from then on, as forgotten ones are.
+    """
+
+    withdraws: ClassVar[bool] = False
 
     @abstractmethod
     def select(self, samples: Samples, candidates: Tensor, seed: int, class_names: Sequence[str]) -> Selection:
@@ -182,12 +188,18 @@ class WholeClasses(ForgetRule):
 class ListedSamples(ForgetRule):
     """The samples that a file lists: a deletion request.
 
+    Listed samples that are unseen were never trained on, so they are not forgotten; they are withdrawn: nothing looks at them
+    any more. Of a class or an attribute, unseen samples stay: they are what a study compares its forgotten ones with. Where
+    these are to be withdrawn too, list them.
+
     Args:
         path: `.txt` with one entry per line, `.csv` with one column or with a header, `.json` with a list or
             with a list named `forget`, or `.npy`. Entries are sample indices, sample keys, or file names that
             only one sample has. They count as indices only where all are integers and none is a key.
         column: Column of a `.csv` file with several.
     """
+
+    withdraws = True
 
     def __init__(self, path: str | Path, column: str | None = None) -> None:
         self.path = Path(path)

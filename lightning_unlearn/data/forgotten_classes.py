@@ -40,8 +40,9 @@ def resolve_classes(saved: SavedSplit, samples: Samples) -> SavedSplit:
     labels = samples.targets.tolist()
     known = {name: set(getattr(saved, name)) for name in ("forget", "retain", "removed", "unseen")}
     at = {label: name for label in set(labels) for name, keys in known.items() if class_key(label) in keys}
+    withdrawn = set(saved.withdrawn)
     for key, label in zip(samples.keys, labels, strict=True):
-        if label in at and not any(key in known[name] for name in ("forget", "removed", "unseen")):
+        if label in at and key not in withdrawn and not any(key in known[name] for name in ("forget", "removed", "unseen")):
             known["retain"].discard(key)
             known[at[label]].add(key)
     if not at:

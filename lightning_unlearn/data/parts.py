@@ -12,6 +12,7 @@ from lightning_unlearn.data.saved_split import SavedSplit
 from lightning_unlearn.data.split import ForgetSplit, positions
 from lightning_unlearn.data.vision import Samples
 from lightning_unlearn.exceptions import AlreadyForgottenError, DataError, NothingKnownError
+from lightning_unlearn.words import plural, were
 
 __all__ = ["Parts", "fresh_parts", "parts_of_saved"]
 
@@ -26,6 +27,7 @@ class Parts(NamedTuple):
         removed: Indices of samples that earlier requests removed, (N,), int64, sorted.
         never_trained: Keys that the request names but the model never trained on.
         forgotten_before: Keys that the request names although an earlier one removed them.
+        withdrawn: Keys of samples that were unseen until this request listed them; they are in no part.
     """
 
     forget: Tensor
@@ -34,10 +36,16 @@ class Parts(NamedTuple):
     removed: Tensor
     never_trained: list[str]
     forgotten_before: list[str]
+    withdrawn: list[str]
 
 
 def fresh_parts(
-    samples: Samples, unseen: Tensor | None, rule: ForgetRule | None, seed: int, class_names: Sequence[str]
+    samples: Samples,
+    unseen: Tensor | None,
+    rule: ForgetRule | None,
+    seed: int,
+    class_names: Sequence[str],
+    may_be_empty: bool = False,
 ) -> Parts:
     """The parts of a training set that no checkpoint has split yet.
 
@@ -47,6 +55,7 @@ def fresh_parts(
         rule: What to forget; None: nothing.
         seed: Seed of the rule's draw.
         class_names: Names of the classes, in the order of the labels.
+        may_be_empty: Whether nothing is forgotten where the model knows none of what the rule names; else that is an error.
 
     Returns:
         The parts.
@@ -57,13 +66,21 @@ def fresh_parts(
     mask[unseen] = False
     candidates = mask.nonzero().flatten()
     if rule is None:
-        return Parts(none, candidates, unseen, none, [], [])
-    chosen = rule.select(samples, candidates, seed, class_names)
-    return Parts(*_split(chosen, candidates), unseen, none, chosen.never_trained, [])
+        return Parts(none, candidates, unseen, none, [], [], [])
+    chosen = _select(rule, samples, candidates, seed, class_names, may_be_empty)
+    withdrawn = _listed(rule, chosen.never_trained, [samples.keys[i] for i in unseen.tolist()])
+    left = unseen[~torch.isin(unseen, positions(withdrawn, samples))]
+    return Parts(*_split(chosen, candidates, may_be_empty), left, none, chosen.never_trained, [], withdrawn)
 
 
 def parts_of_saved(
-    samples: Samples, saved: SavedSplit, rule: ForgetRule | None, seed: int, class_names: Sequence[str], name: str
+    samples: Samples,
+    saved: SavedSplit,
+    rule: ForgetRule | None,
+    seed: int,
+    class_names: Sequence[str],
+    name: str,
+    may_be_empty: bool = False,
 ) -> Parts:
     """The parts of a training set that was split before: of what the checkpoint was trained on, and nothing else.
 
@@ -74,6 +91,7 @@ def parts_of_saved(
         seed: Seed of the rule's draw.
         class_names: Names of the classes, in the order of the labels.
         name: Name of the data set, for the message.
+        may_be_empty: Whether nothing is forgotten where the model knows none of what the rule names; else that is an error.
 
     Returns:
         The parts. What the split calls forgotten or removed is in none but `forget` and `removed`.
@@ -91,28 +109,48 @@ def parts_of_saved(
             "it was trained on, or restore its split.json."
         )
     if rule is None:
-        return Parts(forgotten, candidates[~torch.isin(candidates, forgotten)], unseen, removed, [], [])
+        return Parts(forgotten, candidates[~torch.isin(candidates, forgotten)], unseen, removed, [], [], [])
     try:
         known = replace(samples, former=saved.former(samples.keys))
-        chosen = rule.select(known, candidates, seed, class_names)
+        chosen = _select(rule, known, candidates, seed, class_names, may_be_empty)
     except NothingKnownError as error:
-        before = set(saved.removed) & set(error.keys)
+        before = {*saved.removed, *saved.withdrawn} & set(error.keys)
         if not before:
             raise
         others = len(error.keys) - len(before)
         raise AlreadyForgottenError(
-            f"Nothing is left to forget: earlier requests have removed the {len(before)} samples of this one"
-            + (f", and {others} more were never trained on." if others else ".")
+            f"Nothing is left to forget: earlier requests have removed the {plural(len(before), 'sample')} of this one"
+            + (f", and {others} more {were(others)} never trained on." if others else ".")
         ) from None
     # What is forgotten already and not asked for now is not retained for that.
     also = forgotten[~torch.isin(forgotten, chosen.indices)]
-    forget, retain = _split(chosen, candidates[~torch.isin(candidates, also)])
+    forget, retain = _split(chosen, candidates[~torch.isin(candidates, also)], may_be_empty)
     earlier = {*saved.removed, *saved.forget}
     before_now = [key for key in chosen.never_trained if key in earlier]
     never = [key for key in chosen.never_trained if key not in earlier]
-    return Parts(forget, retain, unseen, torch.cat([removed, also]).sort().values, never, before_now)
+    withdrawn = _listed(rule, never, saved.unseen)
+    unseen = unseen[~torch.isin(unseen, positions(withdrawn, samples))]
+    return Parts(forget, retain, unseen, torch.cat([removed, also]).sort().values, never, before_now, withdrawn)
 
 
-def _split(chosen: Selection, candidates: Tensor) -> tuple[Tensor, Tensor]:
+def _select(
+    rule: ForgetRule, samples: Samples, candidates: Tensor, seed: int, class_names: Sequence[str], may_be_empty: bool
+) -> Selection:
+    try:
+        return rule.select(samples, candidates, seed, class_names)
+    except NothingKnownError as error:
+        if not may_be_empty:
+            raise
+        return Selection(candidates[:0], error.keys)
+
+
+def _listed(rule: ForgetRule, never_trained: Sequence[str], unseen: Sequence[str]) -> list[str]:
+    """What a request takes out of the unseen part."""
+    return sorted({*never_trained} & {*unseen}) if rule.withdraws else []
+
+
+def _split(chosen: Selection, candidates: Tensor, may_be_empty: bool) -> tuple[Tensor, Tensor]:
+    if may_be_empty and not len(chosen.indices):
+        return chosen.indices, candidates
     split = ForgetSplit(chosen.indices, candidates[~torch.isin(candidates, chosen.indices)], candidates)
     return split.forget, split.retain

@@ -72,6 +72,7 @@ class SavedSplit:
         place: Folder or file of its training part; empty where it was not recorded. Two sets of one name may have equal keys.
         outside: Keys of samples from elsewhere (the test set, or a data set of unseen samples) that a stage trained on.
         altered: Label noise and trigger that the model was trained with, in words; empty: none; None: not recorded.
+        withdrawn: Keys of unseen samples that requests listed: in no part any more, though the model never trained on them.
     """
 
     forget: list[str]
@@ -83,6 +84,7 @@ class SavedSplit:
     place: str = ""
     outside: list[str] = field(default_factory=list)
     altered: str | None = None
+    withdrawn: list[str] = field(default_factory=list)
 
     def save(self, path: str | Path) -> None:
         """Write to a file; at any moment it holds either the old or the new split, whole.
@@ -110,7 +112,7 @@ class SavedSplit:
             Their keys, by what the model has of them.
         """
         there = set(keys)
-        known = {key for part in _PARTS for key in getattr(self, part)}
+        known = {key for part in (*_PARTS, "withdrawn") for key in getattr(self, part)}
         trained = frozenset(self.retain) - there
         return Former(trained, frozenset(known - there) - trained, known != there)
 
@@ -155,8 +157,9 @@ class SavedSplit:
         if not isinstance(content, dict) or any(name not in content for name in _PARTS):
             missing = [n for n in _PARTS if not isinstance(content, dict) or n not in content]
             raise CheckpointError(f"{path} is no saved split: {', '.join(missing)} missing. {remedy}")
+        content.setdefault("withdrawn", [])  # splits of earlier versions have none
         seen: set[str] = set()
-        for name in _PARTS:
+        for name in (*_PARTS, "withdrawn"):
             keys = content[name]
             if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
                 raise CheckpointError(f"{path}: {name!r} is not a list of keys. {remedy}")
@@ -174,4 +177,4 @@ class SavedSplit:
         if not isinstance(altered, str | None):
             raise CheckpointError(f"{path}: 'altered' is no text. {remedy}")
         forget, retain, unseen, removed = (content[name] for name in _PARTS)
-        return cls(forget, retain, unseen, removed, classes, data, place, outside, altered)
+        return cls(forget, retain, unseen, removed, classes, data, place, outside, altered, content["withdrawn"])

@@ -1,6 +1,5 @@
 """Who is forgotten, retained, unseen, or only tested on."""
 
-import hashlib
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -15,10 +14,10 @@ from lightning_unlearn.data.hashing import order
 from lightning_unlearn.data.noise import LabelNoise
 from lightning_unlearn.data.parts import Parts, fresh_parts, parts_of_saved
 from lightning_unlearn.data.saved_split import SPLIT, SavedSplit
-from lightning_unlearn.data.split import copies_left
+from lightning_unlearn.data.split import copies_left, positions
 from lightning_unlearn.data.trigger import Trigger
 from lightning_unlearn.data.views import View
-from lightning_unlearn.data.vision import Samples, VisionData, is_content_key
+from lightning_unlearn.data.vision import Samples, VisionData, hash_of_samples
 from lightning_unlearn.exceptions import ConfigError, DataError
 
 __all__ = ["PARTS", "Part", "SplitData", "Unseen"]
@@ -73,6 +72,8 @@ class SplitData(LightningDataModule):
         self.unseen_taken_on_trust = False
         # Whether all samples count as trained because the split beside the checkpoint names classes alone.
         self.taken_to_know_all = False
+        # Whether it is no error that the model knows none of what is to be forgotten; see `only_withdraws`.
+        self.may_be_empty = False
 
     def set_noise(self, label_noise: LabelNoise | None) -> None:
         """Make the training samples anew: those of the data set with label noise, and then with the trigger.
@@ -131,6 +132,7 @@ class SplitData(LightningDataModule):
         """
         if checkpoint is None or not self.dataset.has_images:
             return
+        self.may_be_empty = False
         self.saved = _saved_beside(checkpoint)
         # Without data nobody knew which samples an original had seen, unless its own split lay beside it.
         unknown = self.saved is None or knows_classes_alone(self.saved)
@@ -172,11 +174,11 @@ class SplitData(LightningDataModule):
     @cached_property
     def _parts(self) -> Parts:
         if self.saved is not None:
-            return parts_of_saved(
-                self.samples, self.saved, self.forget_rule, self._forget_seed, self.dataset.classes, self.dataset.name
-            )
+            whose = (self.dataset.classes, self.dataset.name)
+            return parts_of_saved(self.samples, self.saved, self.forget_rule, self._forget_seed, *whose, self.may_be_empty)
         carved = None if self.saw_everything or isinstance(self.unseen, VisionData) else self._carve(len(self.samples))
-        return fresh_parts(self.samples, carved, self.forget_rule, self._forget_seed, self.dataset.classes)
+        rule = (self.forget_rule, self._forget_seed)
+        return fresh_parts(self.samples, carved, *rule, self.dataset.classes, self.may_be_empty)
 
     @property
     def _forget_seed(self) -> int:
@@ -191,11 +193,16 @@ class SplitData(LightningDataModule):
             raise DataError(f"unseen is {share} of {n} training samples; needed: fewer than all of them.")
         return order(self.samples.hashes, self.split_seed, "unseen")[:count].sort().values
 
+    @property
+    def halves_the_test_set(self) -> bool:
+        """Whether half of the test set stands for unseen samples: none are known, or a request withdrew the last ones."""
+        return self.saw_everything or (self.unseen is None and self.saved is not None and not len(self._parts.unseen))
+
     @cached_property
     def _test_halves(self) -> tuple[Tensor, Tensor]:
         """Test samples that serve as unseen, and those that report. The first is empty where unseen samples are known."""
         n = len(self.dataset.test)
-        if not self.saw_everything:
+        if not self.halves_the_test_set:
             return torch.empty(0, dtype=torch.int64), torch.arange(n)
         shuffled = order(self.dataset.test.hashes, self.split_seed, "test halves")
         return shuffled[: n // 2].sort().values, shuffled[n // 2 :].sort().values
@@ -224,7 +231,7 @@ class SplitData(LightningDataModule):
             return self.dataset.test, self._still_unseen(self.dataset.test, self._test_halves[1])
         if name == "unseen" and isinstance(self.unseen, VisionData) and not (self.saved and self.saved.unseen):
             return self.unseen.train, self._still_unseen(self.unseen.train, torch.arange(len(self.unseen.train)))
-        if name == "unseen" and self.saw_everything:
+        if name == "unseen" and self.halves_the_test_set:
             return self.dataset.test, self._still_unseen(self.dataset.test, self._test_halves[0])
         index = getattr(self._parts, name)
         # A model that is being watched or imitated must not meet the attacker's patch in what stands for unseen.
@@ -292,6 +299,11 @@ class SplitData(LightningDataModule):
         return self._parts.forgotten_before
 
     @property
+    def withdrawn(self) -> list[str]:
+        """Keys of samples that were unseen until this request listed them: they are in no part, and are not forgotten."""
+        return self._parts.withdrawn
+
+    @property
     def copies(self) -> list[tuple[str, str]]:
         """Pairs of keys: a forgotten sample, and a retained one with exactly the same content."""
         return copies_left(self.samples, self._parts.forget, self._parts.retain)
@@ -336,9 +348,14 @@ class SplitData(LightningDataModule):
         """
         parts = self._parts
         forget, retain, unseen = parts.forget, parts.retain, parts.unseen
-        outside = [] if self.saved is None else self.saved.outside
+        saved = self.saved
+        outside, withdrawn = ([], []) if saved is None else (saved.outside, saved.withdrawn)
         if everything_trained:
             forget, retain = forget[:0], torch.cat([forget, retain]).sort().values
+            # Nothing was asked for yet.
+            unseen = torch.cat([unseen, positions(parts.withdrawn, self.samples)]).sort().values
+        else:
+            withdrawn = [*withdrawn, *parts.withdrawn]
         if unseen_trained:
             samples, index = self.part("unseen")
             if samples is self.untriggered:
@@ -346,14 +363,14 @@ class SplitData(LightningDataModule):
             else:
                 outside = [*outside, *(samples.keys[i] for i in index.tolist())]
         keys = [[self.samples.keys[i] for i in part.tolist()] for part in (forget, retain, unseen, parts.removed)]
-        if self.saved is not None:
-            there = set(self.samples.keys)
-            old = (self.saved.forget, self.saved.retain, self.saved.unseen, self.saved.removed)
+        if saved is not None:
+            there = {*self.samples.keys, *withdrawn}
+            old = (saved.forget, saved.retain, saved.unseen, saved.removed)
             keys = [[*now, *(key for key in before if key not in there)] for now, before in zip(keys, old, strict=True)]
         whose = (list(self.dataset.classes), self.dataset.name, self.dataset.place)
         # What the model learnt counts, also where this object has other labels.
-        altered = self.altered if self.saved is None else self.saved.altered
-        return SavedSplit(keys[0], keys[1], keys[2], keys[3], *whose, list(outside), altered)
+        altered = self.altered if saved is None else saved.altered
+        return SavedSplit(keys[0], keys[1], keys[2], keys[3], *whose, list(outside), altered, list(withdrawn))
 
     def fingerprint(self, view: View | Literal["unseen"]) -> str:
         """A hash of the samples of a view, the same however they are split: keys, labels, contents as `stamp` has them.
@@ -365,16 +382,8 @@ class SplitData(LightningDataModule):
             64 hexadecimal digits.
         """
         samples, index = self.part(view)  # type: ignore[arg-type]  # views of two parts have no fingerprint
-        digest = hashlib.sha256(self.dataset.name.encode())
-        digest.update(samples.hashes[index].numpy().tobytes())
-        digest.update(samples.targets[index].numpy().tobytes())
-        if not all(map(is_content_key, samples.keys[:1])):
-            # Other images may lie under the same names.
-            digest.update(b"".join(samples.stamps[i] for i in index.tolist()))
-        if samples.triggered is not None and bool(samples.triggered[index].any()):
-            # Their pixels are not what their keys say.
-            digest.update(repr(self.trigger).encode())
-        return digest.hexdigest()
+        # Where there is a trigger, pixels are not what their keys say.
+        return hash_of_samples(samples, index, self.dataset.name, repr(self.trigger))
 
 
 def _saved_beside(checkpoint: str | Path) -> SavedSplit | None:

@@ -24,6 +24,7 @@ __all__ = [
     "content_keys",
     "hash_of_key",
     "hash_of_pixels",
+    "hash_of_samples",
     "is_content_key",
     "normalisation",
     "stamp",
@@ -216,6 +217,29 @@ def hash_of_pixels(image: Tensor) -> bytes:
     """
     pixels = image.contiguous().numpy().tobytes()
     return hashlib.blake2b(str(tuple(image.shape)).encode() + pixels, digest_size=16).digest()
+
+
+def hash_of_samples(samples: "Samples", index: Tensor, name: str, trigger: str) -> str:
+    """A hash of keys, labels, and contents as far as keys and `stamp` say what they are.
+
+    Args:
+        samples: A training set.
+        index: Which of its samples, (n,), int64.
+        name: Name of the data set.
+        trigger: What was done to the images of those that are marked as triggered.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256(name.encode())
+    digest.update(samples.hashes[index].numpy().tobytes())
+    digest.update(samples.targets[index].numpy().tobytes())
+    if not all(map(is_content_key, samples.keys[:1])):
+        # Other images may lie under the same names.
+        digest.update(b"".join(samples.stamps[i] for i in index.tolist()))
+    if samples.triggered is not None and bool(samples.triggered[index].any()):
+        digest.update(trigger.encode())
+    return digest.hexdigest()
 
 
 def stamp(images: Tensor | Images, index: int) -> bytes:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import torch
 
-from lightning_unlearn.cautions import of_split
+from lightning_unlearn.cautions import of_request, of_split
 from lightning_unlearn.chain import StageResult
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.metrics.screen import Goal
@@ -82,19 +82,22 @@ def new_report(kind: Kind, panel: Judging, title: str | None = None) -> Report:
     if data.unseen == "half_of_test":
         noisy = "" if data.label_noise is None else " Its labels are right and those of training are not: comparisons see that."
         warnings.append(f"Half of the test set stands for unseen samples; test figures are those of the other half.{noisy}")
-    elif data.saw_everything:
+    elif data.halves_the_test_set:
+        why = (
+            "Nothing is known about which samples the checkpoint never saw"
+            if data.saw_everything
+            else "No sample is left that the checkpoint never saw"
+        )
         warnings.append(
-            "Nothing is known about which samples the checkpoint never saw: the test set was cut into two disjoint halves, "
+            f"{why}: the test set was cut into two disjoint halves, "
             "one of which stands for unseen samples; test figures are those of the other half."
         )
-    if data.never_trained:
-        warnings.append(f"{len(data.never_trained)} samples of the request were never trained on and are not counted.")
-    if data.forgotten_before:
-        warnings.append(f"{len(data.forgotten_before)} samples of the request were forgotten before and are not counted.")
+    warnings += of_request(data)
     if panel.request.copies_left:
+        copies = "1 exact copy" if panel.request.copies_left == 1 else f"{panel.request.copies_left} exact copies"
         warnings.append(
-            f"{panel.request.copies_left} exact copies of forgotten samples stay among the retained ones; "
-            "what they teach is not forgotten."
+            f"{copies} of forgotten samples {'stays' if panel.request.copies_left == 1 else 'stay'} among the retained ones; "
+            "what is learnt from them is not forgotten."
         )
     return Report(
         kind,

@@ -19,7 +19,7 @@ from lightning_unlearn.loading import load_references
 from lightning_unlearn.metrics.screen import Goal
 from lightning_unlearn.report.schema import Report, Role, Row
 
-__all__ = ["all_forgotten_are_gone", "judge_the_rest"]
+__all__ = ["accuracies", "all_forgotten_are_gone", "judge_the_rest"]
 
 
 def all_forgotten_are_gone(data: UnlearningDataModule) -> bool:
@@ -78,9 +78,22 @@ def judge_the_rest(
         "can be said of how well they were forgotten. Retained, unseen and test samples were looked at; for the rest, restore "
         "the files, or see the report of the run that forgot them.",
     )
-    parts: list[Part] = [part for part in data.present if part != "forget"]
     for name, role, judged in models:
-        outputs = collect_outputs(fresh, judged, data, parts)
-        metrics = {f"{part}/acc": 100 * found.accuracy for part, found in outputs.items()}
-        report.rows.append(Row(name, role, request.name, 0, metrics))
+        report.rows.append(Row(name, role, request.name, 0, accuracies(fresh, judged, data)))
     return report
+
+
+def accuracies(fresh: TrainerFactory, model: nn.Module, data: UnlearningDataModule) -> dict[str, float]:
+    """Accuracy of a model on all but forgotten samples.
+
+    Args:
+        fresh: Makes a Trainer from `max_epochs`, `max_steps` and `callbacks`.
+        model: Gives logits of images.
+        data: The data, split.
+
+    Returns:
+        Percent, by metric: `retain/acc`, and `unseen/acc` and `test/acc` where there are such samples.
+    """
+    parts: list[Part] = [part for part in data.present if part != "forget"]
+    outputs = collect_outputs(fresh, model, data, parts)
+    return {f"{part}/acc": 100 * found.accuracy for part, found in outputs.items()}

@@ -11,6 +11,8 @@ import yaml
 from lightning_unlearn.report.comparison import are_exact
 from lightning_unlearn.report.labels import EXACT, METRICS, SCREENING, metric, number, plain, with_spread
 from lightning_unlearn.report.schema import Report, Request, Row
+from lightning_unlearn.report.wording import noted
+from lightning_unlearn.words import plural, were
 
 __all__ = ["Exported", "Int8", "escape", "int8_remark", "model_card"]
 
@@ -166,17 +168,19 @@ def _earlier(report: Report) -> list[str]:
     last = f"Last hash of the ledger: `{escape(report.history[-1].hash)}`."
     if len(report.history) < 2:
         return [last]
-    head = ["number", "finished (UTC)", "rule", "samples", "method"]
-    lines = ([str(past.number), past.time, past.rule, str(past.count), past.method] for past in report.history)
+    head = ["number", "finished (UTC)", "rule", "forgotten", "method"]
+    lines = ([str(past.number), past.time, past.rule, past.amount, past.method] for past in report.history)
     return ["Requests, one after another; the last one is that above:", _table(head, lines), last]
 
 
 def _remainders(requests: list[Request]) -> list[str]:
     lines = []
     if copies := sum(request.copies_left for request in requests):
-        lines.append(f"{copies} exact copies of forgotten samples stayed in the training data.")
+        what = "1 exact copy" if copies == 1 else f"{copies} exact copies"
+        lines.append(f"{what} of forgotten samples stayed in the training data.")
     if never := sum(request.never_trained for request in requests):
-        lines.append(f"{never} samples that were named had never been trained on; they are not counted.")
+        what = f"{plural(never, 'sample')} that {were(never)} named had never been trained on"
+        lines.append(f"{what} and {'is' if never == 1 else 'are'} not counted.")
     return lines
 
 
@@ -193,7 +197,7 @@ def _evidence(report: Report) -> list[str]:
     names = [name for name in METRICS if name in present] + sorted(present - METRICS.keys())
     levels = {name: _mean(level.get(name) for level in report.levels.values()) for name in names}
     with_levels = any(math.isfinite(level) for level in levels.values())
-    roles = _ROLES | ({"original": "before the last request"} if len(report.history) > 1 else {})
+    roles = _ROLES | ({"original": "before the last request"} if report.earlier or len(report.history) > 1 else {})
     head = [
         "metric",
         *(f"{method} ({roles[role]}, {len(rows)})" for (role, method), rows in groups.items()),
@@ -201,7 +205,7 @@ def _evidence(report: Report) -> list[str]:
     ]
     body = (
         [
-            metric(name).label,
+            metric(name, report.goal).label,
             *(_cell(name, rows) for rows in groups.values()),
             *([number(name, levels[name])] if with_levels else []),
         ]
@@ -212,7 +216,7 @@ def _evidence(report: Report) -> list[str]:
         f"{escape(report.created)}.",
         _table(head, body),
     ]
-    remarks = dict.fromkeys([*report.warnings, *(note for row in report.rows for note in row.notes)])
+    remarks = [*dict.fromkeys(report.warnings), *(note for note in noted(report.rows) if note not in report.warnings)]
     if remarks:
         text.append("\n".join(f"- {escape(remark)}" for remark in remarks))
     return text
@@ -234,7 +238,7 @@ def _limits(report: Report | None) -> list[str]:
     if are_exact(report):
         return [f"The method is **{EXACT}**. The figures do not show that; they scatter as those of any retrained model."]
     lines = [LIMITS.get(report.tier, f"Tier {escape(report.tier)}: {SCREENING}."), ALWAYS]
-    if not any(row.role == "reference" for row in report.rows):
+    if report.goal != "repair" and not any(row.role == "reference" for row in report.rows):
         lines.append(
             "There was no retrained reference: how far this model is from one that never saw the samples was not measured."
         )

@@ -27,6 +27,7 @@ from lightning_unlearn.metrics.gaps import signed_gaps
 from lightning_unlearn.metrics.pairing import check_same_samples, check_same_split, mean_over_references
 from lightning_unlearn.metrics.relearn import relearn_gap
 from lightning_unlearn.outputs import Outputs, PartOutputs
+from lightning_unlearn.words import plural, were
 
 __all__ = ["NO_REFERENCE", "Goal", "Screen", "levels", "screen"]
 
@@ -37,6 +38,8 @@ NO_REFERENCE = "No reference: how close this model is to retraining cannot be sa
 
 # Below this the number of forgotten samples carries no claim; the screen then states the standard error.
 ENOUGH_FORGOTTEN = 400
+# Below this nothing is said of forgotten against unseen samples: see FEWEST in report/wording.py, which imports no torch.
+FEWEST_FORGOTTEN = 10
 # One false positive at 1 % needs 100 non-members; five make the rate worth quoting without a remark.
 FEWEST_NON_MEMBERS, ENOUGH_NON_MEMBERS = 100, 500
 
@@ -115,7 +118,7 @@ def screen(
         details["gaps"] = _signed(own, models)
         if original is not None and len(references) > 1:
             _void(scored(original, seed=seed), models, notes)
-    else:
+    elif goal != "repair":
         notes.append(NO_REFERENCE)
     if len(references) == 1:
         notes.append("One reference: the level between references, which gaps are read against, is not known.")
@@ -153,11 +156,11 @@ def _accuracies(own: Scored, goal: Goal, metrics: dict[str, float], notes: list[
             "Goal remove-class: every class of a forgotten sample still has retained samples, so no class was removed."
         )
     n = len(unlearned.forget)
-    if n < ENOUGH_FORGOTTEN:
+    if n < ENOUGH_FORGOTTEN and goal != "repair":
         # At 0 or n errors the plain formula says 0; half an error is what can still be told from none.
         share = min(max(unlearned.forget.accuracy, 0.5 / n), 1 - 0.5 / n)
         error = 100 * math.sqrt(share * (1 - share) / n)
-        notes.append(f"{n} forgotten samples: the standard error of forget accuracy is {error:.1f} points.")
+        notes.append(f"{plural(n, 'forgotten sample')}: the standard error of forget accuracy is {error:.1f} points.")
 
 
 def _as_members(unlearned: Outputs, metrics: dict[str, float], details: dict[str, Json], notes: list[str]) -> None:
@@ -175,7 +178,7 @@ def _as_members(unlearned: Outputs, metrics: dict[str, float], details: dict[str
             continue
         metrics["mia/auc"] = auc(forget, outsiders)
         if len(outsiders) < FEWEST_NON_MEMBERS:
-            notes.append(f"{len(outsiders)} non-members: a false-positive rate of 1 % cannot be measured.")
+            notes.append(f"{plural(len(outsiders), 'non-member')}: a false-positive rate of 1 % cannot be measured.")
             continue
         point = tpr_at_fpr(forget, outsiders, 0.01)
         metrics["mia/tpr@1fpr"] = 100 * point.tpr
@@ -183,7 +186,9 @@ def _as_members(unlearned: Outputs, metrics: dict[str, float], details: dict[str
         metrics["mia/tpr@1fpr/low"], metrics["mia/tpr@1fpr/high"] = 100 * low, 100 * high
         if len(outsiders) < ENOUGH_NON_MEMBERS:
             allowed = round(point.fpr * len(outsiders))
-            notes.append(f"mia/tpr@1fpr rests on {allowed} false positives among {len(outsiders)} non-members.")
+            notes.append(
+                f"TPR @ 1 % rests on {plural(allowed, 'false positive')} among {plural(len(outsiders), 'non-member')}."
+            )
     details["roc"] = curves
 
 
@@ -195,16 +200,17 @@ def _against_unseen(unlearned: Outputs, original: Outputs | None, metrics: dict[
     shared = torch.tensor(shared_classes(forget, unseen), dtype=torch.int64)
     left_out = int((~torch.isin(forget.targets, shared)).sum())
     if left_out:
-        notes.append(f"{left_out} forgotten samples are of classes without unseen samples and not compared.")
+        notes.append(f"{plural(left_out, 'forgotten sample')} of classes without unseen samples {were(left_out)} not compared.")
     rank, difference = forget_against_unseen(forget, unseen), streisand(forget, unseen)
     _put("forget_unseen/auc", rank, metrics)
     _put("streisand", difference, metrics)
-    if difference is not None and difference.high < 0:
+    told = difference if len(forget) - left_out >= FEWEST_FORGOTTEN else None
+    if told is not None and told.high < 0:
         notes.append(
             "Forgotten samples are less certain than unseen ones of their classes: it shows that they were forgotten "
             "(Streisand effect)."
         )
-    if difference is not None and difference.low > 0:
+    if told is not None and told.low > 0:
         notes.append("Forgotten samples are more certain than unseen ones of their classes: as after training.")
     if original is not None and original.unseen is not None:
         distance = rf_jsd(forget, original.unseen)
@@ -234,10 +240,10 @@ def _void(original: Scored, references: Sequence[Scored], notes: list[str]) -> N
     """A metric that does not tell the original from a reference says nothing about unlearning either."""
     gap = mean_rows([compare(original, reference) for reference in references])
     level = mean_rows([compare(a, b) for a, b in permutations(references, 2)])
-    for name in ("gap/avg", "js/forget"):
+    for name, label in (("gap/avg", "the average gap"), ("js/forget", "JS on forgotten samples")):
         if gap[name] <= level[name]:
             notes.append(
-                f"Void for {name}: the original itself reads {gap[name]:.3g}, two references read "
+                f"Void for {label}: the original itself reads {gap[name]:.3g}, two references read "
                 f"{level[name]:.3g}; here this metric cannot show that anything was forgotten."
             )
 

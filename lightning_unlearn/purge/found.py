@@ -27,7 +27,8 @@ class Purge:
 
     Attributes:
         run: The run whose requests count; its checkpoint stays.
-        forgotten: Keys of all samples that it and the runs before it were made to forget.
+        forgotten: Keys of all samples that it and the runs before it were asked to forget.
+        withdrawn: Those of them that its models were never trained on.
         deletable: What `delete` takes away.
         left: What it does not: it lies elsewhere, nothing says what it was trained on, or somebody uses it.
         searched: Folders that were looked through.
@@ -35,6 +36,7 @@ class Purge:
 
     run: Path
     forgotten: frozenset[str]
+    withdrawn: frozenset[str] = frozenset()
     deletable: list[Finding] = field(default_factory=list)
     left: list[Finding] = field(default_factory=list)
     searched: list[Path] = field(default_factory=list)

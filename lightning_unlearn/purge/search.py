@@ -39,8 +39,11 @@ def find(run: Path, runs: Path | None = None, bank: Path | None = None) -> Purge
     folders = Folders.of(run, runs, bank)
     entries = read_ledger(run)  # says so where it was tampered with
     run, split = run.resolve(), SavedSplit.load(run / SPLIT)
-    found = Purge(run, frozenset([*split.forget, *split.removed]), searched=folders.outermost(run))
-    origins = {entry.before for entry in entries if entry.before is not None}
+    withdrawn = frozenset(split.withdrawn)
+    asked = frozenset([*split.forget, *split.removed]) | withdrawn
+    found = Purge(run, asked, withdrawn, searched=folders.outermost(run))
+    # What a request that only withdrew started from knows nothing that it lists.
+    origins = {entry.before for entry in entries if entry.before is not None and entry.keys}
     search = _Search(found, JudgeOfWeights(found, folders.bank, split, origins))
     for place in found.searched:
         for path in entries_below(place):

@@ -11,6 +11,7 @@ __all__ = [
     "MAIN",
     "Comparison",
     "are_exact",
+    "before",
     "compare",
     "heading",
     "original_of",
@@ -83,6 +84,18 @@ def are_exact(report: Report) -> bool:
     """
     rows = subjects(report)
     return report.kind in ("unlearn", "evaluate") and bool(rows) and all(row.exact for row in rows)
+
+
+def before(report: Report) -> str:
+    """What the model that a request started from is called.
+
+    Args:
+        report: With the row of that model, its original.
+
+    Returns:
+        Where an earlier request made it, that it is no original.
+    """
+    return "Before this request" if report.earlier else "Original"
 
 
 def references_of(report: Report, row: Row) -> list[Row]:

@@ -12,7 +12,7 @@ from lightning_unlearn.report import (
     sections_record,
 )
 from lightning_unlearn.report.audit_wording import ranked
-from lightning_unlearn.report.comparison import compare, subjects
+from lightning_unlearn.report.comparison import before, compare, subjects
 from lightning_unlearn.report.labels import SCREENING, metric, number, seconds
 from lightning_unlearn.report.leaderboard import leaderboard, ranked_by
 from lightning_unlearn.report.markup import Html, fold, name, paragraph, raw, section, text
@@ -162,7 +162,10 @@ def _tiles(report: Report) -> list[Html]:
         return []
     row = rows[0]
     found = []
-    for entry in compare(report, row, ("gap/avg", "forget/acc", "retain/acc", "test/acc")):
+    tiles = ("gap/avg", "forget/acc", "retain/acc", "test/acc")
+    if report.goal == "repair":
+        tiles = ("test/acc", "forget/acc", "retain/acc", "gap/avg")
+    for entry in compare(report, row, tiles):
         if not math.isfinite(entry.value):
             continue
         percent = " %" if entry.metric.endswith("acc") else ""
@@ -171,13 +174,15 @@ def _tiles(report: Report) -> list[Html]:
             if math.isfinite(entry.level):
                 beside.append(f"two references {number('gap/avg', entry.level)}")
             if math.isfinite(entry.original_level):
-                beside.append(f"original {number('gap/avg', entry.original_level)}")
+                beside.append(f"{before(report).lower()} {number('gap/avg', entry.original_level)}")
         else:
             if math.isfinite(entry.reference):
                 beside.append(f"reference {number(entry.metric, entry.reference)} %")
             if math.isfinite(entry.original) and row.role == "method":
-                beside.append(f"original {number(entry.metric, entry.original)} %")
-        found.append(_tile(metric(entry.metric).label, number(entry.metric, entry.value) + percent, *beside))
+                beside.append(f"{before(report).lower()} {number(entry.metric, entry.original)} %")
+        label = metric(entry.metric, report.goal).label
+        # The label of a repair says what it is in per cent of.
+        found.append(_tile(label.removesuffix(", %"), number(entry.metric, entry.value) + percent, *beside))
     auc = row.metrics.get("forget_unseen/auc", math.nan)
     if math.isfinite(auc) and "gap/avg" not in row.metrics:
         low, high = (row.metrics.get(f"forget_unseen/auc/{end}", math.nan) for end in ("low", "high"))

@@ -158,15 +158,25 @@ def digits(value: float) -> str:
     return f"{value:.4g}".replace("-", "\u2212") if math.isfinite(value) else MISSING
 
 
-def metric(name: str) -> Metric:
+# Labels of forgotten samples are suspected to be wrong where the goal is to repair: to agree with them less is the aim.
+OF_REPAIR = {
+    "forget/acc": Metric("Agreement with the given, suspected labels, %", "Given labels", "points", 1),
+    "relearn/acc": Metric("The same after fine-tuning on retained samples, %", "Given, relearned", "points", 1),
+}
+
+
+def metric(name: str, goal: str = "") -> Metric:
     """How a metric is written.
 
     Args:
         name: The metric.
+        goal: What unlearning is for.
 
     Returns:
         Its label and format; an unknown one keeps its name, its unit is guessed from that.
     """
+    if goal == "repair" and name in OF_REPAIR:
+        return OF_REPAIR[name]
     if name in METRICS:
         return METRICS[name]
     first, _, last = name.partition("/")

@@ -22,6 +22,7 @@ class PastRequest:
         after: SHA-256 of the unlearned checkpoint.
         hash: Hash of the ledger's line.
         classes: How many of them are classes that were forgotten as a whole without reading data.
+        withdrawn: How many further samples it lists that the model was never trained on: in no part since.
     """
 
     number: int
@@ -34,23 +35,26 @@ class PastRequest:
     after: str
     hash: str
     classes: int = 0
+    withdrawn: int = 0
 
     @property
     def amount(self) -> str:
         """What it removed, in words."""
-        return amount(self.count, self.classes)
+        return amount(self.count, self.classes, self.withdrawn)
 
 
-def amount(keys: int, classes: int) -> str:
+def amount(keys: int, classes: int, withdrawn: int = 0) -> str:
     """Say how much was forgotten.
 
     Args:
         keys: Keys of samples and of classes together.
         classes: How many of them stand for a whole class.
+        withdrawn: How many samples were withdrawn.
 
     Returns:
-        For instance "5 samples", "1 class" or "5 samples and 1 class".
+        For instance "5 samples", "1 class", "5 samples and 1 class" or "4 samples and 2 withdrawn, never trained on".
     """
     samples = keys - classes
     said = [f"{count(samples)} {'sample' if samples == 1 else 'samples'}"] if samples or not classes else []
-    return " and ".join([*said, *([f"{classes} {'class' if classes == 1 else 'classes'}"] if classes else [])])
+    said += [f"{classes} {'class' if classes == 1 else 'classes'}"] if classes else []
+    return " and ".join([*said, *([f"{count(withdrawn)} withdrawn, never trained on"] if withdrawn else [])])

@@ -188,6 +188,8 @@ class Report:
         history: The requests that the model went through, the last one this run's; see the run's ledger.
         detected: A search for wrong labels, where there was one; it is then what the report shows.
         curves: Searches for wrong labels on the originals of a benchmark.
+        earlier: How many requests the model before this one, the row `original`, had gone through.
+        first: Accuracies of the first original of these requests, in percent; empty where they are not known.
     """
 
     kind: Kind
@@ -206,6 +208,8 @@ class Report:
     history: list[PastRequest] = field(default_factory=list)
     detected: Detected | None = None
     curves: list[Curves] = field(default_factory=list)
+    earlier: int = 0
+    first: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """Write the report as text.

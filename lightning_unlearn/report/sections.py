@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from lightning_unlearn.report import figures
-from lightning_unlearn.report.comparison import Comparison, compare, heading, original_of, references_of
+from lightning_unlearn.report.comparison import Comparison, before, compare, heading, original_of, references_of
 from lightning_unlearn.report.labels import GOALS, MISSING, count, metric, number, seconds
 from lightning_unlearn.report.markup import Html, each, figure, name, paragraph, raw, section, table, text
 from lightning_unlearn.report.schema import Report, Row
@@ -17,6 +17,11 @@ DISTANCE = (
     "gap/avg", "gap_svc/avg", "forget/acc", "retain/acc", "test/acc", "mia/efficacy", "js/forget",
     "js/test", "kl/forget", "kl/test", "tow", "tow_mia", "zrf",
 )  # fmt: skip
+
+
+def _accuracies(report: Report) -> tuple[str, ...]:
+    """A repair is for clean test accuracy, so that comes first."""
+    return tuple(dict.fromkeys(["test/acc", *ACCURACIES])) if report.goal == "repair" else ACCURACIES
 
 
 def forgotten(report: Report) -> Html:
@@ -72,13 +77,13 @@ def cost(report: Report, rows: Sequence[Row]) -> Html:
     def one(row: Row) -> Html:
         lines = [
             [
-                metric(entry.metric).label,
+                metric(entry.metric, report.goal).label,
                 number(entry.metric, entry.original),
                 number(entry.metric, entry.value),
                 number(entry.metric, entry.value - entry.original, sign=True),
                 number(entry.metric, entry.reference),
             ]
-            for entry in compare(report, row, ACCURACIES)
+            for entry in compare(report, row, _accuracies(report))
         ]
         spent = []
         if "time/unlearn_s" in row.metrics:
@@ -86,7 +91,7 @@ def cost(report: Report, rows: Sequence[Row]) -> Html:
         if "cost/share" in row.metrics:
             share = number("cost/share", row.metrics["cost/share"])
             spent.append(f"In counted work (images forwarded and backwarded) that is {share} of retraining.")
-        head = ["Accuracy in %", "Original", "This model", "Change", "Retrained reference"]
+        head = ["Accuracy in %", before(report), "This model", "Change", "Retrained reference"]
         return raw(table(head, lines, dropped=True), paragraph(*spent))
 
     return section("What it cost", each([(heading(row), one(row)) for row in rows]))
@@ -111,9 +116,9 @@ def distance(report: Report, rows: Sequence[Row]) -> Html:
         if references or "gap/avg" in row.metrics:
             entries = compare(report, row, DISTANCE)
             head = ["", "This model", "Retrained reference", "Difference", "Two references differ by",
-                    "Original to reference", "Difference against that level"]  # fmt: skip
+                    f"{before(report)} to reference", "Difference against that level"]  # fmt: skip
             marked = ["best" if entry.metric == "gap/avg" else "" for entry in entries]
-            parts.append(table(head, [_distance(entry) for entry in entries], marked=marked))
+            parts.append(table(head, [_distance(entry, report.goal) for entry in entries], marked=marked))
             how_many = f"{len(references)} retrained reference{'' if len(references) == 1 else 's'}. "
             parts.append(
                 paragraph(
@@ -123,7 +128,7 @@ def distance(report: Report, rows: Sequence[Row]) -> Html:
                     css="quiet",
                 )
             )
-        else:
+        elif report.goal != "repair":
             parts.append(
                 paragraph(
                     "The method is exact: this model never saw the samples itself."
@@ -133,11 +138,11 @@ def distance(report: Report, rows: Sequence[Row]) -> Html:
                     "cannot be said; what can be tested is whether it treats them as it treats unseen ones."
                 )
             )
-        if sentence := against_unseen(row):
+        if sentence := against_unseen(report, row):
             original = original_of(report, row)
             others = [("this model", row)]
             if original is not None and original is not row and "forget_unseen/auc" in original.metrics:
-                others.append(("original", original))
+                others.append((before(report).lower(), original))
             intervals = [(label, *_interval(other)) for label, other in others]
             drawing = figures.intervals(intervals, f"unseen{rows.index(row)}")
             parts.append(paragraph(sentence))
@@ -154,9 +159,9 @@ def distance(report: Report, rows: Sequence[Row]) -> Html:
     return section(title, each([(heading(row), one(row)) for row in rows]))
 
 
-def _distance(entry: Comparison) -> list[str]:
+def _distance(entry: Comparison, goal: str) -> list[str]:
     return [
-        metric(entry.metric).label,
+        metric(entry.metric, goal).label,
         number(entry.metric, entry.value),
         number(entry.metric, entry.reference),
         number(entry.metric, entry.difference, sign=True),
@@ -188,7 +193,7 @@ def back(report: Report, rows: Sequence[Row]) -> Html:
             return Html("")
         lines = [
             [
-                metric(entry.metric).label,
+                metric(entry.metric, report.goal).label,
                 number(entry.metric, entry.value),
                 number(entry.metric, entry.reference),
                 number(entry.metric, entry.level),
@@ -196,7 +201,7 @@ def back(report: Report, rows: Sequence[Row]) -> Html:
             ]
             for entry in compare(report, row, names)
         ]
-        head = ["Percent points", "This model", "Retrained reference", "Two references differ by", "Original"]
+        head = ["Percent points", "This model", "Retrained reference", "Two references differ by", before(report)]
         return raw(paragraph(brought_back(report, row)), table(head, lines, dropped=True))
 
     return section("Does the memory come back?", each([(heading(row), one(row)) for row in rows]))

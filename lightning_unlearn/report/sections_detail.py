@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from lightning_unlearn.report import figures
-from lightning_unlearn.report.comparison import compare, heading
+from lightning_unlearn.report.comparison import before, compare, heading
 from lightning_unlearn.report.labels import count, digits, found_label, metric, number, seconds
 from lightning_unlearn.report.markup import Html, each, figure, fold, grid, name, paragraph, raw, section, table, text
 from lightning_unlearn.report.schema import Report, Row
@@ -54,7 +54,7 @@ def attack(report: Report, rows: Sequence[Row]) -> Html:
         if roc and len(roc["fpr"]) > 1:
             caption = "Membership attack on the forgotten samples. On the dashed line it does no better than chance."
             drawings.append(figure(figures.roc(roc, f"roc{position}"), caption))
-        head = ["", "This model", "Retrained reference", "Two references differ by", "Original"]
+        head = ["", "This model", "Retrained reference", "Two references differ by", before(report)]
         return raw(table(head, lines, dropped=True), grid(*drawings))
 
     return section("What an attacker sees", each([(heading(row), one(row)) for row in rows]))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TextIO
 
 from lightning_unlearn.report.audit_wording import ranked
-from lightning_unlearn.report.comparison import MAIN, compare, references_of, subjects
+from lightning_unlearn.report.comparison import MAIN, before, compare, references_of, subjects
 from lightning_unlearn.report.labels import count, metric, number, plain, with_spread
 from lightning_unlearn.report.leaderboard import leaderboard, pareto_front, ranked_by
 from lightning_unlearn.report.schema import Report
@@ -30,7 +30,8 @@ ORDER = ("gap/avg", "forget/acc", "retain/acc", "test/acc", "attack/success", "m
          "js/forget", "relearn/gap", "cost/share", "time/unlearn_s", "memory/peak_mb")  # fmt: skip
 AUDIT_PRIORITY = ("rank_auc", "ulira", "rmia/auc", "rmia1/auc", "rank_auc/p_holm", "cost/share", "klom/median", "f",
                   "rmia/tpr@1fpr", "test/acc", "forget/acc", "ulira/references", "retain/acc")  # fmt: skip
-LEGEND = ("mia/efficacy", "mia/auc", "forget_unseen/auc", "streisand", "churn", "tow")
+LEGEND = ("gap/avg", "mia/efficacy", "mia/auc", "mia/tpr@1fpr", "forget_unseen/auc", "js/forget", "js/test", "relearn/acc",
+          "relearn/gap", "relearn/time", "streisand", "churn", "tow")  # fmt: skip
 COSTS = ("cost/share", "time/unlearn_s", "memory/peak_mb")
 EXTRA = (*COSTS, "forget_unseen/auc", "streisand", "churn", "tow")
 ASCII = str.maketrans({
@@ -184,26 +185,29 @@ def _models(report: Report, width: int) -> list[Grid]:
     found = []
     for row in subjects(report):
         # A backdoor was planted to be forgotten: whether it was comes first.
-        names = ("attack/success", *MAIN, *(key for key in EXTRA if key not in MAIN))
+        # A repair is for clean test accuracy.
+        first = ("attack/success", *(["test/acc"] if report.goal == "repair" else []))
+        names = tuple(dict.fromkeys([*first, *MAIN, *EXTRA]))
         entries = [entry for entry in compare(report, row, names) if math.isfinite(entry.value)]
         # A cost has no reference that it should equal.
         compared = [entry.metric not in COSTS for entry in entries]
+        to_reference = "Before to ref." if report.earlier else "Orig. to ref."
         columns = {"This model": [number(entry.metric, entry.value) for entry in entries]}
         if references_of(report, row) or "gap/avg" in row.metrics:
             columns |= {
                 "Reference": [number(entry.metric, entry.reference) for entry in entries],
                 "Difference": [number(entry.metric, entry.difference, sign=True) for entry in entries],
                 "Ref. to ref.": [number(entry.metric, entry.level) for entry in entries],
-                "Orig. to ref.": [number(entry.metric, entry.original_level) for entry in entries],
+                to_reference: [number(entry.metric, entry.original_level) for entry in entries],
             }
             for cells in list(columns.values())[2:]:
                 cells[:] = [cell if asked else "" for cell, asked in zip(cells, compared, strict=True)]
-        columns["Original"] = [
+        columns[before(report)] = [
             number(entry.metric, entry.original) if asked else "" for entry, asked in zip(entries, compared, strict=True)
         ]
         if "Reference" in columns:
             columns["Against level"] = [reading(entry.difference, entry.level) for entry in entries]
-        head, labels = ["", *columns], [metric(entry.metric).short for entry in entries]
+        head, labels = ["", *columns], [metric(entry.metric, report.goal).short for entry in entries]
         rows = [[label, *(cells[i] for cells in columns.values())] for i, label in enumerate(labels)]
         while len(head) > 2 and _width(head, rows) > width:
             # The last columns follow from the first ones; both levels stay longest.
@@ -241,7 +245,8 @@ def _legend(report: Report) -> list[str]:
     if report.kind in ("benchmark", "audit", "detect"):
         return []
     shown = {key for row in subjects(report) for key, value in row.metrics.items() if math.isfinite(value)}
-    return [f"{metric(key).short}: {metric(key).label}" for key in LEGEND if key in shown]
+    names = [metric(key, report.goal) for key in ("forget/acc",) * (report.goal == "repair") + LEGEND if key in shown]
+    return [f"{name.short}: {name.label}" for name in names]
 
 
 def _lines(report: Report, width: int) -> list[str]:

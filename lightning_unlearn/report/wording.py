@@ -1,6 +1,8 @@
 """What the report says in sentences, each from the figures and no stronger than them."""
 
 import math
+import re
+from collections.abc import Sequence
 
 from lightning_unlearn.report.audit_wording import audit_limits, audit_summary
 from lightning_unlearn.report.comparison import Comparison, are_exact, compare, references_of, subjects
@@ -8,11 +10,17 @@ from lightning_unlearn.report.detect_wording import detect_limits, detect_summar
 from lightning_unlearn.report.labels import EXACT, SCREENING, TIERS, count, number, plain, seconds, with_spread
 from lightning_unlearn.report.leaderboard import Line, family, leaderboard, ranked_by
 from lightning_unlearn.report.schema import Report, Request, Row
+from lightning_unlearn.words import plural, were
 
-__all__ = ["against_unseen", "brought_back", "limits", "reading", "remarks", "summary", "tier_line"]
+__all__ = ["against_unseen", "brought_back", "limits", "noted", "reading", "remarks", "summary", "tier_line"]
 
 # For a claim about a method (evaluation, "Nothing is printed without its zero").
 DRAWS, POOLED = 5, 400
+# For a verdict on forgotten against unseen samples: an AUC of n samples against many has a standard error of up to
+# 1 / sqrt(12 n) at 0.5, 0.09 for ten. With fewer, a perfect AUC by chance is no rarity, and the interval is not to be trusted.
+FEWEST = 10
+# A number in a note, without what makes a sentence of it.
+_FIGURE = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?!\w|\.\d)")
 
 
 def reading(difference: float, level: float) -> str:
@@ -32,10 +40,11 @@ def reading(difference: float, level: float) -> str:
     return f"{abs(difference) / level:.1f} times" if level > 0 else "beyond"
 
 
-def against_unseen(row: Row) -> str:
+def against_unseen(report: Report, row: Row) -> str:
     """What the comparison of forgotten with unseen samples says.
 
     Args:
+        report: That holds the row, with the number of its forgotten samples.
         row: With `forget_unseen/auc` and its interval, or without.
 
     Returns:
@@ -46,6 +55,12 @@ def against_unseen(row: Row) -> str:
     if not math.isfinite(auc):
         return ""
     shown = number("mia/auc", auc)
+    few = next((request.count for request in report.requests if request.name == row.request and request.count < FEWEST), None)
+    if few is not None:
+        return (
+            f"{plural(few, 'forgotten sample')} {'is' if few == 1 else 'are'} too few to say whether the model treats them as "
+            f"it does unseen ones (AUC {shown}; needed: {FEWEST} or more)."
+        )
     if not (math.isfinite(low) and math.isfinite(high)):
         return f"Confidence ranks forgotten above unseen samples with AUC {shown} (0.5: alike); without an interval."
     interval = f"AUC {shown}, interval {number('mia/auc', low)} to {number('mia/auc', high)}"
@@ -71,7 +86,7 @@ def brought_back(report: Report, row: Row) -> str:
     """
     gap, again = (row.metrics.get(key, math.nan) for key in ("relearn/gap", "relearn/acc"))
     if not math.isfinite(gap):
-        if not math.isfinite(again):
+        if not math.isfinite(again) or report.goal == "repair":
             return ""
         if row.exact:
             return f"After fine-tuning on retained data alone, forget accuracy is {number('relearn/acc', again)} %."
@@ -128,21 +143,27 @@ def _summary_model(report: Report, row: Row) -> list[str]:
     values = {entry.metric: entry for entry in compare(report, row)}
     sentences = []
     request = next((item for item in report.requests if item.name == row.request), None)
+    if request is not None and request.count == 0:
+        said = "The model was never trained on what this request names, so nothing was to be forgotten and it stays as it was."
+        return [said, *_cost(row, values.get("test/acc"))]
     if request is not None:
-        sentences.append(f"{count(request.count)} of {count(request.of)} training samples were to be forgotten.")
+        verb = were(request.count)
+        what = "to be forgotten" if report.goal != "repair" else "to be forgotten, their labels being suspected"
+        sentences.append(f"{count(request.count)} of {count(request.of)} training samples {verb} {what}.")
     sentences += _cost(row, values.get("test/acc"))
     gap, test = values.get("gap/avg"), values.get("test/acc")
     if report.goal == "repair" and test is not None and math.isfinite(test.reference):
         known = number("test/acc", test.reference)
         sentences.append(f"Models that were retrained without the forgotten samples reach {known} %.")
     elif gap is not None and math.isfinite(gap.value):
-        sentences.append(f"Its average gap to retraining is {number('gap/avg', gap.value)} points{_levels(gap)}.")
-    else:
+        who = "the model before this request" if report.earlier else "the original"
+        sentences.append(f"Its average gap to retraining is {number('gap/avg', gap.value)} points{_levels(gap, who)}.")
+    elif report.goal != "repair":
         if row.exact:
             sentences.append("The method is exact: the model is one that never saw the forgotten samples.")
         elif not references_of(report, row):
             sentences.append("No retrained reference was given, so how far it is from retraining is not known.")
-        sentences.append(against_unseen(row))
+        sentences.append(against_unseen(report, row))
     sentences.append(brought_back(report, row))
     return [sentence for sentence in sentences if sentence]
 
@@ -169,12 +190,12 @@ def _cost(row: Row, test: Comparison | None) -> list[str]:
     return sentences
 
 
-def _levels(gap: Comparison) -> str:
+def _levels(gap: Comparison, who: str = "the original") -> str:
     parts = []
     if math.isfinite(gap.level):
         parts.append(f"two retrained models differ by {number('gap/avg', gap.level)}")
     if math.isfinite(gap.original_level):
-        parts.append(f"the original is {number('gap/avg', gap.original_level)} away")
+        parts.append(f"{who} is {number('gap/avg', gap.original_level)} away")
     return ", where " + " and ".join(parts) if parts else ""
 
 
@@ -185,9 +206,9 @@ def _summary_benchmark(report: Report) -> list[str]:
     draws = dict.fromkeys(row.request for row in cells)
     seeds = dict.fromkeys(row.seed for row in cells)
     sentences = [
-        f"{_plural(len(methods), 'method')} on {_plural(len(draws), 'forget set')} with "
-        f"{_plural(len(seeds), 'seed')}: "
-        f"{_plural(len(cells), 'model')}."
+        f"{plural(len(methods), 'method')} on {plural(len(draws), 'forget set')} with "
+        f"{plural(len(seeds), 'seed')}: "
+        f"{plural(len(cells), 'model')}."
     ]
     for name in dict.fromkeys(line.family for line in lines):
         sentences.append(_best(report, [line for line in lines if line.family == name]))
@@ -236,14 +257,33 @@ def remarks(report: Report) -> list[str]:
         Sentences; with several models each names those that it was noted of. Notes on originals and references
         are left out: they would be read as the model's.
     """
-    rows = subjects(report)
-    found: dict[str, dict[str, None]] = {}
+    return noted(subjects(report))
+
+
+def noted(rows: Sequence[Row]) -> list[str]:
+    """The notes of models, each once. Where those of a method differ in figures alone, one gives the range of each figure.
+
+    Args:
+        rows: The models.
+
+    Returns:
+        Sentences; with several models each names those that it was noted of.
+    """
+    found: dict[tuple[str, ...], list[list[str]]] = {}
     for row in rows:
         for note in row.notes:
-            found.setdefault(note, {})[row.method] = None
-    if len(rows) < 2:
-        return list(found)
-    return [f"{_some(list(methods))}: {note}" for note, methods in found.items()]
+            found.setdefault((row.method, *_FIGURE.split(note)), []).append(_FIGURE.findall(note))
+    said: dict[str, list[str]] = {}
+    for (method, first, *texts), figures in found.items():
+        ranges = (_range(column) for column in zip(*figures, strict=True))
+        note = first + "".join(figure + text for figure, text in zip(ranges, texts, strict=True))
+        said.setdefault(note, []).append(method)
+    return [f"{_some(methods)}: {note}" if len(rows) > 1 else note for note, methods in said.items()]
+
+
+def _range(figures: Sequence[str]) -> str:
+    low, high = min(figures, key=float), max(figures, key=float)
+    return low if low == high else f"{low} to {high}"
 
 
 def _some(names: list[str]) -> str:
@@ -275,7 +315,10 @@ def limits(report: Report) -> list[str]:
             "samples are still "
             "remembered, never that they are not. An audit would compare ensembles of models."
         )
-    missing = [row for row in rows if not row.exact and not references_of(report, row)]
+    empty = {request.name for request in report.requests if request.count == 0}
+    repairs = report.goal == "repair"
+    rated = [] if repairs else rows
+    missing = [row for row in rated if not row.exact and row.request not in empty and not references_of(report, row)]
     if missing:
         said.append(
             "Without a retrained reference it cannot be said how far a model is from one that never "
@@ -292,7 +335,7 @@ def limits(report: Report) -> list[str]:
         )
     if report.kind == "benchmark":
         said += _too_few(report)
-    small = [r for r in report.requests if r.count < POOLED and report.kind not in ("benchmark", "audit")]
+    small = [r for r in report.requests if 0 < r.count < POOLED and not repairs and report.kind not in ("benchmark", "audit")]
     if small:
         counts = ", ".join(_error(request) for request in small[:3])
         said.append(f"Forget accuracy of few samples is uncertain: {counts} (one standard error at 50 %).")
@@ -300,7 +343,7 @@ def limits(report: Report) -> list[str]:
         what = "1 exact copy" if copies == 1 else f"{copies} exact copies"
         said.append(f"{what} of forgotten samples stay in the retain set: the model may rightly still know them.")
     said += audit_limits(report)
-    silent = report.kind == "audit" or are_exact(report)
+    silent = report.kind == "audit" or are_exact(report) or bool(empty) or repairs
     if not silent and not any("relearn/gap" in row.metrics or "relearn/acc" in row.metrics for row in rows):
         said.append("Whether fine-tuning on retained data alone brings the memory back was not measured.")
     said.append(
@@ -320,7 +363,7 @@ def _too_few(report: Report) -> list[str]:
         pooled = sum(request.count for request in report.requests if request.name in drawn)
         if len(drawn) < DRAWS or pooled < POOLED:
             said.append(
-                f"{plain(name)}: {_plural(len(drawn), 'forget set')} with {pooled} samples in all. A "
+                f"{plain(name)}: {plural(len(drawn), 'forget set')} with {pooled} samples in all. A "
                 "claim that one "
                 f"method is better needs at least {DRAWS} forget sets and {POOLED} samples."
             )
@@ -329,8 +372,4 @@ def _too_few(report: Report) -> list[str]:
 
 def _error(request: Request) -> str:
     error = 50 / math.sqrt(max(request.count, 1))
-    return f"{_plural(request.count, 'sample')} give ±{error:.1f} points"
-
-
-def _plural(count: int, word: str) -> str:
-    return f"{count} {word}{'' if count == 1 else 's'}"
+    return f"{plural(request.count, 'sample')} give ±{error:.1f} points"

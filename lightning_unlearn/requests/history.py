@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+from lightning_unlearn.cautions import fallen_since
 from lightning_unlearn.checkpoint import read_request
 from lightning_unlearn.data.saved_split import SPLIT
 from lightning_unlearn.exceptions import CheckpointError, ConfigError
 from lightning_unlearn.files import hash_of_file
+from lightning_unlearn.report.schema import Report
 from lightning_unlearn.requests.ledger import BEGUN, LEDGER, Entry, entries_in, read_ledger
 
-__all__ = ["check_newest", "history_of", "newer_run"]
+__all__ = ["add_history", "check_newest", "history_of", "newer_run"]
 
 
 def history_of(checkpoint: str | Path) -> list[Entry]:
@@ -37,6 +39,41 @@ def history_of(checkpoint: str | Path) -> list[Entry]:
             "would come back. Give the checkpoint in the folder of the run that made it, or copy that folder whole."
         )
     return entries
+
+
+def add_history(report: Report, checkpoint: str | Path | None) -> None:
+    """Say in a report what the model that a request started from had gone through, and what all requests together cost.
+
+    Args:
+        report: A report on models after a request; it is changed.
+        checkpoint: The checkpoint that the request started from; None, and one that was only trained, change nothing.
+    """
+    folder = None if checkpoint is None else Path(checkpoint).parent
+    if folder is None or not (entries := entries_in(folder / LEDGER)):
+        return
+    report.earlier, report.first = len(entries), _first_original(folder)
+    for row in report.rows:
+        if row.role == "method":
+            text, fell = fallen_since(report.first, row.metrics, report.earlier + 1)
+            # What falls little by little is seen in no single request.
+            if fell:
+                report.warnings.append(text)
+            elif text:
+                row.notes.append(text)
+
+
+def _first_original(folder: Path) -> dict[str, float]:
+    """Accuracies of the model before the first request, by the report of a later run; empty where it does not tell."""
+    try:
+        earlier = Report.load(folder)
+    except ConfigError:
+        return {}
+    if earlier.earlier:
+        return earlier.first
+    original = next((row for row in earlier.rows if row.role == "original"), None)
+    if original is None or len(earlier.history) != 1:
+        return {}
+    return {name: value for name, value in original.metrics.items() if name in ("retain/acc", "test/acc")}
 
 
 def newer_run(folder: Path, digest: str, own: Path | None = None) -> Path | None:

@@ -9,7 +9,7 @@ helps only the hash of the last line, kept elsewhere. Imports no torch.
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 from lightning_unlearn.data.saved_split import SPLIT, SavedSplit, names_class
@@ -17,6 +17,7 @@ from lightning_unlearn.exceptions import CheckpointError, ConfigError, RunError
 from lightning_unlearn.files import hash_of_file, write_text_atomic
 from lightning_unlearn.report.ledger_schema import PastRequest, amount
 from lightning_unlearn.report.schema import Report
+from lightning_unlearn.words import plural
 
 __all__ = [
     "BEGUN",
@@ -50,6 +51,7 @@ class Entry:
         time: When its result was safe, UTC, ISO 8601; empty before.
         rule: The forget rule in words, which name no sample.
         keys: Keys of the forgotten samples, sorted.
+        withdrawn: Keys of samples that it lists although the model was never trained on them, sorted: in no part any more.
         method: Name of the method.
         settings: SHA-256 of the description of its stages.
         before: SHA-256 of the checkpoint that it started from; None where the model came without a file.
@@ -63,6 +65,8 @@ class Entry:
     time: str
     rule: str
     keys: list[str]
+    # Left out of the line where it is empty, so that lines of earlier versions keep their hash.
+    withdrawn: list[str] = field(default_factory=list, kw_only=True)
     method: str
     settings: str
     before: str | None
@@ -76,7 +80,7 @@ class Entry:
         Returns:
             An entry.
         """
-        content = {name: value for name, value in asdict(self).items() if name != "hash"}
+        content = {name: value for name, value in self._content().items() if name != "hash"}
         return replace(self, hash=hashlib.sha256(_canonical(content).encode()).hexdigest())
 
     def line(self) -> str:
@@ -85,7 +89,10 @@ class Entry:
         Returns:
             A line without its end.
         """
-        return _canonical(asdict(self))
+        return _canonical(self._content())
+
+    def _content(self) -> dict[str, object]:
+        return {name: value for name, value in asdict(self).items() if value or name != "withdrawn"}
 
     @classmethod
     def parse(cls, text: str) -> "Entry":
@@ -101,15 +108,20 @@ class Entry:
             ValueError: It is none.
         """
         content = json.loads(text)
-        names = [f.name for f in fields(cls)]
+        lists = ("keys", "withdrawn")
+        names = [f.name for f in fields(cls) if f.name != "withdrawn" or "withdrawn" in content]
         if not isinstance(content, dict) or list(content) != names:
             raise ValueError("it has not the fields of an entry")
         for name, value in content.items():
-            kinds: dict[str, tuple[type, ...]] = {"number": (int,), "keys": (list,), "before": (str, type(None))}
+            kinds: dict[str, tuple[type, ...]] = {
+                "number": (int,),
+                "before": (str, type(None)),
+                **dict.fromkeys(lists, (list,)),
+            }
             if not isinstance(value, kinds.get(name, (str,))) or isinstance(value, bool):
                 raise ValueError(f"{name!r} is a {type(value).__name__}")
-        if not all(isinstance(key, str) for key in content["keys"]):
-            raise ValueError("'keys' holds other than texts")
+        if not all(isinstance(key, str) for name in lists for key in content.get(name, [])):
+            raise ValueError("'keys' or 'withdrawn' holds other than texts")
         return cls(**content)
 
 
@@ -175,7 +187,7 @@ def verify(folder: Path) -> tuple[list[Entry], list[str]]:
         problems.append(f"A request was begun and not finished. Go on with: lightning-unlearn unlearn --resume {folder}")
     if not path.is_file():
         if known:
-            problems.append(f"{LEDGER} is missing, and the report knows {_requests(len(known))}.")
+            problems.append(f"{LEDGER} is missing, and the report knows {plural(len(known), 'request')}.")
         elif not problems and _forgets(folder):
             problems.append(f"{LEDGER} is missing, and {SPLIT} knows of forgotten samples.")
         return [], problems
@@ -202,22 +214,24 @@ def past_requests(entries: Sequence[Entry]) -> list[PastRequest]:
     """
     return [
         PastRequest(
-            e.number, e.time, e.rule, len(e.keys), e.method, e.settings, e.before or "", e.after, e.hash, _classes(e.keys)
+            *(e.number, e.time, e.rule, len(e.keys), e.method, e.settings, e.before or "", e.after, e.hash, _classes(e.keys)),
+            withdrawn=len(e.withdrawn),
         )
         for e in entries
     ]
 
 
-def in_words(keys: Collection[str]) -> str:
+def in_words(keys: Collection[str], withdrawn: Collection[str] = ()) -> str:
     """Say how much was forgotten.
 
     Args:
         keys: Keys of samples, and of classes where no data were read.
+        withdrawn: Keys of samples that were withdrawn.
 
     Returns:
-        For instance "5 samples" or "1 class".
+        For instance "5 samples", "1 class" or "4 samples and 2 withdrawn, never trained on".
     """
-    return amount(len(keys), _classes(keys))
+    return amount(len(keys), _classes(keys), len(withdrawn))
 
 
 def _classes(keys: Iterable[str]) -> int:
@@ -271,19 +285,14 @@ def _known(folder: Path) -> tuple[list[PastRequest], list[str]]:
 def _against_report(entries: Sequence[Entry], known: Sequence[PastRequest]) -> list[str]:
     problems = []
     if len(entries) < len(known):
-        problems.append(
-            f"The end is missing: the report was written with {_requests(len(known))}, and the ledger has {len(entries)}."
-        )
+        written = f"the report was written with {plural(len(known), 'request')}"
+        problems.append(f"The end is missing: {written}, and the ledger has {len(entries)}.")
     if len(entries) > len(known):
         problems.append(f"Lines {len(known) + 1} to {len(entries)} were added: the report was written with {len(known)}.")
     for entry, past in zip(entries, known, strict=False):
         if past not in past_requests([entry]):
             problems.append(f"Line {entry.number} is not the one that the report was written with.")
     return problems
-
-
-def _requests(number: int) -> str:
-    return f"{number} {'request' if number == 1 else 'requests'}"
 
 
 def _forgets(folder: Path) -> bool:
@@ -294,7 +303,7 @@ def _forgets(folder: Path) -> bool:
         split = SavedSplit.load(folder / SPLIT)
     except CheckpointError:
         return True
-    return bool(split.forget or split.removed)
+    return bool(split.forget or split.removed or split.withdrawn)
 
 
 def _against_files(folder: Path, entries: Sequence[Entry]) -> list[str]:
@@ -315,7 +324,10 @@ def _against_files(folder: Path, entries: Sequence[Entry]) -> list[str]:
     for entry in entries:
         lost = len(set(entry.keys) - gone)
         if lost:
-            problems.append(f"{SPLIT} does not know {lost} samples of line {entry.number} as forgotten.")
+            problems.append(f"{SPLIT} does not know {plural(lost, 'sample')} of line {entry.number} as forgotten.")
+        back = len(set(entry.withdrawn) - {*split.withdrawn})
+        if back:
+            problems.append(f"{SPLIT} does not know {plural(back, 'sample')} of line {entry.number} as withdrawn.")
     if set(split.forget) != set(entries[-1].keys):
         problems.append(f"What {SPLIT} calls forgotten is not what line {entries[-1].number} names.")
     return problems

@@ -44,6 +44,7 @@ class UnlearningStage(LightningModule, ABC):
         train_mode: Whether the trained modules run in train mode (BatchNorm uses and updates batch statistics).
         prepares: Whether it makes sense before anything is forgotten: it treats no sample as forgotten, and looks at no unseen
             one. A reference is prepared on data without the forgotten samples, so its view `train` holds none either.
+        brings_files: Whether it takes files along that a later request needs: it runs also where nothing is forgotten.
 
     Args:
         max_epochs: Epochs over the view; 0 for a pure weight edit.
@@ -63,6 +64,7 @@ class UnlearningStage(LightningModule, ABC):
     whole_classes: bool = False
     exact: bool = False
     prepares: bool = False
+    brings_files: bool = False
     note: str = ""
     warning: str = ""
 

@@ -45,8 +45,8 @@ class ImitateUnseen(CachedStage):
     requires: tuple[str, ...] = ("targets",)
     note = (
         "The distribution of confidence on the forgotten samples is matched to that of unseen ones on purpose, so forget "
-        "accuracy, MIA-efficacy, the average gap and forgotten-against-unseen say little here: judge by JS to the reference "
-        "and by the relearn gap."
+        "accuracy, MIA-efficacy, the average gap and forgotten-against-unseen say little here. What tells are the distance "
+        "to retrained references (JS, relearn gap), where there are some, and whether relearning brings the memory back."
     )
 
     def __init__(

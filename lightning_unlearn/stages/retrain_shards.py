@@ -51,6 +51,7 @@ class RetrainShards(UnlearningStage):
     view = "none"
     exact = True
     train_mode = False
+    brings_files = True
 
     def __init__(self) -> None:
         super().__init__(max_epochs=0)

@@ -46,6 +46,16 @@ def test_from_a_recorded_training_to_a_better_model(work, capsys):
     accuracy = {row["role"]: row["metrics"]["test/acc"] for row in report["rows"]}
     # The original knows wrong labels by heart.
     assert accuracy["method"] > accuracy["original"] + 3
+    # Not to agree with wrong labels is no failure, and retraining without them is not what was aimed at.
+    out, page = capsys.readouterr().out, (work / "better/report.html").read_text()
+    lines = out[out.index("This model") :].splitlines()
+    assert lines[1].startswith("Test acc")
+    assert any(line.startswith("Given labels") for line in lines)
+    assert "Given labels: Agreement with the given, suspected labels, %" in out
+    assert "to be forgotten, their labels being suspected." in out
+    assert page.index("<dt>Test accuracy</dt>") < page.index("<dt>Agreement with the given, suspected labels</dt>")
+    for words in ("Forget acc", "Accuracy on forgotten samples", "No retrained reference", "No reference"):
+        assert words not in out + page, words
 
     # The saved config of a recorded fit does not disturb other commands.
     call = ["unlearn", "-c", "runs/recorded/1/config.yaml", "-c", "method.yaml", "--checkpoint", RECORDED, *RULE]

@@ -266,6 +266,35 @@ def test_report_shows_the_history(work, capsys):
     assert f"2 requests; ledger, report, split and checkpoint agree. Last hash: {last}" in capsys.readouterr().out
 
 
+def test_what_all_requests_together_cost_is_said(work, capsys):
+    """None of them shows it alone, and what the second one calls original is the result of the first."""
+    assert "Original" in Path("runs/x/1/report.html").read_text()
+    request("second", split_of("runs/x/1")["retain"][5:7])
+    assert main(next_request("second")) == 0
+    request("third", split_of("runs/x/1")["retain"][8:9])
+    assert main(next_request("third", "runs/x/2")) == 0
+    out = capsys.readouterr().out
+    assert "This model  Before this request" in out
+    reports = [json.loads(Path(f"runs/x/{number}/report.json").read_text()) for number in (1, 2, 3)]
+    first = {name: reports[0]["rows"][0]["metrics"][name] for name in ("retain/acc", "test/acc")}
+    assert [(report["earlier"], report["first"]) for report in reports] == [(0, {}), (1, first), (2, first)]
+    now = reports[2]["rows"][-1]["metrics"]
+    text = f"Since the first original, 3 requests ago, retain accuracy went from {first['retain/acc']:.1f} to"
+    assert text in out
+    fell = any(first[name] - now[name] > 5 for name in first)
+    assert any(text in said for said in (reports[2]["warnings"] if fell else reports[2]["rows"][-1]["notes"]))
+    page = Path("runs/x/3/report.html").read_text()
+    assert "Before this request" in page
+    assert ">Original<" not in page
+    assert main(["evaluate", "--run", "runs/x/3", *QUIET]) == 0
+    judged = json.loads(Path("runs/evaluate/1/report.json").read_text())
+    assert (judged["earlier"], judged["first"]) == (2, first)
+    # Where the report of the run before is gone, nothing is known and nothing said.
+    Path("runs/x/2/report.json").unlink()
+    assert main(["evaluate", "--run", "runs/x/3", *QUIET]) == 0
+    assert json.loads(Path("runs/evaluate/2/report.json").read_text())["first"] == {}
+
+
 def test_an_older_result_is_not_gone_on_from_unless_asked(work, capsys):
     """What the newer run forgot would be retained again."""
     retained = split_of("runs/x/1")["retain"]

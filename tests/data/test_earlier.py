@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lightning_unlearn.chain import run_chain
-from lightning_unlearn.data.earlier import judge_as_saved, keep_forgotten
+from lightning_unlearn.data.earlier import judge_as_saved, keep_forgotten, only_withdraws
 from lightning_unlearn.data.forget import ListedSamples, RandomFraction, WholeClasses
 from lightning_unlearn.data.reading import pick
 from lightning_unlearn.data.saved_split import SavedSplit
@@ -14,7 +14,7 @@ from lightning_unlearn.data.views import VIEWS
 from lightning_unlearn.data.vision import VisionData
 from lightning_unlearn.estimators import Neighbours
 from lightning_unlearn.evaluation.collecting import collect_outputs
-from lightning_unlearn.exceptions import AlreadyForgottenError, DataError
+from lightning_unlearn.exceptions import AlreadyForgottenError, DataError, NothingKnownError
 from lightning_unlearn.stages import EstimateUnseen
 
 
@@ -139,7 +139,10 @@ def test_repeated_mixed_and_late_requests(digits, make_data, first, tmp_path):
     assert keys(data, "forget") == set(retained[5:8])
     assert sorted(data.forgotten_before) == before[:5]
     assert data.never_trained == [unseen[0]]
+    assert data.withdrawn == [unseen[0]]
+    assert not keys(data, "unseen") & {unseen[0]}
     split = data.saved_split()
+    assert unseen[0] not in split.unseen
     # The model still knows the sample whose file is gone.
     assert retained[0] in split.retain
     assert set(split.removed) == set(before)
@@ -218,3 +221,28 @@ def test_a_reference_that_saw_an_earlier_request_is_none(make_data, first, tmp_p
     split = second.saved_split()
     SavedSplit([], [*split.retain, split.removed[0]], split.unseen, []).save(tmp_path / "reference" / "split.json")
     assert second.trained_on(tmp_path / "reference" / "model.ckpt") == 1
+
+
+def test_only_a_list_withdraws_what_is_unseen(digits, make_data, tmp_path):
+    make_data().saved_split(everything_trained=True).save(tmp_path / "split.json")
+    few = [i for i, label in enumerate(digits.train.targets.tolist()) if label == 3]
+    split = SavedSplit.load(tmp_path / "split.json")
+    threes = {digits.train.keys[i] for i in few}
+    # Of class 3, the model knows none.
+    moved = [key for key in split.retain if key in threes]
+    replace(split, retain=[key for key in split.retain if key not in threes], unseen=[*split.unseen, *moved]).save(
+        tmp_path / "split.json"
+    )
+    by_class, by_list = make_data(forget=WholeClasses([3])), make_data(forget=listed(tmp_path, sorted(threes)))
+    for data in (by_class, by_list):
+        data.use_split_of(tmp_path / "model.ckpt")
+    with pytest.raises(NothingKnownError, match="33 are there, but they are unseen"):
+        only_withdraws(by_class)
+    assert only_withdraws(by_list)
+    assert not keys(by_list, "unseen") & threes
+    # An original is trained on what it is trained on, whatever list its configuration has.
+    assert set(by_list.saved_split(everything_trained=True).unseen) >= threes
+    # Elsewhere nothing to forget is an error again.
+    by_list.use_split_of(tmp_path / "model.ckpt")
+    with pytest.raises(NothingKnownError):
+        by_list.part("forget")

@@ -179,10 +179,19 @@ def test_earlier_requests_are_not_hidden():
     ]
     text = model_card(MODEL, report(history=past))
     lines = [line.replace("\\", "") for line in text.splitlines()]
-    assert "| 1 | 2026-01-01T00:00:00 | rule_1 | x | 10 | FineTune |" in lines
+    assert "| 1 | 2026-01-01T00:00:00 | rule_1 | x | 10 samples | FineTune |" in lines
     assert "before the last request" in text
     assert f"Last hash of the ledger: `{'2' * 64}`." in text
     text = model_card(MODEL, report(history=past[:1]))
     assert f"Last hash of the ledger: `{'1' * 64}`." in text
     assert "one after another" not in text
     assert "(before, 1)" in text
+
+
+def test_a_note_says_of_which_models_it_is():
+    card = report()
+    for row, error in zip(card.rows, (5.0, 6.0, 0.1, 4.0), strict=True):
+        row.notes = [f"6 forgotten samples: the standard error is {error} points."]
+    text = model_card(MODEL, card).replace("\\", "")
+    assert "- FineTune: 6 forgotten samples: the standard error is 5.0 to 6.0 points." in text
+    assert "- original: 6 forgotten samples: the standard error is 0.1 points." in text

@@ -10,6 +10,7 @@ from rich.cells import cell_len
 from lightning_unlearn.report.labels import plain
 from lightning_unlearn.report.schema import Report, Row
 from lightning_unlearn.report.table import grids, show
+from lightning_unlearn.report.wording import noted
 
 
 class Terminal(io.StringIO):
@@ -106,3 +107,50 @@ def test_whether_the_backdoor_is_gone_comes_first():
     report.rows[0].metrics["attack/success"] = 12.5
     [grid] = grids(report)
     assert grid.rows[0][:2] == ["Attack succ", "12.5"]
+
+
+@pytest.mark.parametrize(("count", "few"), [(1, True), (9, True), (10, False), (500, False)])
+def test_few_samples_give_no_verdict(count, few):
+    report = single(reference=False)
+    report.requests[0].count = count
+    for row in report.rows:
+        row.metrics |= {"forget_unseen/auc": 0.0, "forget_unseen/auc/low": 0.0, "forget_unseen/auc/high": 0.476}
+    text = shown(report)
+    assert ("too few to say" in text) == few
+    assert ("are distinguishable from unseen ones" in text) == (not few)
+    assert ("1 forgotten sample is too few" in text) == (count == 1)
+    assert ("1 of 2\u202f500 training samples was to be forgotten" in text) == (count == 1)
+
+
+def test_a_note_of_every_seed_is_one_with_the_range_of_its_figures():
+    rows = [
+        Row(
+            method,
+            "method",
+            "few",
+            seed,
+            {},
+            notes=[f"40 forgotten samples: the error is {error} points (TPR @ 1 %).", "so"],
+        )
+        for method, errors in (("Alpha", (1.8, 5.0, 2.5)), ("Beta", (1.8, 1.8)))
+        for seed, error in enumerate(errors)
+    ]
+    assert noted(rows) == [
+        "Alpha: 40 forgotten samples: the error is 1.8 to 5.0 points (TPR @ 1 %).",
+        "Alpha, Beta: so",
+        "Beta: 40 forgotten samples: the error is 1.8 points (TPR @ 1 %).",
+    ]
+    # Names and numbers in them are no figures.
+    other = [Row("A", "method", "few", seed, {}, notes=[f"see v{seed}.1.2 and x{seed}"]) for seed in (0, 1)]
+    assert noted(other) == ["A: see v0.1.2 and x0", "A: see v1.1.2 and x1"]
+    assert noted(rows[:1])[0] == rows[0].notes[0]
+
+
+def test_short_names_of_the_table_are_explained_below_it():
+    report = single()
+    report.rows[0].metrics |= {"mia/tpr@1fpr": 3.0, "relearn/acc": 80.0, "js/forget": 0.1}
+    (grid,), text = grids(report, 100), shown(report)
+    for name in ("Gap", "TPR @ 1 %", "Relearned acc", "JS forget", "Relearn gap"):
+        assert name in [cells[0] for cells in grid.rows]
+        assert f"\n{name}: " in text
+    assert "mia/tpr@1fpr" not in text

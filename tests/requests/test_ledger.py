@@ -187,3 +187,14 @@ def test_what_was_forgotten_in_words():
 
 def test_no_folder_of_a_run():
     assert verify(Path("nowhere")) == ([], [])
+
+
+def test_withdrawn_samples_stand_in_the_line_where_there_are_some(run):
+    first = entry(1, START, None, "7" * 64)
+    assert "withdrawn" not in first.line()
+    assert first.hash == "edff5f908a04ae9be69b1a356094f8195841bb381b6fb506cb2c3bbf8628ddf0"  # as earlier versions wrote it
+    more = replace(first, withdrawn=["dog/1.png"]).sealed()
+    assert more.hash != first.hash
+    assert Entry.parse(more.line()) == more
+    assert past_requests([more])[0].amount == "3 samples and 1 withdrawn, never trained on"
+    assert in_words([], ["dog/1.png"]) == "0 samples and 1 withdrawn, never trained on"

@@ -72,3 +72,9 @@ def test_fit_unlearn_again_evaluate(tmp_path, capsys, caplog):
     assert "takes no --checkpoint" in capsys.readouterr().err
     assert main([*call, "--checkpoint", "second", "--model.shards", "0", "--output", "fourth"]) == 2
     assert "shards is 0" in capsys.readouterr().err
+    # A request that only withdraws brings the slices along, so that the next one can delete.
+    withdrawn = [*call, "--checkpoint", "second", *request(tmp_path / "three.csv", split["unseen"][:1])]
+    assert main([*withdrawn, "--output", "third", "--from_older", "true"]) == 0
+    assert len(list((tmp_path / "third/slices").glob("*.ckpt"))) == 4
+    assert not (tmp_path / "second/unlearned.ckpt").exists()
+    assert main([*call, "--checkpoint", "third", *request(tmp_path / "four.csv", keys[6:7]), "--output", "fifth"]) == 0
