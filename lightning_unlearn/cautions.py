@@ -5,6 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
+from lightning_unlearn.data.as_trained import normalised_alike
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.split import SavedSplit
 from lightning_unlearn.sisa.model import Sisa
@@ -140,7 +141,14 @@ def of_reference(path: str | Path, data: UnlearningDataModule) -> list[str]:
             f"Nothing says what {path} was trained on (no split.json beside it): that it is a reference, trained on the "
             "retained samples alone, is taken on trust."
         ]
-    theirs = set(SavedSplit.load(saved).retain)
+    split = SavedSplit.load(saved)
+    if not normalised_alike(data.dataset, split):
+        return [
+            f"{path} was trained with mean {split.mean} and deviation {split.std}, and is given the model's input ("
+            f"{data.dataset.input}), so its figures are not those of a reference. Train it with fit --run, or the same mean "
+            "and std."
+        ]
+    theirs = set(split.retain)
     samples, retain = data.part("retain")
     ours = {samples.keys[i] for i in retain.tolist()}
     if theirs == ours:

@@ -233,11 +233,12 @@ class UnlearningDataModule(SplitData):
     def _maker(self, samples: Samples) -> BatchMaker:
         device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
         key = ("train" if samples is self.samples else str(id(samples)), device)
-        if key not in self._makers:
+        held, statistics = self._makers.get(key), (self.dataset.mean, self.dataset.std)
+        # Those of a checkpoint may have come since.
+        if held is None or held.samples is not samples or (held.mean, held.std) != statistics:
             self._makers[key] = BatchMaker(
                 samples,
-                self.dataset.mean,
-                self.dataset.std,
+                *statistics,
                 self.augmentation,
                 self._order_seed,
                 device,

@@ -1,6 +1,7 @@
 """The split of a trained model by keys, as it lies beside its checkpoint. Imports no torch."""
 
 import json
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
@@ -9,7 +10,7 @@ from pathlib import Path
 from lightning_unlearn.exceptions import CheckpointError, DataError
 from lightning_unlearn.files import write_text_atomic
 
-__all__ = ["SPLIT", "Former", "SavedSplit", "class_key", "names_class"]
+__all__ = ["SPLIT", "Former", "SavedSplit", "class_key", "names_class", "saved_beside"]
 
 SPLIT = "split.json"
 _PARTS = ("forget", "retain", "unseen", "removed")
@@ -72,6 +73,8 @@ class SavedSplit:
         place: Folder or file of its training part; empty where it was not recorded. Two sets of one name may have equal keys.
         outside: Keys of samples from elsewhere (the test set, or a data set of unseen samples) that a stage trained on.
         altered: Label noise and trigger that the model was trained with, in words; empty: none; None: not recorded.
+        mean: Per-channel mean that is taken from its input, of pixels in 0 ... 1; empty where it was not recorded.
+        std: Per-channel deviation that its input is then divided by; likewise.
     """
 
     forget: list[str]
@@ -83,6 +86,8 @@ class SavedSplit:
     place: str = ""
     outside: list[str] = field(default_factory=list)
     altered: str | None = None
+    mean: list[float] = field(default_factory=list)
+    std: list[float] = field(default_factory=list)
 
     def save(self, path: str | Path) -> None:
         """Write to a file; at any moment it holds either the old or the new split, whole.
@@ -173,5 +178,25 @@ class SavedSplit:
         altered = content.get("altered")
         if not isinstance(altered, str | None):
             raise CheckpointError(f"{path}: 'altered' is no text. {remedy}")
+        mean, std = content.get("mean", []), content.get("std", [])
+        if not (_numbers(mean) and _numbers(std) and len(mean) == len(std) and all(value > 0 for value in std)):
+            raise CheckpointError(f"{path}: 'mean' or 'std' is no list of numbers, one for each channel. {remedy}")
         forget, retain, unseen, removed = (content[name] for name in _PARTS)
-        return cls(forget, retain, unseen, removed, classes, data, place, outside, altered)
+        return cls(forget, retain, unseen, removed, classes, data, place, outside, altered, mean, std)
+
+
+def saved_beside(checkpoint: str | Path) -> SavedSplit | None:
+    """The split of a checkpoint.
+
+    Args:
+        checkpoint: Its file.
+
+    Returns:
+        What lies beside it; None where nothing does. A damaged file is a `CheckpointError`.
+    """
+    path = Path(checkpoint).parent / SPLIT
+    return SavedSplit.load(path) if path.is_file() else None
+
+
+def _numbers(values: object) -> bool:
+    return isinstance(values, list) and all(type(value) in (int, float) and math.isfinite(value) for value in values)

@@ -9,12 +9,13 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from lightning_unlearn.data.as_trained import normalised_as
 from lightning_unlearn.data.forget import ForgetRule
 from lightning_unlearn.data.forgotten_classes import knows_classes_alone, resolve_classes, with_unseen
 from lightning_unlearn.data.hashing import order
 from lightning_unlearn.data.noise import LabelNoise
 from lightning_unlearn.data.parts import Parts, fresh_parts, parts_of_saved
-from lightning_unlearn.data.saved_split import SPLIT, SavedSplit
+from lightning_unlearn.data.saved_split import SavedSplit, saved_beside
 from lightning_unlearn.data.split import copies_left
 from lightning_unlearn.data.trigger import Trigger
 from lightning_unlearn.data.views import View
@@ -131,12 +132,13 @@ class SplitData(LightningDataModule):
         """
         if checkpoint is None or not self.dataset.has_images:
             return
-        self.saved = _saved_beside(checkpoint)
+        self.saved = saved_beside(checkpoint)
         # Without data nobody knew which samples an original had seen, unless its own split lay beside it.
         unknown = self.saved is None or knows_classes_alone(self.saved)
         share = isinstance(self.unseen, int | float) and self.unseen > 0
         if self.saved is not None:
             self.saved.check_classes(self.dataset.classes)
+            self.dataset = normalised_as(self.dataset, self.saved)
             self.saved = resolve_classes(self.saved, self.samples)
             if unknown and share:
                 carved = (self.samples.keys[i] for i in self._carve(len(self.samples)).tolist())
@@ -305,7 +307,7 @@ class SplitData(LightningDataModule):
         Returns:
             Their number, those of earlier requests included; 0 where no split was saved, since nothing is known then.
         """
-        saved = _saved_beside(checkpoint)
+        saved = saved_beside(checkpoint)
         if saved is None:
             return 0
         earlier = [] if self.saved is None else self.saved.removed
@@ -353,7 +355,8 @@ class SplitData(LightningDataModule):
         whose = (list(self.dataset.classes), self.dataset.name, self.dataset.place)
         # What the model learnt counts, also where this object has other labels.
         altered = self.altered if self.saved is None else self.saved.altered
-        return SavedSplit(keys[0], keys[1], keys[2], keys[3], *whose, list(outside), altered)
+        statistics = (list(self.dataset.mean), list(self.dataset.std))
+        return SavedSplit(keys[0], keys[1], keys[2], keys[3], *whose, list(outside), altered, *statistics)
 
     def fingerprint(self, view: View | Literal["unseen"]) -> str:
         """A hash of the samples of a view, the same however they are split: keys, labels, contents as `stamp` has them.
@@ -375,8 +378,3 @@ class SplitData(LightningDataModule):
             # Their pixels are not what their keys say.
             digest.update(repr(self.trigger).encode())
         return digest.hexdigest()
-
-
-def _saved_beside(checkpoint: str | Path) -> SavedSplit | None:
-    path = Path(checkpoint).parent / SPLIT
-    return SavedSplit.load(path) if path.is_file() else None

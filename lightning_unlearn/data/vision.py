@@ -112,6 +112,8 @@ class VisionData:
         classes: Names of the classes, in the order of the labels.
         mean: Per-channel mean of the images in 0 ... 1.
         std: Per-channel standard deviation of the images in 0 ... 1.
+        given: Which of `mean` and `std` the user chose: a checkpoint that was trained with others is refused. Those that are
+            measured or usual give way to the checkpoint's.
 
     Raises:
         DataError: A part is empty, or a label is outside the classes.
@@ -133,6 +135,7 @@ class VisionData:
         classes: Sequence[str],
         mean: Sequence[float],
         std: Sequence[float],
+        given: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.train = train
@@ -140,6 +143,7 @@ class VisionData:
         self.classes = list(classes)
         self.mean = tuple(mean)
         self.std = tuple(std)
+        self.given = tuple(given)
         for part, samples in (("training", train), ("test", test)):
             if len(samples) == 0:
                 raise DataError(f"The {part} part of {name} holds no sample; needed: at least one.")
@@ -166,7 +170,7 @@ class VisionData:
 
 def normalisation(
     mean: Statistics, std: Statistics, usual_mean: Sequence[float], usual_std: Sequence[float]
-) -> tuple[list[float], list[float]]:
+) -> tuple[list[float], list[float], list[str]]:
     """What is taken from images and what they are divided by.
 
     Args:
@@ -176,7 +180,7 @@ def normalisation(
         usual_std: Per-channel deviation where none is given.
 
     Returns:
-        C means and C deviations.
+        C means, C deviations, and which of `mean` and `std` were given: the last arguments of `VisionData`.
 
     Raises:
         DataError: A list has another length than there are channels, or a deviation is not above 0.
@@ -192,7 +196,7 @@ def normalisation(
                 f"{name} is {given}; needed: finite numbers{', above 0' if name == 'std' else ''}, of pixels in 0 ... 1."
             )
         found.append([float(value) for value in values])
-    return found[0], found[1]
+    return found[0], found[1], [name for name, given in (("mean", mean), ("std", std)) if given is not None]
 
 
 def hash_of_key(key: str) -> int:

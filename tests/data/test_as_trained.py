@@ -1,0 +1,78 @@
+"""A checkpoint's split brings back what data sets measure or draw anew: normalisation and label noise."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lightning_unlearn.cautions import of_reference
+from lightning_unlearn.data.saved_split import SavedSplit
+from lightning_unlearn.data.vision import VisionData
+from lightning_unlearn.exceptions import CheckpointError, DataError
+
+
+def with_statistics(digits, mean, std, given=()):
+    return VisionData("digits", digits.train, digits.test, digits.classes, mean, std, given)
+
+
+@pytest.fixture
+def checkpoint(make_data, tmp_path):
+    """A checkpoint's name, beside which the split of the data lies."""
+    make_data().saved_split(everything_trained=True).save(tmp_path / "split.json")
+    return tmp_path / "model.ckpt"
+
+
+def test_the_normalisation_of_the_training_counts(digits, make_data, checkpoint, caplog):
+    data = make_data(with_statistics(digits, [0.25], [0.5]))
+    before = next(iter(data.evaluation_loader("test"))).input
+    data.use_split_of(checkpoint)
+    assert (data.dataset.mean, data.dataset.std) == (digits.mean, digits.std)
+    assert "would give 0.25 and 0.5" in caplog.text
+    assert len(caplog.records) == 1
+    # Also of loaders that had been made before, and of what the next request is given.
+    after = next(iter(data.evaluation_loader("test"))).input
+    assert torch.allclose(after * digits.std[0] + digits.mean[0], before * 0.5 + 0.25, atol=1e-5)
+    assert data.saved_split().mean == list(digits.mean)
+    data.use_split_of(checkpoint, forgotten_is_removed=False)
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("name", ["mean", "std"])
+def test_another_normalisation_that_was_given_is_refused(digits, make_data, checkpoint, name):
+    values = {"mean": [0.25], "std": [0.5]}
+    data = make_data(with_statistics(digits, **values, given=[name]))
+    with pytest.raises(DataError, match=f"{name} is {values[name][0]}, and .* trained with .*Leave {name} out"):
+        data.use_split_of(checkpoint)
+
+
+def test_a_rounded_copy_of_it_is_the_same(digits, make_data, checkpoint, caplog):
+    rounded = [[float(f"{value:.4g}") for value in values] for values in (digits.mean, digits.std)]
+    data = make_data(with_statistics(digits, *rounded, given=["mean", "std"]))
+    data.use_split_of(checkpoint)
+    assert (data.dataset.mean, data.dataset.std) == (digits.mean, digits.std)
+    assert not caplog.records
+
+
+def test_older_splits_say_nothing_of_it_and_damaged_ones_are_refused(digits, make_data, checkpoint):
+    path = checkpoint.parent / "split.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "std": [0.0]}))
+    with pytest.raises(CheckpointError, match="'mean' or 'std' is no list of numbers"):
+        SavedSplit.load(path)
+    for name in ("mean", "std"):
+        del content[name]
+    path.write_text(json.dumps(content))
+    data = make_data(with_statistics(digits, [0.25], [0.5], ["mean"]))
+    data.use_split_of(checkpoint)
+    assert data.dataset.mean == (0.25,)
+
+
+def test_a_reference_of_another_normalisation_is_named(make_data, tmp_path):
+    data = make_data()
+    split = data.saved_split()
+    split.save(tmp_path / "split.json")
+    assert of_reference(tmp_path / "r.ckpt", data) == []
+    replace(split, mean=[0.1]).save(tmp_path / "split.json")
+    [said] = of_reference(tmp_path / "r.ckpt", data)
+    assert "was trained with mean [0.1]" in said
