@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lightning_unlearn.cautions import loss_of_retained, of_labels, of_relearning, of_split
 from lightning_unlearn.chain import StageResult, TrainerFactory
 from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.data.earlier import gone_of_request
 from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.evaluation.collecting import collect_outputs, outputs_of, relearn
 from lightning_unlearn.evaluation.relearn_curve import relearn_curve
@@ -285,13 +286,13 @@ def request_of(data: UnlearningDataModule, name: str | None = None) -> Request:
         The request.
     """
     samples, forget = data.part("forget")
-    keys = sorted(samples.keys[i] for i in forget.tolist())
+    keys = sorted([*(samples.keys[i] for i in forget.tolist()), *gone_of_request(data)])
     rule = "as saved beside the checkpoint" if data.forget_rule is None else data.forget_rule.describe()
     return Request(
         name=name or rule,
         rule=rule,
-        count=len(forget),
-        of=len(forget) + len(data.part("retain")[1]),
+        count=len(keys),
+        of=len(keys) + len(data.part("retain")[1]),
         digest=hashlib.sha256("\n".join(keys).encode()).hexdigest(),
         copies_left=len(data.copies),
         never_trained=len(data.never_trained),
@@ -318,6 +319,12 @@ def new_report(kind: Kind, panel: Panel, title: str | None = None) -> Report:
         warnings.append(
             "Nothing is known about which samples the checkpoint never saw: the test set was cut into two disjoint halves, "
             "one of which stands for unseen samples; test figures are those of the other half."
+        )
+    gone, there = len(gone_of_request(data)), len(data.part("forget")[1])
+    if gone and there:
+        warnings.append(
+            f"{gone} of the {gone + there} forgotten samples are no longer in the data (deleted files?): figures of "
+            f"forgotten samples are those of the other {there}."
         )
     if data.never_trained:
         warnings.append(f"{len(data.never_trained)} samples of the request were never trained on and are not counted.")
