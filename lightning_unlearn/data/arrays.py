@@ -5,6 +5,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, cast
 
@@ -139,8 +140,7 @@ class Arrays(VisionData):
             raise DataError(f"{train} holds no sample; needed: at least one.")
         names = _numbered(first.targets, second.targets) if classes is None else [n for _, n in class_list(classes)]
         if attributes is not None:
-            table = read_attributes(attributes, first.keys, positional=True)
-            first = Samples(images, first.targets, first.keys, table)
+            first = replace(first, attributes=read_attributes(attributes, first.keys, positional=True))
         statistics = normalisation(mean, std, *channel_statistics(images))
         title = name or Path(train).resolve().parent.name or "arrays"
         super().__init__(title, subset(first, train_size), second, names, *statistics)
@@ -260,7 +260,7 @@ def _read(dataset: LabelledImages, what: str) -> Samples:
         images.append(image)
         labels_given.append(_label(sample[1], f"{what}, sample {i}"))
     stacked = torch.stack(images)
-    return Samples(stacked, as_labels(labels_given, what), content_keys(stacked))
+    return Samples(stacked, as_labels(labels_given, what), content_keys(stacked), by_content=True)
 
 
 def _listed_labels(dataset: LabelledImages, labels: Sequence[object], what: str) -> list[int]:

@@ -105,7 +105,8 @@ def resident_samples(images: npt.ArrayLike, labels: npt.ArrayLike, what: str, ke
         The samples.
     """
     pixels = as_images(images, what)
-    return Samples(pixels, as_labels(labels, what), content_keys(pixels) if keys is None else keys)
+    own = content_keys(pixels) if keys is None else keys
+    return Samples(pixels, as_labels(labels, what), own, by_content=keys is None)
 
 
 def subset(samples: Samples, size: int | None) -> Samples:

@@ -75,6 +75,7 @@ class SavedSplit:
         altered: Label noise and trigger that the model was trained with, in words; empty: none; None: not recorded.
         mean: Per-channel mean that is taken from its input, of pixels in 0 ... 1; empty where it was not recorded.
         std: Per-channel deviation that its input is then divided by; likewise.
+        by_content: Whether keys of samples are hashes of their content, which mean the same image everywhere.
     """
 
     forget: list[str]
@@ -88,6 +89,7 @@ class SavedSplit:
     altered: str | None = None
     mean: list[float] = field(default_factory=list)
     std: list[float] = field(default_factory=list)
+    by_content: bool = False
 
     def save(self, path: str | Path) -> None:
         """Write to a file; at any moment it holds either the old or the new split, whole.
@@ -181,8 +183,11 @@ class SavedSplit:
         mean, std = content.get("mean", []), content.get("std", [])
         if not (_numbers(mean) and _numbers(std) and len(mean) == len(std) and all(value > 0 for value in std)):
             raise CheckpointError(f"{path}: 'mean' or 'std' is no list of numbers, one for each channel. {remedy}")
+        by_content = content.get("by_content", False)
+        if not isinstance(by_content, bool):
+            raise CheckpointError(f"{path}: 'by_content' is neither true nor false. {remedy}")
         forget, retain, unseen, removed = (content[name] for name in _PARTS)
-        return cls(forget, retain, unseen, removed, classes, data, place, outside, altered, mean, std)
+        return cls(forget, retain, unseen, removed, classes, data, place, outside, altered, mean, std, by_content)
 
 
 def saved_beside(checkpoint: str | Path) -> SavedSplit | None:

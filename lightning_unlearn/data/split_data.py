@@ -19,7 +19,7 @@ from lightning_unlearn.data.saved_split import SavedSplit, saved_beside
 from lightning_unlearn.data.split import copies_left
 from lightning_unlearn.data.trigger import Trigger
 from lightning_unlearn.data.views import View
-from lightning_unlearn.data.vision import Samples, VisionData, is_content_key
+from lightning_unlearn.data.vision import Samples, VisionData
 from lightning_unlearn.exceptions import ConfigError, DataError
 
 __all__ = ["PARTS", "Part", "SplitData", "Unseen"]
@@ -355,8 +355,8 @@ class SplitData(LightningDataModule):
         whose = (list(self.dataset.classes), self.dataset.name, self.dataset.place)
         # What the model learnt counts, also where this object has other labels.
         altered = self.altered if self.saved is None else self.saved.altered
-        statistics = (list(self.dataset.mean), list(self.dataset.std))
-        return SavedSplit(keys[0], keys[1], keys[2], keys[3], *whose, list(outside), altered, *statistics)
+        how = (list(self.dataset.mean), list(self.dataset.std), self.samples.by_content)
+        return SavedSplit(keys[0], keys[1], keys[2], keys[3], *whose, list(outside), altered, *how)
 
     def fingerprint(self, view: View | Literal["unseen"]) -> str:
         """A hash of the samples of a view, the same however they are split: keys, labels, contents as `stamp` has them.
@@ -371,7 +371,7 @@ class SplitData(LightningDataModule):
         digest = hashlib.sha256(self.dataset.name.encode())
         digest.update(samples.hashes[index].numpy().tobytes())
         digest.update(samples.targets[index].numpy().tobytes())
-        if not all(map(is_content_key, samples.keys[:1])):
+        if not samples.by_content:
             # Other images may lie under the same names.
             digest.update(b"".join(samples.stamps[i] for i in index.tolist()))
         if samples.triggered is not None and bool(samples.triggered[index].any()):

@@ -70,6 +70,7 @@ class Samples:
         true_targets: Labels before noise was added, where it was; else None.
         triggered: Which samples a `Trigger` poisoned, (N,), bool; None where there is none.
         former: What a checkpoint's split knows of samples that are gone; None where there is no such split.
+        by_content: Whether keys are those of `content_keys`, which no other image has. Keys of the user's may look alike.
     """
 
     images: Tensor | Images
@@ -79,6 +80,7 @@ class Samples:
     true_targets: Tensor | None = None
     former: Former | None = None
     triggered: Tensor | None = None
+    by_content: bool = False
 
     def __post_init__(self) -> None:
         n = len(self.images)
@@ -233,13 +235,13 @@ def stamp(images: Tensor | Images, index: int) -> bytes:
 
 
 def is_content_key(key: str) -> bool:
-    """Whether a key is one of `content_keys`, which no other image has.
+    """Whether a key has the form of those of `content_keys`; see also `Samples.by_content`.
 
     Args:
         key: A key.
 
     Returns:
-        Whether it has their form.
+        Whether it has.
     """
     return _CONTENT_KEY.fullmatch(key) is not None
 

@@ -137,9 +137,7 @@ def test_what_cannot_be_deleted_is_named(work, capsys):
     SavedSplit([], ["cat/1.png"], [], [], data="yours").save("runs/other/split.json")
     Path("runs/other/model.ckpt").write_bytes(b"others")
     split = SavedSplit.load("runs/x/2/split.json")
-    SavedSplit(split.forget, split.retain, split.unseen, [*split.removed, *other.forget], data="mine").save(
-        "runs/x/2/split.json"
-    )
+    replace(split, removed=[*split.removed, *other.forget], data="mine").save("runs/x/2/split.json")
     (work / "scores").mkdir()
     Path("runs/scores.csv").write_text(f"key,memorisation\n{split.forget[0]},0.5\n")
     with lock_folder("runs/fit/1"):
@@ -225,6 +223,18 @@ def test_names_of_files_count_only_where_the_data_are_known_to_be_the_same(by_pa
     assert said_of(found, "runs/elsewhere/w.ckpt") == ([], [f"{names}, but of the data in /mine/photos/train"])
     for folder in ("unplaced", "unnamed"):
         assert said_of(found, f"runs/{folder}/w.ckpt") == ([], [f"{names}; whether they are of the same data is not recorded"])
+
+
+def test_keys_that_only_look_like_hashes_delete_nothing_of_other_data(work):
+    """The user numbered samples in 16 digits, and another set of theirs likewise."""
+    split, keys = SavedSplit.load("runs/x/2/split.json"), [f"{i:016x}" for i in range(2)]
+    weights_of("runs/other", SavedSplit([], keys, [], [], data="yours", place="/yours.npz"))
+    for by_content in (False, True):
+        mine = replace(split, removed=[*split.removed, *keys], data="mine", place="/mine.npz", by_content=by_content)
+        mine.save("runs/x/2/split.json")
+        deletable, left = said_of(find(Path("runs/x/2")), "runs/other/w.ckpt")
+        assert bool(deletable) == by_content
+        assert left == ([] if by_content else ["trained on 2 samples of these names, but of the data set 'yours'"])
 
 
 def test_a_list_of_keys_without_the_data_that_they_belong_to_deletes_nothing(by_paths):
