@@ -116,6 +116,12 @@ def of_split(data: UnlearningDataModule) -> list[str]:
             f"The checkpoint was trained with {learnt}, and the data now have {now}: what is called wrong or poisoned here is "
             "not what the model learnt. Give --data.label_noise and --data.trigger as fit had them."
         ]
+    if data.saved is not None and _drawn_among_others(data, data.saved):
+        return [
+            "Samples went or came since the checkpoint was trained, and what an exact draw (swapped labels, a trigger) changes "
+            "depends on all of them: some labels or images may be other ones than the model learnt. Train with flip or "
+            "draw bernoulli where samples are to be deleted."
+        ]
     if not data.unseen_taken_on_trust:
         return []
     return [
@@ -123,6 +129,15 @@ def of_split(data: UnlearningDataModule) -> list[str]:
         "this very split, it was trained on these samples, and comparisons with unseen ones say nothing. --data.unseen null "
         "takes half of the test set in their place."
     ]
+
+
+def _drawn_among_others(data: UnlearningDataModule, saved: SavedSplit) -> bool:
+    """Whether samples went or came, and labels or images are changed by a draw that depends on all samples."""
+    noise, trigger = data.label_noise, data.trigger
+    exact = (noise is not None and noise.swap is not None and noise.flip == "exact") or (
+        trigger is not None and trigger.draw == "exact"
+    )
+    return exact and bool(saved.named) and saved.named != set(data.samples.keys)
 
 
 def of_reference(path: str | Path, data: UnlearningDataModule) -> list[str]:

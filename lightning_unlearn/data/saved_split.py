@@ -91,6 +91,11 @@ class SavedSplit:
     std: list[float] = field(default_factory=list)
     by_content: bool = False
 
+    @property
+    def named(self) -> set[str]:
+        """Keys of all samples that lay in the data when the model was trained; of classes that stand for samples none."""
+        return {key for part in _PARTS for key in getattr(self, part) if not names_class(key)}
+
     def save(self, path: str | Path) -> None:
         """Write to a file; at any moment it holds either the old or the new split, whole.
 

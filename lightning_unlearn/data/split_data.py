@@ -1,6 +1,6 @@
 """Who is forgotten, retained, unseen, or only tested on."""
 
-import hashlib
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -19,7 +19,7 @@ from lightning_unlearn.data.saved_split import SavedSplit, saved_beside
 from lightning_unlearn.data.split import copies_left
 from lightning_unlearn.data.trigger import Trigger
 from lightning_unlearn.data.views import View
-from lightning_unlearn.data.vision import Samples, VisionData
+from lightning_unlearn.data.vision import Samples, VisionData, fingerprint_of
 from lightning_unlearn.exceptions import ConfigError, DataError
 
 __all__ = ["PARTS", "Part", "SplitData", "Unseen"]
@@ -75,17 +75,18 @@ class SplitData(LightningDataModule):
         # Whether all samples count as trained because the split beside the checkpoint names classes alone.
         self.taken_to_know_all = False
 
-    def set_noise(self, label_noise: LabelNoise | None) -> None:
+    def set_noise(self, label_noise: LabelNoise | None, known: Collection[str] = ()) -> None:
         """Make the training samples anew: those of the data set with label noise, and then with the trigger.
 
         Args:
             label_noise: Wrong labels to add; None: none.
+            known: See `LabelNoise.apply`.
         """
         self.label_noise = label_noise
         # What the trigger leaves clean; the unseen part is taken from it.
         self.untriggered = self.dataset.train
         if label_noise is not None:
-            self.untriggered = label_noise.apply(self.dataset.train, self.num_classes)
+            self.untriggered = label_noise.apply(self.dataset.train, self.num_classes, known)
         self.samples = self.untriggered
         if self.trigger is not None:
             self.samples = self.trigger.apply(self.untriggered, self.num_classes)
@@ -139,6 +140,8 @@ class SplitData(LightningDataModule):
         if self.saved is not None:
             self.saved.check_classes(self.dataset.classes)
             self.dataset = normalised_as(self.dataset, self.saved)
+            if self.label_noise is not None:
+                self.set_noise(self.label_noise, self.saved.named)
             self.saved = resolve_classes(self.saved, self.samples)
             if unknown and share:
                 carved = (self.samples.keys[i] for i in self._carve(len(self.samples)).tolist())
@@ -368,13 +371,4 @@ class SplitData(LightningDataModule):
             64 hexadecimal digits.
         """
         samples, index = self.part(view)  # type: ignore[arg-type]  # views of two parts have no fingerprint
-        digest = hashlib.sha256(self.dataset.name.encode())
-        digest.update(samples.hashes[index].numpy().tobytes())
-        digest.update(samples.targets[index].numpy().tobytes())
-        if not samples.by_content:
-            # Other images may lie under the same names.
-            digest.update(b"".join(samples.stamps[i] for i in index.tolist()))
-        if samples.triggered is not None and bool(samples.triggered[index].any()):
-            # Their pixels are not what their keys say.
-            digest.update(repr(self.trigger).encode())
-        return digest.hexdigest()
+        return fingerprint_of(samples, index, self.dataset.name, repr(self.trigger))

@@ -22,6 +22,7 @@ __all__ = [
     "Statistics",
     "VisionData",
     "content_keys",
+    "fingerprint_of",
     "hash_of_key",
     "hash_of_pixels",
     "is_content_key",
@@ -204,6 +205,30 @@ def normalisation(
 def hash_of_key(key: str) -> int:
     """A signed 64-bit hash of a key, the same on every machine."""
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little", signed=True)
+
+
+def fingerprint_of(samples: Samples, index: Tensor, name: str, trigger: str) -> str:
+    """A hash of samples: keys, labels, and contents as `stamp` has them where keys do not tell.
+
+    Args:
+        samples: The set that they lie in.
+        index: Which, (N,), int64.
+        name: Name of the data set.
+        trigger: What the patch of a trigger is, in words.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256(name.encode())
+    digest.update(samples.hashes[index].numpy().tobytes())
+    digest.update(samples.targets[index].numpy().tobytes())
+    if not samples.by_content:
+        # Other images may lie under the same names.
+        digest.update(b"".join(samples.stamps[i] for i in index.tolist()))
+    if samples.triggered is not None and bool(samples.triggered[index].any()):
+        # Their pixels are not what their keys say.
+        digest.update(trigger.encode())
+    return digest.hexdigest()
 
 
 def hash_of_pixels(image: Tensor) -> bytes:

@@ -6,8 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lightning_unlearn.cautions import of_reference
+from lightning_unlearn.cautions import of_reference, of_split
+from lightning_unlearn.data.noise import LabelNoise
+from lightning_unlearn.data.reading import pick
 from lightning_unlearn.data.saved_split import SavedSplit
+from lightning_unlearn.data.trigger import Trigger
 from lightning_unlearn.data.vision import VisionData
 from lightning_unlearn.exceptions import CheckpointError, DataError
 
@@ -76,3 +79,44 @@ def test_a_reference_of_another_normalisation_is_named(make_data, tmp_path):
     replace(split, mean=[0.1]).save(tmp_path / "split.json")
     [said] = of_reference(tmp_path / "r.ckpt", data)
     assert "was trained with mean [0.1]" in said
+
+
+def kept(digits, rows):
+    return VisionData("digits", pick(digits.train, rows), digits.test, digits.classes, digits.mean, digits.std)
+
+
+@pytest.mark.parametrize("noise", [LabelNoise(0.2), LabelNoise(0.2, flip="bernoulli")])
+def test_labels_stay_those_that_the_model_learnt(digits, make_data, tmp_path, noise):
+    first = make_data(label_noise=noise)
+    first.saved_split(everything_trained=True).save(tmp_path / "split.json")
+    learnt = dict(zip(first.samples.keys, first.samples.targets.tolist(), strict=True))
+    # Every tenth sample goes.
+    data = make_data(kept(digits, torch.arange(300)[torch.arange(300) % 10 > 0]), label_noise=noise)
+    alone = data.samples.targets.clone()
+    data.use_split_of(tmp_path / "model.ckpt")
+    assert data.samples.targets.tolist() == [learnt[key] for key in data.samples.keys]
+    assert torch.equal(alone, data.samples.targets) == (noise.flip == "bernoulli")
+    served = torch.cat([batch.target for batch in data.evaluation_loader("train")])
+    samples, index = data.part("train")
+    assert served.tolist() == [learnt[samples.keys[i]] for i in index.tolist()]
+    # So they do in a request after that one, and where samples come back.
+    data.saved_split().save(tmp_path / "split.json")
+    for rows in (torch.arange(200), torch.arange(300)):
+        later = make_data(kept(digits, rows), label_noise=noise)
+        later.use_split_of(tmp_path / "unlearned.ckpt")
+        assert later.samples.targets.tolist() == [learnt[key] for key in later.samples.keys]
+        assert of_split(later) == []
+
+
+@pytest.mark.parametrize(
+    "how", [{"label_noise": LabelNoise(0.2, swap=(3, 5))}, {"trigger": Trigger(0.2, draw="exact")}], ids=["swap", "trigger"]
+)
+def test_draws_that_cannot_be_repeated_are_warned_of(digits, make_data, tmp_path, how):
+    make_data(**how).saved_split(everything_trained=True).save(tmp_path / "split.json")
+    data = make_data(**how)
+    data.use_split_of(tmp_path / "model.ckpt")
+    assert of_split(data) == []
+    data = make_data(kept(digits, torch.arange(290)), **how)
+    data.use_split_of(tmp_path / "model.ckpt")
+    [said] = of_split(data)
+    assert "Samples went or came since the checkpoint was trained" in said
