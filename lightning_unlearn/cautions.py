@@ -7,16 +7,27 @@ from torch import nn
 
 from lightning_unlearn.data.as_trained import normalised_alike
 from lightning_unlearn.data.datamodule import UnlearningDataModule
-from lightning_unlearn.data.split import SavedSplit
+from lightning_unlearn.data.split import SavedSplit, copies_among
 from lightning_unlearn.sisa.model import Sisa
 from lightning_unlearn.stages.base import UnlearningStage
 from lightning_unlearn.stages.retrain_shards import RetrainShards
 
-__all__ = ["loss_of_retained", "of_ensemble", "of_labels", "of_original", "of_reference", "of_relearning", "of_split"]
+__all__ = [
+    "loss_of_retained",
+    "of_copies",
+    "of_ensemble",
+    "of_labels",
+    "of_original",
+    "of_reference",
+    "of_relearning",
+    "of_split",
+]
 
 # Percent. Below LOW a classifier is of use to nobody; near what it reaches on unseen samples, it has little to forget.
 LOW, HIGH, NEAR = 60.0, 90.0, 2.0
 _UNALTERED = "neither label noise nor a trigger"
+# Percent of a part. Fewer copies of trained samples move no figure by as much.
+COPIES = 1.0
 # Points of retain accuracy that are said to be lost.
 FALL = 5.0
 
@@ -128,6 +139,26 @@ def of_split(data: UnlearningDataModule) -> list[str]:
         f"unseen is {data.unseen:g} and no split.json beside the checkpoint names its samples: unless it was trained with "
         "this very split, it was trained on these samples, and comparisons with unseen ones say nothing. --data.unseen null "
         "takes half of the test set in their place."
+    ]
+
+
+def of_copies(data: UnlearningDataModule) -> list[str]:
+    """Whether the model knows samples that stand for unseen, or test samples, since it was trained on exact copies.
+
+    Args:
+        data: The data, split.
+
+    Returns:
+        A sentence, or none.
+    """
+    parts = {name: data.part(name) for name in ("unseen", "test")}
+    found = zip(parts.items(), copies_among(data.part("train"), list(parts.values())), strict=True)
+    said = [f"{n} of the {len(index)} {name} samples" for (name, (_, index)), n in found if 100 * n > COPIES * len(index)]
+    if not said:
+        return []
+    return [
+        f"{' and '.join(said)} have exactly the pixels of one that the model was trained on: comparisons with unseen samples "
+        "(AUC, calibration, tuning) and test figures take them for unknown. Remove exact copies from the data."
     ]
 
 

@@ -100,6 +100,23 @@ class Samples:
         return [stamp(self.images, i) for i in range(len(self.keys))]
 
     @cached_property
+    def _contents(self) -> dict[int, bytes]:
+        return {}
+
+    def content(self, index: int) -> bytes:
+        """A hash of an image's pixels, read once; see `hash_of_pixels`.
+
+        Args:
+            index: Which.
+
+        Returns:
+            16 bytes.
+        """
+        if index not in self._contents:
+            self._contents[index] = hash_of_pixels(self.images[index])
+        return self._contents[index]
+
+    @cached_property
     def hashes(self) -> Tensor:
         """64 bits of a hash of every key, (N,), int64: what random draws about a sample are seeded with."""
         return torch.tensor([hash_of_key(k) for k in self.keys], dtype=torch.int64)

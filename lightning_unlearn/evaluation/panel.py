@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_unlearn.cautions import loss_of_retained, of_labels, of_relearning, of_split
+from lightning_unlearn.cautions import loss_of_retained, of_copies, of_labels, of_relearning, of_split
 from lightning_unlearn.chain import StageResult, TrainerFactory
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.earlier import gone_of_request
@@ -311,7 +311,7 @@ def new_report(kind: Kind, panel: Panel, title: str | None = None) -> Report:
         The report.
     """
     data = panel.data
-    warnings = [*panel.cautions, *of_split(data)]
+    warnings = [*panel.cautions, *of_split(data), *of_copies(data)]
     if data.unseen == "half_of_test":
         noisy = "" if data.label_noise is None else " Its labels are right and those of training are not: comparisons see that."
         warnings.append(f"Half of the test set stands for unseen samples; test figures are those of the other half.{noisy}")
