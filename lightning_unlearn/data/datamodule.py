@@ -204,7 +204,14 @@ class UnlearningDataModule(SplitData):
 
     def val_dataloader(self) -> list[EvaluationLoader]:
         """Unseen samples: what is watched during training. Never the test set."""
-        return [self.evaluation_loader("unseen")] if len(self.part("unseen")[1]) else []
+        count, ranks = len(self.part("unseen")[1]), self._ranks[1]
+        if 0 < count < ranks:
+            # Lightning refuses a loader that is empty on one rank alone.
+            raise DataError(
+                f"There are {count} unseen samples for {ranks} ranks; needed: at least one per rank, or none. Give "
+                "--data.unseen 0.1, or use fewer devices."
+            )
+        return [self.evaluation_loader("unseen")] if count else []
 
     def test_dataloader(self) -> EvaluationLoader:
         """Test samples."""
