@@ -30,7 +30,7 @@ from lightning_unlearn.ranks import is_first
 from lightning_unlearn.stages.base import UnlearningStage
 from lightning_unlearn.training import describe_batches, describe_optimizer, quiet, stable_repr
 
-__all__ = ["StageResult", "check_chain", "detach", "remove_stage_files", "run_chain", "run_stage", "settings_of", "summary_of"]
+__all__ = ["StageResult", "check_chain", "detach", "remove_stage_files", "result_of", "run_chain", "run_stage", "settings_of"]
 
 log = logging.getLogger(__name__)
 
@@ -217,26 +217,28 @@ def run_stage(
         data.serving = before
         detach(model)
     seconds = time.perf_counter() - begin
-    summary = summary_of(stage)
     peak = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0
     if trainer.interrupted:
         raise KeyboardInterrupt
-    work = _work_of_all_ranks(stage, trainer)
-    of_stage = (stage.note, peak, stage.trains_on_unseen, stage.warning, stage.exact)
-    return StageResult(name, seconds, work, summary, *of_stage)
+    return result_of(stage, seconds, _work_of_all_ranks(stage, trainer), peak)
 
 
-def summary_of(stage: UnlearningStage) -> dict[str, dict[str, float]]:
-    """What a stage found, and what the callbacks that it was given did.
+def result_of(stage: UnlearningStage, seconds: float, work: float, peak_mb: float = 0.0) -> StageResult:
+    """What a stage took and found, and what the callbacks that it was given did.
 
     Args:
         stage: After its fit.
+        seconds: See `StageResult`.
+        work: See `StageResult`.
+        peak_mb: See `StageResult`.
 
     Returns:
-        Named groups of figures.
+        The result.
     """
     told = [stage, *(callback for callback in stage.callbacks if isinstance(callback, Summarised))]
-    return {name: dict(values) for of in told for name, values in of.summary().items()}
+    summary = {name: dict(values) for of in told for name, values in of.summary().items()}
+    of_stage = (stage.note, peak_mb, stage.trains_on_unseen, stage.warning, stage.exact)
+    return StageResult(type(stage).__name__, seconds, work, summary, *of_stage)
 
 
 def remove_stage_files(folder: Path) -> None:

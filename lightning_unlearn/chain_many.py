@@ -12,14 +12,13 @@ from lightning.pytorch.utilities.types import OptimizerConfig, OptimizerLRSchedu
 from torch import Tensor, nn
 
 from lightning_unlearn.artifacts import Artifacts
-from lightning_unlearn.bank.together import ELEMENTWISE, LARGEST_GROUP
 from lightning_unlearn.callbacks.guard_finite import GuardFinite
-from lightning_unlearn.chain import StageResult, TrainerFactory, detach, run_stage, summary_of
+from lightning_unlearn.chain import StageResult, TrainerFactory, detach, result_of, run_stage
 from lightning_unlearn.classifier import Classifier
 from lightning_unlearn.data.batch import Batch
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.exceptions import ChainError, RunError
-from lightning_unlearn.functional.ensemble import How, fastest, stack
+from lightning_unlearn.functional.ensemble import ELEMENTWISE, LARGEST_GROUP, How, fastest, stack
 from lightning_unlearn.random import at_stage
 from lightning_unlearn.schedule import build_optimizer, with_schedule
 from lightning_unlearn.stages.base import UnlearningStage
@@ -31,6 +30,8 @@ __all__ = ["run_chain_many"]
 log = logging.getLogger(__name__)
 
 Stages = Sequence[UnlearningStage]
+# What a step is made of; a stage with one of its own does something else than the shared step.
+_OF_A_STEP = ("training_step", "configure_optimizers", "before_fit", "logits", "run", "backward", "optimizer_step")
 # Forms that were found fastest in this process, by what decides it.
 _FASTEST: dict[str, How] = {}
 
@@ -48,10 +49,10 @@ def run_chain_many(
 ) -> list[list[StageResult]]:
     """Unlearn K models, in place: each becomes what `seed_everything(seed)` and `run_chain` make of it, up to rounding.
 
-    Stage by stage. A stage that defines `loss_of` (`FineTune`, `ImitateUnseen`), without callbacks of its own, trains all
-    models in one fit, as one module; weight edits, estimates and every other stage run model by model, as does everything
-    where a Trainer clips gradients, has callbacks of the user's or several devices. Runs in this process: to use several,
-    share out the models.
+    Stage by stage. A stage that defines `loss_of` and not `objective` (`FineTune`, `ImitateUnseen`), without callbacks of its
+    own, trains all models in one fit, as one module; weight edits, estimates and every other stage run model by model, as does
+    everything where a Trainer clips gradients, has callbacks of the user's or several devices. Runs in this process: to use
+    several, share out the models.
 
     Args:
         fresh: See `run_chain`.
@@ -138,20 +139,7 @@ def _run_together(
             raise KeyboardInterrupt
         together.hand_back()
     seconds = (time.perf_counter() - begin) / len(stages)
-    return [
-        StageResult(
-            name,
-            seconds,
-            stage.work.total,
-            summary_of(stage),
-            stage.note,
-            0.0,
-            stage.trains_on_unseen,
-            stage.warning,
-            stage.exact,
-        )
-        for stage in stages
-    ]
+    return [result_of(stage, seconds, stage.work.total) for stage in stages]
 
 
 class _Together(LightningModule):
@@ -232,12 +220,9 @@ class _Together(LightningModule):
 
 def _trained_network(stage: UnlearningStage) -> nn.Module:
     """What a bound stage runs in a step: its classifier's network, or the end of it that features enter."""
-    # Work is counted by `_Together`: copies of a network must not count.
-    stage._watched.remove()
-    if isinstance(stage, CachedStage) and stage.cached is not None:
-        stage.cached.tail._forward_hooks.clear()
-        return stage.cached.tail
-    return stage.classifier.network if type(stage.classifier) is Classifier else stage.classifier
+    # Work is counted by `_Together`.
+    called = stage.uncounted()
+    return called.network if type(called) is Classifier else called
 
 
 def _fastest(networks: Sequence[nn.Module], example: Tensor) -> How:
@@ -255,14 +240,11 @@ def _check_stages(stages: Stages) -> None:
     kind = type(stages[0])
     if len(stages) < 2:
         raise _CannotShareAFitError("there is only one")
-    if _definer(kind, "loss_of") in (UnlearningStage, None) or _definer(kind, "loss_of") is not _definer(kind, "objective"):
+    if kind.objective is not UnlearningStage.objective or kind.loss_of is UnlearningStage.loss_of:
         raise _CannotShareAFitError(f"{kind.__name__} defines no loss of logits alone")
-    own = [
-        name for name in ("training_step", "configure_optimizers", "before_fit") if _definer(kind, name) is not UnlearningStage
-    ]
-    own += [name for name in dir(Callback) if name.startswith("on_train") and _definer(kind, name) not in _KNOWN]
-    if isinstance(stages[0], CachedStage) and _definer(kind, "run") is not CachedStage:
-        own.append("run")
+    known: type = CachedStage if issubclass(kind, CachedStage) else UnlearningStage
+    names = [*_OF_A_STEP, *(name for name in dir(Callback) if name.startswith(("on_train", "on_before", "on_after")))]
+    own = [name for name in names if getattr(kind, name, None) is not getattr(known, name, None)]
     if own:
         raise _CannotShareAFitError(f"{kind.__name__} has its own {own[0]}")
     if stages[0].callbacks or stages[0].configure_callbacks():
@@ -280,11 +262,3 @@ def _check_trainer(trainer: Trainer) -> None:
     foreign = [c for c in trainer.callbacks if not isinstance(c, GuardFinite | ProgressBar)]  # type: ignore[attr-defined]  # set by Lightning
     if foreign:
         raise _CannotShareAFitError(f"the Trainer's {type(foreign[0]).__name__} looks at one model")
-
-
-def _definer(kind: type, name: str) -> type | None:
-    """The class in whose body an attribute is defined."""
-    return next((base for base in kind.__mro__ if name in vars(base)), None)
-
-
-_KNOWN = {None, *LightningModule.__mro__}

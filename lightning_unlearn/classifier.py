@@ -111,7 +111,7 @@ class Classifier(LightningModule):
         loss = F.cross_entropy(self(batch.input), batch.target, label_smoothing=self.label_smoothing)
         if logs_at(self.trainer, batch_idx):
             self.log("train/loss", loss, prog_bar=True)
-        return loss * (len(batch.target) * self.trainer.world_size / (batch.total or len(batch.target)))
+        return loss * batch.weight(self.trainer.world_size)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the accuracy on unseen samples."""

@@ -20,7 +20,8 @@ from lightning_unlearn.classifier import untrained_copy
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.forget import ForgetRule
 from lightning_unlearn.evaluation.collecting import collect_outputs
-from lightning_unlearn.evaluation.panel import Panel, new_report, request_of
+from lightning_unlearn.evaluation.new_report import new_report, request_of
+from lightning_unlearn.evaluation.panel import Panel
 from lightning_unlearn.evaluation.without_forgotten import all_forgotten_are_gone, judge_the_rest
 from lightning_unlearn.exceptions import ConfigError, DataError
 from lightning_unlearn.loading import check_model, load_references, save_unlearned

@@ -25,7 +25,8 @@ from lightning_unlearn.data.noise import LabelNoise
 from lightning_unlearn.data.split import copies_among
 from lightning_unlearn.data.trigger import Trigger
 from lightning_unlearn.data.vision import Samples, VisionData, content_keys
-from lightning_unlearn.evaluation.panel import Panel, new_report, request_of
+from lightning_unlearn.evaluation.new_report import new_report, request_of
+from lightning_unlearn.evaluation.panel import Panel
 from lightning_unlearn.exceptions import CheckpointError
 from lightning_unlearn.loading import load_references
 from lightning_unlearn.sisa import Sisa

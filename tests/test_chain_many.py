@@ -14,12 +14,16 @@ from lightning_unlearn.data.augment import Augmentation
 from lightning_unlearn.estimators import Copies, Neighbours, Surrogate
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.structure import ParameterSelector
+from lightning_unlearn.stages.class_weighted_fine_tune import ClassWeightedFineTune
 from lightning_unlearn.stages.estimate_unseen import EstimateUnseen
 from lightning_unlearn.stages.fine_tune import FineTune
 from lightning_unlearn.stages.gaussian_noise import GaussianNoise
 from lightning_unlearn.stages.gradient_ascent import GradientAscent
 from lightning_unlearn.stages.imitate_unseen import ImitateUnseen
+from lightning_unlearn.stages.impair_repair import Repair
+from lightning_unlearn.stages.kl_to_uniform import KLToUniform
 from lightning_unlearn.stages.mask_learning import MaskLearning
+from lightning_unlearn.stages.neg_grad_plus import NegGradPlus
 from lightning_unlearn.stages.norm_decay import NormDecay
 from lightning_unlearn.stages.train_surrogate import TrainSurrogate
 
@@ -50,6 +54,9 @@ METHODS = {
         EstimateUnseen([Surrogate()]),
         ImitateUnseen(passes=1, forget_batch_size=16, optimizer=sgd(0.05)),
     ],
+    "weighted": lambda: [ClassWeightedFineTune(optimizer=sgd(0.05))],
+    "repair": lambda: [KLToUniform(batch_size=16, optimizer=sgd(0.01)), Repair(batch_size=32, optimizer=sgd(0.05))],
+    "two_parts": lambda: [NegGradPlus(max_retain_drop=None, optimizer=sgd(0.01), forget_batch_size=16)],
     "ascent": lambda: [GradientAscent(max_epochs=2, batch_size=16, optimizer=sgd(0.01))],
     "noise_then_tune": lambda: [GaussianNoise(std=0.3), GaussianNoise(std=0.1), tuned()],
     "selective": lambda: [MaskLearning(max_epochs=2, optimizer=lambda p: torch.optim.Adam(p, 3e-3)), NormDecay(0.3), tuned()],
@@ -108,6 +115,13 @@ class Louder(FineTune):
         return 2 * super().objective(batch)
 
 
+class Doubled(FineTune):
+    """Other logits than those of the network."""
+
+    def logits(self, *batches):
+        return 2 * super().logits(*batches)
+
+
 class Watching(Callback):
     pass
 
@@ -116,6 +130,7 @@ class Watching(Callback):
     ("arguments", "build", "reason"),
     [
         ({}, lambda: [Louder(optimizer=sgd(0.01))], "no loss of logits alone"),
+        ({}, lambda: [Doubled(optimizer=sgd(0.01))], "has its own logits"),
         ({}, lambda: [FineTune(optimizer=torch.optim.Adafactor)], "Adafactor"),
         ({"gradient_clip_val": 0.1}, lambda: [tuned()], "clips"),
         ({"callbacks": [Watching()]}, lambda: [tuned()], "Watching"),

@@ -110,10 +110,9 @@ def roc(members: Tensor, non_members: Tensor) -> Roc:
 def threshold_attack(members: Tensor, non_members: Tensor) -> ThresholdAttack:
     """The threshold of maximal balanced accuracy over all real thresholds, in O(n log n).
 
-    Ties: equal scores are called alike, and of several best thresholds the lowest is taken (as the
-        enumeration of Song
-    & Mittal, USENIX Security 2021, does), the one that calls most samples members. The threshold is one of
-    the scores themselves, or inf.
+    Ties: equal scores are called alike, and of several best thresholds the lowest is taken (as the enumeration of Song &
+    Mittal, USENIX Security 2021, does), the one that calls most samples members. The threshold is one of the scores themselves,
+    or inf.
 
     Args:
         members: Scores, (N,), any floating type, not NaN; N >= 1.

@@ -17,7 +17,8 @@ from lightning_unlearn.audit.strata import strata_of
 from lightning_unlearn.chain import TrainerFactory
 from lightning_unlearn.checkpoint import load_into, read_weights
 from lightning_unlearn.data.datamodule import UnlearningDataModule
-from lightning_unlearn.evaluation.panel import Panel, new_report, request_of
+from lightning_unlearn.evaluation.new_report import new_report, request_of
+from lightning_unlearn.evaluation.panel import Panel
 from lightning_unlearn.exceptions import ConfigError, DataError
 from lightning_unlearn.fingerprint import hash_of_weights
 from lightning_unlearn.loading import check_model, load_reference

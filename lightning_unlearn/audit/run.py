@@ -18,7 +18,8 @@ from lightning_unlearn.bank.filling import train_missing
 from lightning_unlearn.benchmark.comparison import Comparison
 from lightning_unlearn.chain import TrainerFactory
 from lightning_unlearn.data.views import View
-from lightning_unlearn.evaluation.panel import Panel, new_report, request_of
+from lightning_unlearn.evaluation.new_report import new_report, request_of
+from lightning_unlearn.evaluation.panel import Panel
 from lightning_unlearn.exceptions import ConfigError
 from lightning_unlearn.files import write_text_atomic
 from lightning_unlearn.methods import Method

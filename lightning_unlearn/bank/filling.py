@@ -19,7 +19,7 @@ from lightning_unlearn.files import lock_folder
 from lightning_unlearn.processes import Task, available_processes, run_tasks
 from lightning_unlearn.report.labels import seconds
 
-__all__ = ["train_missing", "trained_many"]
+__all__ = ["train_missing"]
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,9 @@ def train_missing(
 ) -> None:
     """Train and keep what a bank lacks; each group is kept as soon as it is finished, so that a killed run goes on.
 
-    Says beforehand what it will take, and after each group what is left.
+    Groups of models are trained as one module, equal to what `Bank.trained` trains up to the rounding of float arithmetic; what
+    cannot be trained together is trained one after another, and the log says why. It says beforehand what it will take, and
+    after each group what is left.
 
     Args:
         bank: The bank.
@@ -112,27 +114,3 @@ def train_missing(
     names = [f"{what} {group[0]}" + f" to {group[-1]}" * (len(group) > 1) for group in groups]
     tasks = [Task(name, len(group), partial(job.train, group)) for name, group in zip(names, groups, strict=True)]
     run_tasks(tasks, workers)
-
-
-def trained_many(
-    bank: Bank, recipe: Recipe, data: UnlearningDataModule, view: View, seeds: Sequence[int], processes: int | None = None
-) -> list[LightningModule]:
-    """Models trained by a recipe on a view of the data, each as `Bank.trained` gives it; missing ones are trained at once.
-
-    Keys and entries are those of `Bank.trained`: equal up to the rounding of float arithmetic, which sums in another order.
-    Groups of models are trained as one module; what cannot be trained together is trained one after another, and a line of the
-    log says why. See `train_missing`.
-
-    Args:
-        bank: The bank.
-        recipe: How they are trained.
-        data: The data, with its forget rule.
-        view: `train` for originals, `retain` for references.
-        seeds: Seeds of weights, order and augmentation, one per model.
-        processes: How many groups are trained at once; None: one per core on a CPU, else one.
-
-    Returns:
-        The trained models on the CPU, in eval mode, in the order of `seeds`.
-    """
-    train_missing(bank, recipe, data, view, seeds, processes)
-    return [bank.trained(recipe, data, view, seed) for seed in seeds]

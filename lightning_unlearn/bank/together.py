@@ -10,27 +10,21 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.types import OptimizerConfig, OptimizerLRSchedulerConfig
-from torch import Tensor, nn, optim
+from torch import Tensor, nn
 
 from lightning_unlearn.classifier import Classifier
 from lightning_unlearn.data.batch import Batch
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.views import View
-from lightning_unlearn.functional.ensemble import How, seconds_per_step, stack, valid_ways
+from lightning_unlearn.functional.ensemble import ELEMENTWISE, LARGEST_GROUP, How, seconds_per_step, stack, valid_ways
 from lightning_unlearn.schedule import build_optimizer, with_schedule
 from lightning_unlearn.training import describe, fit_quietly
 
-__all__ = ["ELEMENTWISE", "TrainingTogether", "Way", "find_way", "fit_together"]
+__all__ = ["TrainingTogether", "Way", "find_way", "fit_together"]
 
-# Optimisers that treat every weight alike, so that weights of several models can lie in one tensor.
-ELEMENTWISE = (
-    optim.SGD, optim.Adam, optim.AdamW, optim.NAdam, optim.RAdam, optim.Adamax, optim.RMSprop, optim.Adagrad, optim.Adadelta,
-)  # fmt: skip
 # Arguments of a Trainer that do the same to a sum of losses as to each of them; a clipped norm, say, does not.
 _HARMLESS = {"accelerator", "devices", "num_nodes", "precision", "deterministic", "benchmark", "accumulate_grad_batches"}
 _PRECISIONS = {"None", "32", "32-true", "64", "64-true", "bf16", "bf16-mixed", "bf16-true"}
-# More than these at once gain nothing more, and a killed run loses the group that it was at.
-LARGEST_GROUP = 32
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from lightning_unlearn.cautions import of_copies
 from lightning_unlearn.chain import run_chain
 from lightning_unlearn.data.detected import DetectedMislabels
 from lightning_unlearn.detection.curves import detect_on_original
-from lightning_unlearn.evaluation.panel import Panel, new_report, request_of
+from lightning_unlearn.evaluation.new_report import new_report, request_of
+from lightning_unlearn.evaluation.panel import Panel
 from lightning_unlearn.exceptions import UnlearnError
 from lightning_unlearn.files import write_text_atomic
 from lightning_unlearn.methods import Method, load_method
@@ -154,12 +155,13 @@ class _Runner:
         report = new_report("benchmark", panel)
         name = forget_set.name
         seeds_of_references = reference_seeds(forget_set, self.references)
+        common = self._common(forget_set)
         keys = {
-            (method, seed): self._key(forget_set, seed, method, stable_repr(build.settings))
+            (method, seed): _key(common, seed, method, stable_repr(build.settings))
             for seed in seeds
             for method, build in methods.items()
         }
-        head = self._key(forget_set, list(seeds), "panel", seeds_of_references)
+        head = _key(common, list(seeds), "panel", seeds_of_references)
         missing = {cell for cell, key in keys.items() if not self._is_finished(key)}
         if missing or not self._path(head).is_file():
             models = [self.what.trained("retain", seed) for seed in seeds_of_references]
@@ -200,9 +202,9 @@ class _Runner:
             report.levels[name] = record["levels"]
         return report
 
-    def _key(self, forget_set: ForgetSet, seed: object, what: str, settings: object) -> str:
-        """A cell is known by everything that it depends on."""
-        content = [
+    def _common(self, forget_set: ForgetSet) -> tuple[list[object], list[object]]:
+        """What all cells of a forget set depend on: in front of what is a cell's own, and behind it."""
+        front = [
             self.what.data.fingerprint("retain"),
             self.what.data.fingerprint("forget"),
             self.what.data.fingerprint("unseen"),
@@ -210,18 +212,12 @@ class _Runner:
             describe_batches(self.what.data),
             forget_set.name,
             forget_set.number,
-            seed,
-            what,
-            settings,
-            self.what.goal,
-            self.what.relearn_epochs,
-            self.references,
-            __version__,
         ]
+        behind: list[object] = [self.what.goal, self.what.relearn_epochs, self.references, __version__]
         if self.what.preparation is not None:
             # Only then, so that other cells keep their names.
-            content.append(stable_repr(self.what.preparation.chain.settings))
-        return f"{what}-{hashlib.sha256(json.dumps(content, default=stable_repr).encode()).hexdigest()[:16]}"
+            behind.append(stable_repr(self.what.preparation.chain.settings))
+        return front, behind
 
     def _path(self, key: str) -> Path:
         return self.what.folder / "cells" / f"{key}.json"
@@ -239,3 +235,10 @@ class _Runner:
             return
         self._path(key).parent.mkdir(parents=True, exist_ok=True)
         write_text_atomic(self._path(key), text)
+
+
+def _key(common: tuple[list[object], list[object]], seed: object, what: str, settings: object) -> str:
+    """A cell is known by everything that it depends on."""
+    front, behind = common
+    content = [*front, seed, what, settings, *behind]
+    return f"{what}-{hashlib.sha256(json.dumps(content, default=stable_repr).encode()).hexdigest()[:16]}"

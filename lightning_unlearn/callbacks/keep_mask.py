@@ -38,11 +38,12 @@ class KeepMask(Callback):
     A gradient of zero does not do that: momentum and weight decay move a weight without one. So the weights are put back
     after every step of every optimiser, and their momentum is cleared. The values are those that the fit begins with, after
     the weight edits of the chain: weights that pruning set to zero stay zero.
-    Runs on `on_train_start` and `on_train_end`.
 
     Args:
         masks: Boolean tensors by parameter name, True where a weight is trained; parameters without one are trained as a
             whole. Or the name of an artifact that holds them, read when training starts.
+
+    Runs on `on_train_start` and `on_train_end`.
     """
 
     def __init__(self, masks: Mapping[str, Tensor] | str = "mask") -> None:

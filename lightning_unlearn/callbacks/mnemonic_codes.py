@@ -33,13 +33,15 @@ class MnemonicCodes(RecipeCallback):
     after its augmentation and normalisation. Whether an image is replaced is a function of (seed, epoch, sample key): the same
     on any number of ranks and after a resume. The codes stay with the model and in its checkpoints, where the stage
     `MnemonicForgetting` finds them.
-    Every fit draws its own, unless it is resumed. Runs on `setup`, `on_fit_start` and `on_train_batch_start`.
+    Every fit draws its own, unless it is resumed.
 
     Args:
         mixing: Probability that an image is replaced; the source has 0.1 for MNIST, CUB and STN, 0.3 for CIFAR and ImageNet.
 
     Raises:
         ConfigError: `mixing` is out of range.
+
+    Runs on `setup`, `on_fit_start` and `on_train_batch_start`.
     """
 
     def __init__(self, mixing: float = 0.1) -> None:

@@ -33,8 +33,10 @@ class RecordMargins(Callback):
     Works with any LightningModule whose `training_step` calls `self(images)` for logits (B, K), with an
     `UnlearningDataModule` that serves the view `train` or `retain`. Does nothing in the stages of unlearning.
 
-    Every fit begins a record, unless it is resumed. Runs on `setup`, `on_train_batch_start`, `on_train_batch_end`,
-    `on_train_epoch_end` and `on_save_checkpoint`.
+    Every fit begins a record, unless it is resumed.
+
+    Runs on `setup`, `on_train_start`, `on_train_batch_start`, `on_train_batch_end`, `on_train_epoch_end`, `on_save_checkpoint`
+    and `teardown`.
     """
 
     def __init__(self) -> None:

@@ -49,7 +49,6 @@ class SelectByUnseen(Callback):
     SCRUB's rewinding (Kurmanji et al. 2023, NeurIPS) is `statistic: error`, `unseen_at: last` and a budget of 100 points.
 
     Every epoch's weights are kept in the computer's memory until the stage ends.
-    Runs on `on_fit_start`, `on_train_epoch_end` and `on_train_end`.
 
     Args:
         statistic: `margins`: the best threshold on the margin must not tell the two apart (`margin_advantage`); `error`: their
@@ -57,6 +56,8 @@ class SelectByUnseen(Callback):
         unseen_at: `each`: the unseen samples are those of the same epoch's network; `last`: of the last epoch's.
         max_retain_drop: Points of retain accuracy that may be lost, in 0 ... 100.
         samples: Retained samples that are looked at.
+
+    Runs on `on_fit_start`, `on_train_epoch_end` and `on_train_end`.
     """
 
     compares_with_unseen = True

@@ -18,11 +18,12 @@ class StopWhenBroken(Callback):
     """Stops a stage whose retain accuracy fell too far, and restores the weights of the last epoch within the budget.
 
     The accuracy is that of a fixed random part of the retained samples, in eval mode.
-    Runs on `on_fit_start` and `on_train_epoch_end`.
 
     Args:
         max_retain_drop: Points of accuracy that may be lost, in 0 ... 100.
         samples: Retained samples that are looked at.
+
+    Runs on `on_fit_start` and `on_train_epoch_end`.
     """
 
     def __init__(self, max_retain_drop: float = 5.0, samples: int = 500) -> None:

@@ -41,7 +41,6 @@ class Teacher(Callback):
 
     A stage makes one in `bind`, before `super().bind`, and returns it from `configure_callbacks`. It is no module of the
     stage, so it is neither trained nor synchronised nor saved with it.
-    Runs on `on_fit_start` and `on_fit_end`.
 
     Args:
         classifier: The network; a copy is kept.
@@ -50,6 +49,8 @@ class Teacher(Callback):
         part: The part of the data that it is asked about.
         once: Whether its logits of the whole part are computed once where they can be; False where a stage asks about few of
             the samples.
+
+    Runs on `on_fit_start` and `on_fit_end`.
     """
 
     def __init__(self, classifier: nn.Module, artifacts: Artifacts, part: Part = "train", once: bool = True) -> None:

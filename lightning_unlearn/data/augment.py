@@ -48,10 +48,10 @@ class Augmentation:
         dy = (uniform(hashes, seed, "augment/y", epoch) * span).long() - self.shift
         dx = (uniform(hashes, seed, "augment/x", epoch) * span).long() - self.shift
         mirrored = uniform(hashes, seed, "augment/flip", epoch) < (0.5 if self.flip else 0.0)
-        return shift_and_flip(images, dy, dx, mirrored)
+        return shift_and_flip(images, dy, dx, mirrored, self.shift)
 
 
-def shift_and_flip(images: Tensor, dy: Tensor, dx: Tensor, mirrored: Tensor) -> Tensor:
+def shift_and_flip(images: Tensor, dy: Tensor, dx: Tensor, mirrored: Tensor, limit: int | None = None) -> Tensor:
     """Mirror some images and shift each by its own number of pixels, filling with zeros.
 
     Args:
@@ -59,12 +59,15 @@ def shift_and_flip(images: Tensor, dy: Tensor, dx: Tensor, mirrored: Tensor) -> 
         dy: Rows to shift down, (B,), int64.
         dx: Columns to shift right, (B,), int64.
         mirrored: Which images are mirrored (before the shift), (B,), bool.
+        limit: What no shift exceeds in either direction; None: it is looked for, which waits for the device.
 
     Returns:
         (B, C, H, W), the dtype of `images`.
     """
+    if not len(images):
+        return images
     height, width = images.shape[-2:]
-    p = int(torch.maximum(dy.abs().max(), dx.abs().max()))
+    p = int(torch.maximum(dy.abs().max(), dx.abs().max())) if limit is None else limit
     padded = F.pad(torch.where(mirrored[:, None, None, None], images.flip(-1), images), (p, p, p, p))
     top, left = p - dy, p - dx
     if images.device.type == "cpu":

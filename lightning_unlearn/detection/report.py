@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.detection.result import Detection, Scored
-from lightning_unlearn.evaluation.panel import machine
+from lightning_unlearn.evaluation.new_report import machine
 from lightning_unlearn.report.detect_schema import Detected, Pair, ScoreLine, Suspect
 from lightning_unlearn.report.schema import Report
 

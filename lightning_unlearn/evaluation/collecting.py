@@ -20,7 +20,7 @@ from lightning_unlearn.stages.base import UnlearningStage
 from lightning_unlearn.stages.fine_tune import FineTune
 from lightning_unlearn.training import quiet
 
-__all__ = ["collect_outputs", "outputs_of", "relearn", "relearn_forgotten", "relearning_stages"]
+__all__ = ["collect_outputs", "outputs_of", "relearn", "relearning_stages"]
 
 
 class _LogitCollector(LightningModule):
@@ -116,8 +116,10 @@ def relearning_stages(epochs: int) -> list[UnlearningStage]:
     return [FineTune(max_epochs=epochs, optimizer=_relearning_optimizer, cache=False)]
 
 
-def relearn_forgotten(fresh: TrainerFactory, model: nn.Module, data: UnlearningDataModule, epochs: int = 3) -> PartOutputs:
-    """Outputs on the forgotten samples after a copy of the model was fine-tuned on the retained ones alone.
+def relearn(
+    fresh: TrainerFactory, model: nn.Module, data: UnlearningDataModule, epochs: int, parts: Sequence[Part]
+) -> dict[Part, PartOutputs]:
+    """Outputs on parts of the data after a copy of the model was fine-tuned on the retained samples alone.
 
     Memories that were only covered come back without being shown again.
 
@@ -125,24 +127,7 @@ def relearn_forgotten(fresh: TrainerFactory, model: nn.Module, data: UnlearningD
         fresh: Makes a Trainer.
         model: Gives logits of images; stays as it is.
         data: The shared data.
-        epochs: Epochs of fine-tuning, SGD at learning rate 0.02, momentum 0.9.
-
-    Returns:
-        Outputs on the forgotten part.
-    """
-    return relearn(fresh, model, data, epochs, ["forget"])["forget"]
-
-
-def relearn(
-    fresh: TrainerFactory, model: nn.Module, data: UnlearningDataModule, epochs: int, parts: Sequence[Part]
-) -> dict[Part, PartOutputs]:
-    """Outputs on parts of the data after a copy of the model was fine-tuned on the retained samples; see `relearn_forgotten`.
-
-    Args:
-        fresh: Makes a Trainer.
-        model: Gives logits of images; stays as it is.
-        data: The shared data.
-        epochs: Epochs of fine-tuning.
+        epochs: Epochs of fine-tuning; see `relearning_stages`.
         parts: Which parts.
 
     Returns:

@@ -1,31 +1,27 @@
 """Judge models on one split: the original and the references, whose outputs are collected once, and every unlearned model."""
 
-import hashlib
 import math
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from importlib.metadata import version
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lightning_unlearn.cautions import loss_of_retained, of_copies, of_labels, of_relearning, of_split
+from lightning_unlearn.cautions import loss_of_retained, of_labels, of_relearning
 from lightning_unlearn.chain import StageResult, TrainerFactory
 from lightning_unlearn.data.datamodule import UnlearningDataModule
-from lightning_unlearn.data.earlier import gone_of_request
 from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.evaluation.collecting import collect_outputs, outputs_of, relearn
+from lightning_unlearn.evaluation.new_report import record_of
 from lightning_unlearn.evaluation.relearn_curve import relearn_curve
 from lightning_unlearn.metrics.change import weight_distance
 from lightning_unlearn.metrics.relearn import relearn_time
 from lightning_unlearn.metrics.screen import NO_REFERENCE, Goal, Screen, levels, screen
 from lightning_unlearn.outputs import Outputs, PartOutputs
-from lightning_unlearn.report.schema import Kind, Report, Request, Role, Row, StageRecord
+from lightning_unlearn.report.schema import Request, Role, Row
 
-__all__ = ["Panel", "machine", "new_report", "record_of", "request_of"]
+__all__ = ["Panel"]
 
 
 @dataclass
@@ -258,102 +254,3 @@ def _layer_changes(now: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> d
             start = before[name].float()
             changes[name] = float((value.cpu().float() - start).norm() / start.norm().clamp(min=1e-12))
     return changes
-
-
-def record_of(result: StageResult, share: float = 0.0) -> StageRecord:
-    """What one stage took and found, as a report holds it.
-
-    Args:
-        result: What the chain gave.
-        share: Its work as a share of retraining's.
-
-    Returns:
-        The record; the course of a mask over the steps is left out.
-    """
-    found = {name: dict(group) for name, group in result.summary.items() if group and name != "mask_course"}
-    mask_on, requests = found.pop("mask_on", {}), found.pop("requests", {})
-    return StageRecord(result.name, result.seconds, result.work, share, mask_on, requests, found)
-
-
-def request_of(data: UnlearningDataModule, name: str | None = None) -> Request:
-    """What is forgotten, in the words of a report: no key of a sample.
-
-    Args:
-        data: The data, with a forget rule.
-        name: Its name; None: the rule's description.
-
-    Returns:
-        The request.
-    """
-    samples, forget = data.part("forget")
-    keys = sorted([*(samples.keys[i] for i in forget.tolist()), *gone_of_request(data)])
-    rule = "as saved beside the checkpoint" if data.forget_rule is None else data.forget_rule.describe()
-    return Request(
-        name=name or rule,
-        rule=rule,
-        count=len(keys),
-        of=len(keys) + len(data.part("retain")[1]),
-        digest=hashlib.sha256("\n".join(keys).encode()).hexdigest(),
-        copies_left=len(data.copies),
-        never_trained=len(data.never_trained),
-    )
-
-
-def new_report(kind: Kind, panel: Panel, title: str | None = None) -> Report:
-    """A report without rows.
-
-    Args:
-        kind: The command that makes it.
-        panel: What models are judged by.
-        title: Shown on top; None: made from the request.
-
-    Returns:
-        The report.
-    """
-    data = panel.data
-    warnings = [*panel.cautions, *of_split(data), *of_copies(data)]
-    if data.unseen == "half_of_test":
-        noisy = "" if data.label_noise is None else " Its labels are right and those of training are not: comparisons see that."
-        warnings.append(f"Half of the test set stands for unseen samples; test figures are those of the other half.{noisy}")
-    elif data.saw_everything:
-        warnings.append(
-            "Nothing is known about which samples the checkpoint never saw: the test set was cut into two disjoint halves, "
-            "one of which stands for unseen samples; test figures are those of the other half."
-        )
-    gone, there = len(gone_of_request(data)), len(data.part("forget")[1])
-    if gone and there:
-        warnings.append(
-            f"{gone} of the {gone + there} forgotten samples are no longer in the data (deleted files?): figures of "
-            f"forgotten samples are those of the other {there}."
-        )
-    if data.never_trained:
-        warnings.append(f"{len(data.never_trained)} samples of the request were never trained on and are not counted.")
-    if data.forgotten_before:
-        warnings.append(f"{len(data.forgotten_before)} samples of the request were forgotten before and are not counted.")
-    if panel.request.copies_left:
-        warnings.append(
-            f"{panel.request.copies_left} exact copies of forgotten samples stay among the retained ones; "
-            "what they teach is not forgotten."
-        )
-    return Report(
-        kind,
-        title or f"{data.dataset.name}: {panel.request.name}",
-        datetime.now(UTC).isoformat(timespec="seconds"),
-        panel.goal,
-        "screen",
-        requests=[panel.request],
-        versions={name: version(name) for name in ("torch", "lightning", "torchmetrics")},
-        machine=machine(),
-        warnings=warnings,
-    )
-
-
-def machine() -> str:
-    """The machine in words.
-
-    Returns:
-        Accelerator or processor, and the number of threads.
-    """
-    if torch.cuda.is_available():
-        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"

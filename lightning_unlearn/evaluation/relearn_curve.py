@@ -66,9 +66,9 @@ class _Relearn(UnlearningStage):
         assert self.max_steps is not None  # the constructor sets it
         return -1, self.max_steps
 
-    def objective(self, batch: Batch | dict[str, Batch]) -> Tensor:
+    def loss_of(self, logits: Tensor, batch: Batch | dict[str, Batch]) -> Tensor:
         assert isinstance(batch, Batch)
-        return F.cross_entropy(self.classifier(batch.input), batch.target)
+        return F.cross_entropy(logits, batch.target)
 
     def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
         right = torch.zeros((), device=self.device)

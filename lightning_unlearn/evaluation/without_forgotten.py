@@ -13,7 +13,8 @@ from lightning_unlearn.checkpoint import load_into, read_weights
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.evaluation.collecting import collect_outputs
-from lightning_unlearn.evaluation.panel import Panel, new_report, request_of
+from lightning_unlearn.evaluation.new_report import new_report, request_of
+from lightning_unlearn.evaluation.panel import Panel
 from lightning_unlearn.loading import load_references
 from lightning_unlearn.metrics.screen import Goal
 from lightning_unlearn.report.schema import Report, Role, Row

@@ -7,11 +7,26 @@ from functools import partial
 
 import torch
 from torch import Tensor, fx, nn
-from torch.optim import SGD, Optimizer
+from torch.optim import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam, RMSprop
 
 from lightning_unlearn.functional.ensemble_forms import FORMS, HOWS, Ensemble, How
 
-__all__ = ["HOWS", "Ensemble", "How", "fastest", "seconds_per_step", "stack", "valid_ways"]
+__all__ = [
+    "ELEMENTWISE",
+    "HOWS",
+    "LARGEST_GROUP",
+    "Ensemble",
+    "How",
+    "fastest",
+    "seconds_per_step",
+    "stack",
+    "valid_ways",
+]
+
+# Optimisers that treat every weight alike, so that weights of several networks can lie in one tensor.
+ELEMENTWISE = (SGD, Adam, AdamW, NAdam, RAdam, Adamax, RMSprop, Adagrad, Adadelta)
+# More than these at once gain nothing more, and a killed run loses the group that it was at.
+LARGEST_GROUP = 32
 
 
 def stack(networks: Sequence[nn.Module], example: Tensor | None = None, how: How | None = None) -> Ensemble:

@@ -31,16 +31,29 @@ def largest(scores: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
         Name -> boolean mask of the tensor's shape.
 
     Raises:
-        ValueError: `share` is out of range, or there is no score.
+        ValueError: `share` is out of range, there is no score, or one is not a number.
     """
     if not 0 <= share <= 1 or not scores:
         raise ValueError(f"share is {share} of {len(scores)} tensors; needed: 0 to 1, of at least one tensor.")
     flat = torch.cat([score.detach().flatten() for score in scores.values()])
-    on = torch.zeros(len(flat), dtype=torch.bool, device=flat.device)
-    # Stable, so that ties are broken alike on every device and rank.
-    on[flat.argsort(descending=True, stable=True)[: round(share * len(flat))]] = True
+    if flat.isnan().any():
+        raise ValueError("A score is not a number, so they cannot be ranked; needed: finite weights and gradients.")
+    on = _first_largest(flat, round(share * len(flat)))
     parts = on.split([score.numel() for score in scores.values()])  # type: ignore[no-untyped-call]  # untyped in torch
     return {name: part.view(score.shape) for (name, score), part in zip(scores.items(), parts, strict=True)}
+
+
+def _first_largest(flat: Tensor, count: int) -> Tensor:
+    """Which elements are among the `count` largest; of those equal to the last of them the first, alike on every device."""
+    if not count:
+        return torch.zeros_like(flat, dtype=torch.bool)
+    # The last of them, without a sort. Not by `kthvalue`, which CUDA refuses where algorithms must be deterministic.
+    if 2 * count <= len(flat):
+        last = flat.topk(count, sorted=False).values.amin()
+    else:
+        last = flat.topk(len(flat) - count + 1, largest=False, sorted=False).values.amax()
+    above, equal = flat > last, flat == last
+    return above | (equal & (equal.cumsum(0) <= count - above.sum()))
 
 
 def shares_of_rounds(sparsity: float, rate: float) -> list[float]:

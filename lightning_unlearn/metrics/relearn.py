@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
-from lightning_unlearn.exceptions import DataError
 from lightning_unlearn.metrics.pairing import check_same_samples
 from lightning_unlearn.outputs import Outputs
 
-__all__ = ["median_relearn_time", "relearn_gap", "relearn_time"]
+__all__ = ["relearn_gap", "relearn_time"]
 
 
 def relearn_gap(unlearned_after: Outputs, reference_after: Outputs) -> float:
@@ -37,25 +36,3 @@ def relearn_time(accuracies: Sequence[float], target: float) -> int | None:
         - 1 steps, a censored value that is longer than any reached one and must not enter a mean as a number.
     """
     return next((step for step, accuracy in enumerate(accuracies) if accuracy >= target), None)
-
-
-def median_relearn_time(times: Sequence[int | None]) -> int | None:
-    """Median over models of relearn times, of which some may be censored.
-
-    A median needs no more than the order of the values, and a censored time is longer than any reached one; a mean
-    would need a number for it.
-
-    Args:
-        times: Of each model, as `relearn_time` gives them, all for the same number of steps; at least one.
-
-    Returns:
-        The middle one, of an even number the lower of the two; None where that one was censored.
-
-    Raises:
-        DataError: There is no model.
-    """
-    if not times:
-        raise DataError("Relearn times of no model; needed: at least one.")
-    reached = sorted(time for time in times if time is not None)
-    middle = (len(times) - 1) // 2
-    return reached[middle] if middle < len(reached) else None

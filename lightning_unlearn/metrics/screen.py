@@ -1,10 +1,9 @@
 """The screen tier: what one unlearned model, and one to three references, can say in seconds."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
-from types import MappingProxyType
 from typing import Literal, get_args
 
 import torch
@@ -29,29 +28,12 @@ from lightning_unlearn.metrics.pairing import check_same_samples, check_same_spl
 from lightning_unlearn.metrics.relearn import relearn_gap
 from lightning_unlearn.outputs import Outputs, PartOutputs
 
-__all__ = ["LABEL", "NO_REFERENCE", "UNITS", "Goal", "Screen", "levels", "screen"]
+__all__ = ["NO_REFERENCE", "Goal", "Screen", "levels", "screen"]
 
 Goal = Literal["untrain", "remove-class", "repair"]
 
-LABEL = "screening: not evidence of forgetting"
 # Said of models that are no retrained ones themselves.
 NO_REFERENCE = "No reference: how close this model is to retraining cannot be said."
-
-_UNITS = {
-    "points": (
-        "forget/acc retain/acc test/acc test_forgotten/acc unseen/acc mia/efficacy mia/svc mia/tpr@1fpr "
-        "mia/tpr@1fpr/low mia/tpr@1fpr/high gap/avg gap/ua gap/ra gap/ta gap/mia gap_svc/avg relearn/acc "
-        "relearn/gap churn attack/success"
-    ),
-    "nats": "js/forget js/test kl/forget kl/test forget_unseen/rf_jsd",
-    "share": (
-        "mia/auc tow tow_mia forget_unseen/auc forget_unseen/auc/low forget_unseen/auc/high streisand "
-        "streisand/low streisand/high"
-    ),
-}
-
-# Of every metric: percent points 0 ... 100 (differences -100 ... 100), nats, or a share 0 ... 1 (-1 ... 1).
-UNITS: Mapping[str, str] = MappingProxyType({name: unit for unit, names in _UNITS.items() for name in names.split()})
 
 # Below this the number of forgotten samples carries no claim; the screen then states the standard error.
 ENOUGH_FORGOTTEN = 400
@@ -64,16 +46,15 @@ class Screen:
     """Result of `screen`.
 
     Attributes:
-        metrics: By name, in the units of `UNITS`; what cannot be computed is absent.
+        metrics: By name; what cannot be computed is absent. Accuracies, rates and their gaps and churn in points, 0 ... 100
+            (differences -100 ... 100); divergences in nats; areas, tug-of-war and the Streisand check 0 ... 1 (-1 ... 1).
         details: For figures and tables, in plain JSON types: `histograms`, `roc`, `classes`, `gaps`.
         notes: What a reader must know beside the figures, one sentence each.
-        label: What these figures are not.
     """
 
     metrics: dict[str, float]
     details: dict[str, Json]
     notes: list[str]
-    label: str = LABEL
 
 
 def screen(

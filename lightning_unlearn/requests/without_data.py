@@ -11,7 +11,7 @@ from lightning_unlearn.chain import StageResult, TrainerFactory, run_chain
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.forgotten_classes import split_without_data
 from lightning_unlearn.data.saved_split import SPLIT
-from lightning_unlearn.evaluation.panel import machine, record_of
+from lightning_unlearn.evaluation.new_report import machine, record_of
 from lightning_unlearn.exceptions import ChainError, ConfigError
 from lightning_unlearn.loading import save_unlearned
 from lightning_unlearn.metrics.screen import Goal

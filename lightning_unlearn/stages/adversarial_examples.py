@@ -21,7 +21,8 @@ class AdversarialExamples(UnlearningStage):
     L2-PGD on the network as it is, which is not changed; see `nearest_adversarial`. Distances are those of pixels in 0 ... 1,
     before normalisation, so they mean the same for every data set; images are not augmented. In eval mode, without autocast.
 
-    Artifacts: `adversarial`, with `index` (F,), `images` (F, C, H, W) with pixels in 0 ... 1, `labels` (F,) and `epsilon` (F,).
+    Artifacts: `adversarial`, with `index` (F,), `images` (F, C, H, W) with pixels in 0 ... 1, `labels` (F,), `epsilon` (F,)
+    and `found` (F,), False where no attack changed the label.
 
     Args:
         epsilon: The first radius, doubled until the label changes; 0.04 as published.

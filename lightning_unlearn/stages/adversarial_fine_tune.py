@@ -36,18 +36,23 @@ class AdversarialFineTune(UnlearningStage):
         self.view = "train" if with_retained else "forget"
         if not with_forgotten:
             self.note = ""
-        self._position = torch.empty(0)
+        self._position = self._pixels = self._labels = torch.empty(0)
         self._maker: BatchMaker | None = None
 
     def on_fit_start(self) -> None:
-        """Put the examples in reach of sample indices."""
-        self._position = torch.full((len(self.data.samples),), -1, dtype=torch.int64)
-        self._position[self.artifacts["adversarial"]["index"]] = torch.arange(len(self.artifacts["adversarial"]["index"]))
+        """Put the examples on the device, in reach of sample indices."""
+        left = self.artifacts["adversarial"]
+        position = torch.full((len(self.data.samples),), -1, dtype=torch.int64)
+        position[left["index"]] = torch.arange(len(left["index"]))
+        self._position = position.to(self.device)
+        self._pixels = (255 * left["images"]).to(self.device)
+        self._labels = left["labels"].to(self.device)
         self._maker = self.data.evaluation_loader("forget").maker
 
     def on_fit_end(self) -> None:
         """Let go of the data."""
         self._maker = None
+        self._position = self._pixels = self._labels = torch.empty(0)
 
     def objective(self, batch: Batch | dict[str, Batch]) -> Tensor:
         """Mean cross-entropy over samples and examples.
@@ -68,19 +73,16 @@ class AdversarialFineTune(UnlearningStage):
     def _parts(self, batch: Batch) -> tuple[Batch, Batch]:
         """The samples that are trained on, and the examples of those that are forgotten."""
         assert self._maker is not None
-        left = self.artifacts["adversarial"]
-        position = self._position[batch.index.cpu()]
-        forgotten = position >= 0
-        position = position[forgotten]
-        forgotten = forgotten.to(batch.index.device)
-        index = batch.index[forgotten]
-        pixels = (255 * left["images"][position]).to(self.device)
+        position = self._position[batch.index]
+        forgotten = (position >= 0).nonzero().squeeze(1)
+        example, index = position[forgotten], batch.index[forgotten]
         # As the loader makes images: augmented before they are normalised, by the draw of the sample.
-        made = self._maker.make(pixels, Piece(index, self.current_epoch, len(index)), augment=len(index) > 0)
-        made = Batch(made.input.to(batch.input), left["labels"][position].to(self.device), index)
+        made = self._maker.make(self._pixels[example], Piece(index, self.current_epoch, len(index)), augment=True)
+        made = Batch(made.input.to(batch.input), self._labels[example], index)
         if self.with_forgotten:
             return batch, made
-        return Batch(batch.input[~forgotten], batch.target[~forgotten], batch.index[~forgotten]), made
+        kept = (position < 0).nonzero().squeeze(1)
+        return Batch(batch.input[kept], batch.target[kept], batch.index[kept]), made
 
     def _rows_per_sample(self) -> float:
         """Samples and examples of an epoch, for each sample that is served."""

@@ -69,9 +69,7 @@ class BadTeacher(UnlearningStage):
             A scalar.
         """
         assert isinstance(batch, dict)
-        forget, retain = batch["forget"], batch["retain"]
         forget_logits, retain_logits = self.one_forward(batch)
-        bad = self.mean(distillation_loss(forget_logits, self.bad.logits(forget)), forget)
-        good = self.mean(distillation_loss(retain_logits, self.good.logits(retain)), retain)
-        b_f, b_r = forget.total or len(forget.index), retain.total or len(retain.index)
-        return (b_f * bad + b_r * good) / (b_f + b_r)
+        bad = distillation_loss(forget_logits, self.bad.logits(batch["forget"]))
+        good = distillation_loss(retain_logits, self.good.logits(batch["retain"]))
+        return self.mean_of_both(bad, good, batch)

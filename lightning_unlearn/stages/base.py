@@ -3,7 +3,6 @@
 from abc import ABC
 from collections.abc import Callable, Iterable, Mapping
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from lightning_unlearn.artifacts import Artifacts
-from lightning_unlearn.data.batch import Batch
+from lightning_unlearn.data.batch import Batch, halves, joined, parts_of
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.views import View
 from lightning_unlearn.exceptions import ChainError
@@ -31,8 +30,8 @@ def default_stage_optimizer(params: Iterable[nn.Parameter]) -> Optimizer:
 class UnlearningStage(LightningModule, ABC):
     """One step of unlearning: an objective over batches of a view, and a chain of callbacks that edit weights.
 
-    Most stages set `view` and override `objective`. A stage that needs neither gradients nor data sets `view = "none"` and
-    returns its weight edits from `configure_callbacks`.
+    Most stages set `view` and define `loss_of`, or `objective` where it looks at more than one forward pass over the batch. A
+    stage that needs neither gradients nor data sets `view = "none"` and returns its weight edits from `configure_callbacks`.
 
     Class attributes (an instance may narrow them in its constructor):
         view: The part of the data that the stage trains on.
@@ -43,7 +42,8 @@ class UnlearningStage(LightningModule, ABC):
         note: What a reader of the report must know about figures that the stage aims at.
         warning: What the report must warn of: that by its own measure the stage failed.
         train_mode: Whether the trained modules run in train mode (BatchNorm uses and updates batch statistics).
-        prepares: Whether it makes sense before anything is forgotten: it looks at no forgotten and at no unseen sample.
+        prepares: Whether it makes sense before anything is forgotten: it treats no sample as forgotten, and looks at no unseen
+            one. A reference is prepared on data without the forgotten samples, so its view `train` holds none either.
 
     Args:
         max_epochs: Epochs over the view; 0 for a pure weight edit.
@@ -163,6 +163,15 @@ class UnlearningStage(LightningModule, ABC):
         set_modes(classifier, chosen if self.train_mode else set())
         self._watched = self.work.watch(classifier)
 
+    def uncounted(self) -> nn.Module:
+        """What a step calls, whose work is no longer counted from now on: for those who run copies of it and count themselves.
+
+        Returns:
+            The classifier, or what stands in its place.
+        """
+        self._watched.remove()
+        return self.classifier
+
     def before_fit(self, fresh: Callable[..., Trainer], data: UnlearningDataModule) -> None:
         """Work in fits of other Trainers before the stage's own.
 
@@ -223,7 +232,7 @@ class UnlearningStage(LightningModule, ABC):
         return self.selector.names(classifier)
 
     def objective(self, batch: Batch | dict[str, Batch]) -> Tensor:
-        """The loss of a batch, a scalar; minimised.
+        """The loss of a batch, a scalar; minimised. Unless a stage overrides it, `loss_of` its `logits`.
 
         Args:
             batch: A `Batch`, or a dict of them in two-part views.
@@ -231,12 +240,13 @@ class UnlearningStage(LightningModule, ABC):
         Returns:
             The mean over this rank's samples. In two-part views take means with `mean`, which weights uneven ranks.
         """
-        raise NotImplementedError(f"{type(self).__name__} trains, so it must define `objective`.")  # abstract on demand
+        return self.loss_of(self.logits(*parts_of(batch)), batch)
 
     def loss_of(self, logits: Tensor, batch: Batch | dict[str, Batch]) -> Tensor:
-        """The loss of a batch from its logits: what `run_chain_many` needs to train many models in one forward pass.
+        """The loss of a batch from its logits: what `objective` minimises unless it is overridden.
 
-        A stage whose objective looks at nothing but one forward pass over its batch defines it, and `objective` in its terms.
+        A stage that looks at nothing but one forward pass over its batch defines it alone, and then `run_chain_many` can train
+        many models at once.
 
         Args:
             logits: (B, K) of the batch; in two-part views of the forgotten part and then of the retained one.
@@ -245,7 +255,20 @@ class UnlearningStage(LightningModule, ABC):
         Returns:
             What `objective` gives.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no loss of logits alone.")
+        # Abstract on demand.
+        raise NotImplementedError(f"{type(self).__name__} trains, so it must define `objective`, or `loss_of`.")
+
+    def logits(self, *batches: Batch) -> Tensor:
+        """Logits of batches from *one* forward pass, so that BatchNorm sees one distribution.
+
+        Args:
+            *batches: One or more batches.
+
+        Returns:
+            (B, K), the batches one after the other.
+        """
+        logits: Tensor = self.classifier(joined([batch.input for batch in batches]))
+        return logits
 
     def configure_callbacks(self) -> list[Callback]:
         """The chain of callbacks of this stage, in order.
@@ -317,15 +340,8 @@ class UnlearningStage(LightningModule, ABC):
         return self.data.num_classes
 
     def rank_weight(self, batch: Batch) -> float:
-        """This rank's share of a batch, times the number of ranks: 1 but where ranks are uneven.
-
-        Args:
-            batch: One rank's part of a batch.
-
-        Returns:
-            What a mean over this part is multiplied with, so that DDP's average over ranks is the mean over the whole batch.
-        """
-        return len(batch.target) * self.trainer.world_size / (batch.total or len(batch.target))
+        """See `Batch.weight`, with the ranks of the running fit."""
+        return batch.weight(self.trainer.world_size)
 
     def mean(self, values: Tensor, batch: Batch) -> Tensor:
         """The mean over samples, such that uneven ranks count every sample alike.
@@ -339,8 +355,22 @@ class UnlearningStage(LightningModule, ABC):
         """
         return values.mean() * self.rank_weight(batch)
 
+    def mean_of_both(self, forget: Tensor, retain: Tensor, batch: dict[str, Batch]) -> Tensor:
+        """The mean over the samples of both parts together; see `mean`.
+
+        Args:
+            forget: One value per forgotten sample, (F,).
+            retain: One value per retained sample, (R,).
+            batch: The parts that they belong to.
+
+        Returns:
+            A scalar.
+        """
+        b_f, b_r = batch["forget"].count, batch["retain"].count
+        return (b_f * self.mean(forget, batch["forget"]) + b_r * self.mean(retain, batch["retain"])) / (b_f + b_r)
+
     def one_forward(self, batch: dict[str, Batch]) -> tuple[Tensor, Tensor]:
-        """Logits of the forgotten and of the retained part from *one* forward pass, so that BatchNorm sees one distribution.
+        """Logits of the forgotten and of the retained part from one forward pass; see `logits`.
 
         Args:
             batch: A batch of the view `both`.
@@ -348,6 +378,4 @@ class UnlearningStage(LightningModule, ABC):
         Returns:
             Logits of the forgotten part (F, K) and of the retained part (R, K).
         """
-        forget, retain = batch["forget"], batch["retain"]
-        logits = self.classifier(torch.cat([forget.input, retain.input]))
-        return logits[: len(forget.target)], logits[len(forget.target) :]
+        return halves(self.logits(batch["forget"], batch["retain"]), batch)

@@ -5,7 +5,7 @@ import logging
 import torch
 from torch import Tensor, nn
 
-from lightning_unlearn.data.batch import Batch
+from lightning_unlearn.data.batch import Batch, joined
 from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.cut import Cut, cut
@@ -65,17 +65,18 @@ class CachedStage(UnlearningStage):
         self._features = None
 
     def logits(self, *batches: Batch) -> Tensor:
-        """Logits of batches in one forward pass, from cached features where there are any.
-
-        Args:
-            *batches: One or more batches.
-
-        Returns:
-            (B, K), the batches one after the other.
-        """
+        """See `UnlearningStage.logits`; from cached features where there are any."""
         if self.cached is None:
-            return self.run(self.classifier, torch.cat([batch.input for batch in batches]))
-        return self.run(self.cached.tail, self.features(torch.cat([batch.index for batch in batches])))
+            return self.run(self.classifier, joined([batch.input for batch in batches]))
+        return self.run(self.cached.tail, self.features(joined([batch.index for batch in batches])))
+
+    def uncounted(self) -> nn.Module:
+        """See `UnlearningStage.uncounted`; the end of the classifier where features are cached."""
+        classifier = super().uncounted()
+        if self.cached is None:
+            return classifier
+        self._watched_tail.remove()
+        return self.cached.tail
 
     def features(self, index: Tensor) -> Tensor:
         """Cached features of samples.
@@ -101,12 +102,6 @@ class CachedStage(UnlearningStage):
         """
         logits: Tensor = module(x)
         return logits
-
-    def one_forward(self, batch: dict[str, Batch]) -> tuple[Tensor, Tensor]:
-        """See `UnlearningStage.one_forward`; from cached features where there are any."""
-        logits = self.logits(batch["forget"], batch["retain"])
-        n = len(batch["forget"].target)
-        return logits[:n], logits[n:]
 
     def _find_cut(self) -> Cut | None:
         frozen = len(self.selected) < len(list(self.classifier.parameters()))
@@ -141,7 +136,7 @@ class CachedStage(UnlearningStage):
         assert self.cached is not None
         prefix, data = self.cached.prefix, self.data
         watched = self.work.watch(prefix, 1 - self.cached.share)
-        self.work.watch(self.cached.tail, self.cached.share)
+        self._watched_tail = self.work.watch(self.cached.tail, self.cached.share)
         self._features = SampleTable(lambda batch: prefix(batch.input), data, self.cached_parts(), self.trainer)
         watched.remove()
         data.skip_images()

@@ -23,19 +23,7 @@ class FineTune(CachedStage):
     view: View = "retain"
     prepares = True
 
-    def objective(self, batch: Batch | dict[str, Batch]) -> Tensor:
-        """Mean cross-entropy.
-
-        Args:
-            batch: Retained samples.
-
-        Returns:
-            A scalar.
-        """
-        assert isinstance(batch, Batch)
-        return self.loss_of(self.logits(batch), batch)
-
     def loss_of(self, logits: Tensor, batch: Batch | dict[str, Batch]) -> Tensor:
-        """See `UnlearningStage.loss_of`."""
+        """See `UnlearningStage.loss_of`: mean cross-entropy."""
         assert isinstance(batch, Batch)
         return F.cross_entropy(logits, batch.target)

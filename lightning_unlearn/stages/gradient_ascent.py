@@ -26,8 +26,6 @@ class GradientAscent(UnlearningStage):
         ceiling: Cross-entropy above which a sample is left alone; None: that of chance, log K.
         max_retain_drop: Points of retain accuracy that may be lost before the stage is rolled back; None: no limit.
         **kwargs: See `UnlearningStage`.
-
-    Artifacts: none.
     """
 
     view: View = "forget"
@@ -40,17 +38,10 @@ class GradientAscent(UnlearningStage):
             check_budget(type(self).__name__, max_retain_drop)
         self.max_retain_drop = max_retain_drop
 
-    def objective(self, batch: Batch | dict[str, Batch]) -> Tensor:
-        """Negative cross-entropy, no sample beyond the ceiling.
-
-        Args:
-            batch: Forgotten samples.
-
-        Returns:
-            A scalar.
-        """
+    def loss_of(self, logits: Tensor, batch: Batch | dict[str, Batch]) -> Tensor:
+        """See `UnlearningStage.loss_of`: negative mean cross-entropy, no sample beyond the ceiling."""
         assert isinstance(batch, Batch)
-        return -self.bounded(self.classifier(batch.input), batch).mean()
+        return -self.bounded(logits, batch).mean()
 
     def bounded(self, logits: Tensor, batch: Batch) -> Tensor:
         """Cross-entropy of samples, without a gradient where it is above the ceiling.

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_unlearn.data.batch import Batch
+from lightning_unlearn.data.batch import Batch, halves
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.calibration import log_odds
@@ -102,25 +102,14 @@ class ImitateUnseen(CachedStage):
         position[targets["index"]] = torch.arange(len(targets["index"]))
         self._position = position.to(self.device)
 
-    def objective(self, batch: Batch | dict[str, Batch]) -> Tensor:
-        """Mean over all samples of KL to the target (forgotten) and cross-entropy (retained).
-
-        Args:
-            batch: Forgotten and retained samples.
-
-        Returns:
-            A scalar.
-        """
-        assert isinstance(batch, dict)
-        return self.loss_of(torch.cat(self.one_forward(batch)), batch)
-
     def loss_of(self, logits: Tensor, batch: Batch | dict[str, Batch]) -> Tensor:
-        """See `UnlearningStage.loss_of`."""
+        """See `UnlearningStage.loss_of`: mean over all samples of KL to the target (forgotten) and cross-entropy (retained)."""
         assert isinstance(batch, dict)
         forget, retain = batch["forget"], batch["retain"]
         # Float32 at least, whatever the precision of the network: targets are not rounded.
         dtype = torch.promote_types(logits.dtype, torch.float32)
-        forget_logits, retain_logits = logits[: len(forget.index)].to(dtype), logits[len(forget.index) :]
+        forget_logits, retain_logits = halves(logits, batch)
+        forget_logits = forget_logits.to(dtype)
         position = self._position[forget.index]
         kl = F.kl_div(forget_logits.log_softmax(1), self._targets[position].to(dtype), reduction="none").sum(1)
         divergence = self.divergence_weight * kl
@@ -129,8 +118,7 @@ class ImitateUnseen(CachedStage):
             miss = F.huber_loss(found, wanted, reduction="none", delta=_LINEAR_FROM)
             divergence = divergence + self.margin_weight * torch.where(self._has_odds[position], miss, 0.0).to(dtype)
         loss = F.cross_entropy(retain_logits, retain.target, reduction="none")
-        b_f, b_r = forget.total or len(forget.index), retain.total or len(retain.index)
-        return (b_f * self.mean(divergence, forget) + b_r * self.mean(loss, retain)) / (b_f + b_r)
+        return self.mean_of_both(divergence, loss, batch)
 
     def _forget_batch(self, data: UnlearningDataModule) -> int:
         size = self.forget_batch_size or data.serving.forget_batch_size

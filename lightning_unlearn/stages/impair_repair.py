@@ -57,17 +57,10 @@ class Repair(UnlearningStage):
         steps = math.ceil(self.share * len(data.plan))
         return 1, min(steps, self.max_steps or steps)
 
-    def objective(self, batch: Batch | dict[str, Batch]) -> Tensor:
-        """Mean cross-entropy.
-
-        Args:
-            batch: Retained samples.
-
-        Returns:
-            A scalar.
-        """
+    def loss_of(self, logits: Tensor, batch: Batch | dict[str, Batch]) -> Tensor:
+        """See `UnlearningStage.loss_of`: mean cross-entropy."""
         assert isinstance(batch, Batch)
-        return F.cross_entropy(self.classifier(batch.input), batch.target)
+        return F.cross_entropy(logits, batch.target)
 
 
 class Impair(Repair):
@@ -126,7 +119,7 @@ class Impair(Repair):
         mine = torch.tensor_split(draw, self.trainer.world_size)[self.trainer.global_rank].to(self.device)
         logits = self.classifier(torch.cat([batch.input, self._images[mine].to(batch.input.dtype)]))
         labels = torch.cat([batch.target, self._labels[mine]])
-        total = (batch.total or len(batch.target)) + self.noise_batch
+        total = batch.count + self.noise_batch
         loss = F.cross_entropy(logits, labels, reduction="sum") * self.trainer.world_size / total
         # The step multiplies by the rank's weight in the retained samples alone.
         return loss / self.rank_weight(batch)

@@ -23,18 +23,6 @@ class KLToUniform(UnlearningStage):
 
     view = "forget"
 
-    def objective(self, batch: Batch | dict[str, Batch]) -> Tensor:
-        """Mean divergence of the answer from the uniform distribution.
-
-        Args:
-            batch: Forgotten samples.
-
-        Returns:
-            A scalar.
-        """
-        assert isinstance(batch, Batch)
-        return self.loss_of(self.classifier(batch.input), batch)
-
     def loss_of(self, logits: Tensor, batch: Batch | dict[str, Batch]) -> Tensor:
-        """See `UnlearningStage.loss_of`."""
+        """See `UnlearningStage.loss_of`: mean divergence of the answer from the uniform distribution."""
         return distillation_loss(logits, torch.zeros_like(logits)).mean()

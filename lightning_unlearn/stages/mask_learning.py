@@ -73,7 +73,7 @@ class MaskLearning(CachedStage):
         self.initial = initial
         self.exclusive = exclusive
         self.view = "both_equal" if exclusive else "forget"
-        self.course: list[float] = []
+        self.course: list[Tensor] = []
         self._active: Literal["forget", "retain"] = "forget"
 
     def bind(self, classifier: nn.Module, artifacts: Artifacts) -> None:
@@ -115,8 +115,8 @@ class MaskLearning(CachedStage):
         return masked_call(module, self._scores(self._active).masks(self.threshold), x)
 
     def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
-        """Record the share of ones."""
-        self.course.append(float(share_on(self._scores("forget").on(self.threshold).values())))
+        """Record the share of ones; it is not read before the end, so no step waits for the device."""
+        self.course.append(share_on(self._scores("forget").on(self.threshold).values()))
 
     def on_train_end(self) -> None:
         """Leave the mask for later stages."""
@@ -138,7 +138,7 @@ class MaskLearning(CachedStage):
 
     def summary(self) -> Mapping[str, Mapping[str, float]]:
         """Share of ones per layer, and over the steps (at most 50 of them)."""
-        course = {str(step): self.course[step] for step in range(0, len(self.course), -(-len(self.course) // 50) or 1)}
+        course = {str(i): float(self.course[i]) for i in range(0, len(self.course), -(-len(self.course) // 50) or 1)}
         return {"mask_on": self._shares, "mask_course": course}
 
     def release(self) -> None:

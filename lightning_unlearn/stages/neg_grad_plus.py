@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_unlearn.data.batch import Batch
+from lightning_unlearn.data.batch import Batch, halves
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.stages.gradient_ascent import GradientAscent
 
@@ -30,17 +30,10 @@ class NegGradPlus(GradientAscent):
             raise ChainError(f"NegGradPlus: retain_weight is {retain_weight}; needed: 0 to 1.")
         self.retain_weight = retain_weight
 
-    def objective(self, batch: Batch | dict[str, Batch]) -> Tensor:
-        """Weighted difference of mean cross-entropies.
-
-        Args:
-            batch: Forgotten and retained samples.
-
-        Returns:
-            A scalar.
-        """
+    def loss_of(self, logits: Tensor, batch: Batch | dict[str, Batch]) -> Tensor:
+        """See `UnlearningStage.loss_of`: weighted difference of mean cross-entropies."""
         assert isinstance(batch, dict)
-        forget, retain = self.one_forward(batch)
+        forget, retain = halves(logits, batch)
         kept = F.cross_entropy(retain, batch["retain"].target, reduction="none")
         ascent = self.mean(self.bounded(forget, batch["forget"]), batch["forget"])
         return self.retain_weight * self.mean(kept, batch["retain"]) - (1 - self.retain_weight) * ascent

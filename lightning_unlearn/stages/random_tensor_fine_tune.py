@@ -22,7 +22,6 @@ class TrainSome(Callback):
 
     A tensor that is left alone has no gradient when the optimiser steps, so neither momentum nor weight decay moves it. Draws
     are the same on every rank.
-    Runs on `on_train_epoch_start` and `on_before_optimizer_step`.
 
     Args:
         tensors: How many are trained, drawn anew for each epoch.
@@ -30,6 +29,8 @@ class TrainSome(Callback):
         std: Standard deviation of the noise, absolute.
         first: The first so many epochs train everything.
         last: The last so many do too.
+
+    Runs on `on_train_epoch_start` and `on_before_optimizer_step`.
     """
 
     def __init__(self, tensors: int, noisy: int, std: float, first: int, last: int) -> None:

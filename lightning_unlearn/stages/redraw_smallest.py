@@ -42,10 +42,12 @@ def redraw_smallest(
 
 
 class Redraw(WeightEdit):
-    """Draws the smallest of the selected weights anew. Runs on `on_fit_start`.
+    """Draws the smallest of the selected weights anew.
 
     Args:
         share: How many, in 0 ... 1.
+
+    Runs on `on_fit_start`.
     """
 
     def __init__(self, share: float) -> None:

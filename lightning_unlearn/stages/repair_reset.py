@@ -21,11 +21,11 @@ __all__ = ["RepairReset", "ScaleGradients"]
 class ScaleGradients(Callback):
     """Scales gradients where a mask is off; weight decay, which optimisers add to them, is not scaled.
 
-    Runs on `on_train_start`, `on_before_optimizer_step` and `on_train_end`.
-
     Args:
         artifact: Name of the artifact with masks by parameter name; parameters without one keep their gradients.
         factor: Multiplies the gradients.
+
+    Runs on `on_train_start`, `on_before_optimizer_step` and `on_train_end`.
     """
 
     def __init__(self, artifact: str, factor: float) -> None:

@@ -10,7 +10,7 @@ from lightning_unlearn.callbacks.weight_edit import EditedStage, WeightEdit
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.anatomy import own_reset, parameter_name
 from lightning_unlearn.functional.structure import ParameterSelector
-from lightning_unlearn.random import generator
+from lightning_unlearn.random import drawn_from, generator
 from lightning_unlearn.stages.base import UnlearningStage
 
 __all__ = ["Reset", "ResetLayers", "reset_modules"]
@@ -34,9 +34,7 @@ def reset_modules(network: nn.Module, names: set[str], source: torch.Generator, 
     """
     seed = int(torch.randint(2**62, (), generator=source))
     count = 0
-    devices = {p.device for p in network.parameters() if p.device.type == "cuda"}
-    with torch.random.fork_rng(devices=list(devices)):
-        torch.manual_seed(seed)
+    with drawn_from(seed):
         for prefix, module in network.named_modules():
             own = {
                 parameter_name(prefix, n): p

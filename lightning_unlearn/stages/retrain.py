@@ -49,17 +49,10 @@ class Retrain(UnlearningStage):
     ) -> None:
         super().__init__(max_epochs=max_epochs, optimizer=optimizer, schedule=schedule, batch_size=batch_size)
 
-    def objective(self, batch: Batch | dict[str, Batch]) -> Tensor:
-        """Mean cross-entropy.
-
-        Args:
-            batch: Retained samples.
-
-        Returns:
-            A scalar.
-        """
+    def loss_of(self, logits: Tensor, batch: Batch | dict[str, Batch]) -> Tensor:
+        """See `UnlearningStage.loss_of`: mean cross-entropy."""
         assert isinstance(batch, Batch)
-        return F.cross_entropy(self.classifier(batch.input), batch.target)
+        return F.cross_entropy(logits, batch.target)
 
     def configure_callbacks(self) -> list[Callback]:
         """The chain: new weights before the first step."""

@@ -30,6 +30,17 @@ def test_shift_and_flip_against_a_loop():
     assert torch.equal(out, one_by_one(IMAGES, dy, dx, mirrored))
 
 
+def test_a_batch_without_samples_stays_empty():
+    assert Augmentation(shift=2)(IMAGES[:0], mix(torch.arange(0)), 0, 0).shape == (0, 3, 6, 9)
+
+
+def test_a_limit_that_no_shift_reaches_changes_nothing():
+    source = torch.Generator().manual_seed(2)
+    dy, dx = (torch.randint(-2, 3, (64,), generator=source) for _ in range(2))
+    mirrored = torch.rand(64, generator=source) < 0.5
+    assert torch.equal(shift_and_flip(IMAGES, dy, dx, mirrored, limit=5), shift_and_flip(IMAGES, dy, dx, mirrored))
+
+
 def test_no_shift_and_no_flip_change_nothing():
     none = torch.zeros(64, dtype=torch.int64)
     assert torch.equal(shift_and_flip(IMAGES, none, none, none.bool()), IMAGES)

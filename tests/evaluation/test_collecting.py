@@ -3,7 +3,7 @@ import copy
 import torch
 from helpers import sgd
 
-from lightning_unlearn.evaluation.collecting import collect_outputs, outputs_of, relearn_forgotten
+from lightning_unlearn.evaluation.collecting import collect_outputs, outputs_of, relearn
 from lightning_unlearn.stages import FineTune
 
 
@@ -28,7 +28,7 @@ def test_parts_that_are_asked_for(trained, make_data, fresh):
 
 def test_evaluation_leaves_the_model_alone(trained_resnet, make_data, fresh):
     before = {name: value.clone() for name, value in trained_resnet.state_dict().items()}
-    relearn_forgotten(fresh, trained_resnet, make_data(), epochs=1)
+    relearn(fresh, trained_resnet, make_data(), 1, ["forget"])
     outputs_of(fresh, trained_resnet, make_data())
     assert all(torch.equal(value, trained_resnet.state_dict()[name]) for name, value in before.items())
     copy.deepcopy(trained_resnet)  # no Trainer hangs on it
@@ -37,7 +37,7 @@ def test_evaluation_leaves_the_model_alone(trained_resnet, make_data, fresh):
 def test_relearning_is_fine_tuning_on_the_retained_samples(trained, make_data, fresh):
     from lightning_unlearn.chain import run_chain
 
-    found = relearn_forgotten(fresh, trained, make_data(), epochs=1)
+    found = relearn(fresh, trained, make_data(), 1, ["forget"])["forget"]
     run_chain(fresh, trained, make_data(), [FineTune(max_epochs=1, optimizer=sgd(0.02, momentum=0.9), cache=False)])
     expected = collect_outputs(fresh, trained, make_data(), ["forget"])["forget"]
     assert torch.equal(found.logits, expected.logits)

@@ -6,7 +6,8 @@ import torch
 from helpers import untrained
 
 from lightning_unlearn.chain import run_chain
-from lightning_unlearn.evaluation.panel import Panel, machine, new_report, request_of
+from lightning_unlearn.evaluation.new_report import machine, new_report, request_of
+from lightning_unlearn.evaluation.panel import Panel
 from lightning_unlearn.report.schema import Report
 from lightning_unlearn.stages import FineTune, NormDecay
 from lightning_unlearn.training import fit_quietly

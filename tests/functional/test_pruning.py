@@ -19,6 +19,24 @@ def test_equal_scores_give_the_exact_share():
     assert largest({"a": torch.zeros(10), "b": torch.zeros(10)}, 0.25)["a"].tolist() == [True] * 5 + [False] * 5
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("kinds", [1, 3, 1000])
+def test_ranks_are_those_of_a_stable_sort(dtype, kinds):
+    """Few kinds of scores: many ties, signed zeros and infinities among them."""
+    source = torch.Generator().manual_seed(kinds)
+    flat = torch.randint(-kinds, kinds + 1, (301,), generator=source).to(dtype) / 7
+    flat[::50], flat[1::60], flat[2::40] = -torch.inf, torch.inf, -0.0
+    for count in (0, 1, 2, 7, 100, 150, 151, 200, 299, 300, 301):
+        expected = torch.zeros(301, dtype=torch.bool)
+        expected[flat.argsort(descending=True, stable=True)[:count]] = True
+        assert torch.equal(torch.cat([*largest({"a": flat[:100], "b": flat[100:]}, count / 301).values()]), expected), count
+
+
+def test_what_is_no_number_has_no_rank():
+    with pytest.raises(ValueError, match="A score is not a number"):
+        largest({"a": torch.tensor([1.0, torch.nan])}, 0.5)
+
+
 @pytest.mark.parametrize(("scores", "share"), [({"a": torch.ones(2)}, 1.1), ({}, 0.5)])
 def test_shares_are_checked(scores, share):
     with pytest.raises(ValueError, match="needed: 0 to 1, of at least one tensor"):

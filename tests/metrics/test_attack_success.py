@@ -4,7 +4,8 @@ from helpers import untrained
 
 from lightning_unlearn.bank.bank import Bank, Recipe
 from lightning_unlearn.data.trigger import Trigger, TriggeredSamples
-from lightning_unlearn.evaluation.panel import Panel, request_of
+from lightning_unlearn.evaluation.new_report import request_of
+from lightning_unlearn.evaluation.panel import Panel
 from lightning_unlearn.exceptions import DataError
 from lightning_unlearn.metrics.attack_success import attack_success
 from lightning_unlearn.outputs import PartOutputs

@@ -5,7 +5,7 @@ import torch
 
 from lightning_unlearn.exceptions import DataError
 from lightning_unlearn.metrics.change import churn, part_churn, weight_distance
-from lightning_unlearn.metrics.relearn import median_relearn_time, relearn_gap
+from lightning_unlearn.metrics.relearn import relearn_gap
 
 
 def test_churn_counts_every_sample_alike(make_outputs):
@@ -47,13 +47,3 @@ def test_relearn_gap_is_signed_and_in_points(make_outputs):
     assert relearn_gap(unsure, sure) == -gap
     with pytest.raises(DataError, match="same samples"):
         relearn_gap(sure, make_outputs(split=1))
-
-
-def test_censored_relearn_times_are_longer_than_all_others():
-    assert median_relearn_time([5, None, 3]) == 5
-    assert median_relearn_time([5, None, None]) is None
-    assert median_relearn_time([4, None, 3, None]) == 4
-    assert median_relearn_time([4, None, None, None]) is None
-    assert median_relearn_time([0, 9, 2]) == 2
-    with pytest.raises(DataError, match="at least one"):
-        median_relearn_time([])

@@ -15,7 +15,7 @@ from torch.optim import SGD
 from lightning_unlearn.attacks.rank_auc import MeanRankAuc
 from lightning_unlearn.audit.answers import answers_of
 from lightning_unlearn.bank.bank import Bank, Recipe
-from lightning_unlearn.bank.filling import trained_many
+from lightning_unlearn.bank.filling import train_missing
 from lightning_unlearn.classifier import Classifier
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.datasets import Digits
@@ -71,7 +71,9 @@ def run(folder: str, most: int) -> list[dict[str, float]]:
     samples = {"forget": whole.part("forget")[1]}
 
     def margins(rule: ForgetRule, first_seed: int) -> Tensor:
-        models = trained_many(bank, recipe, _data(rule), "retain", [first_seed + i for i in range(most)])
+        data, seeds = _data(rule), range(first_seed, first_seed + most)
+        train_missing(bank, recipe, data, "retain", seeds)
+        models = [bank.trained(recipe, data, "retain", seed) for seed in seeds]
         return answers_of(trainer.fresh, models, whole, samples).margins["forget"]
 
     references = margins(RandomFraction(fraction=0.1), 10_000)

@@ -1,12 +1,15 @@
+import copy
 from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
+from helpers import sgd
 from torch import nn
 
 from lightning_unlearn.artifacts import Artifacts
 from lightning_unlearn.chain import run_chain
-from lightning_unlearn.data.batch import Batch
+from lightning_unlearn.data.batch import Batch, parts_of
 from lightning_unlearn.functional.modes import set_modes
 from lightning_unlearn.functional.structure import ParameterSelector
 from lightning_unlearn.stages import UnlearningStage
@@ -69,3 +72,47 @@ def test_bind_freezes_and_release_puts_back(trained):
 def test_a_stage_that_trains_must_say_what(trained, make_data, fresh):
     with pytest.raises(NotImplementedError, match="Plain trains, so it must define `objective`"):
         run_chain(fresh, trained, make_data(), [Plain()])
+
+
+@pytest.mark.parametrize("view", ["retain", "both", "forget_then_retain"])
+def test_a_loss_of_logits_is_the_objective_of_one_forward_pass(view, trained, make_data, fresh):
+    calls = []
+
+    class OfLogits(UnlearningStage):
+        def loss_of(self, logits, batch):
+            targets = torch.cat([part.target for part in parts_of(batch)])
+            calls.append((list(batch) if isinstance(batch, dict) else None, len(logits), len(targets)))
+            return F.cross_entropy(logits, targets)
+
+    class Spelt(OfLogits):
+        def objective(self, batch):
+            parts = [batch] if isinstance(batch, Batch) else [batch[name] for name in ("forget", "retain") if name in batch]
+            return F.cross_entropy(self.classifier(torch.cat([p.input for p in parts])), torch.cat([p.target for p in parts]))
+
+    states = []
+    for kind in (OfLogits, Spelt):
+        kind.__name__ = "Same"  # the order of samples follows from it
+        stage, model = kind(optimizer=sgd(0.05)), copy.deepcopy(trained)
+        stage.view = view
+        run_chain(fresh, model, make_data(), [stage])
+        states.append(model.state_dict())
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    assert calls
+    assert all(rows == targets for _, rows, targets in calls)
+    expected = {"retain": [None], "both": [["forget", "retain"]], "forget_then_retain": [["forget"], ["retain"]]}
+    assert [seen for i, (seen, *_) in enumerate(calls) if seen not in [c[0] for c in calls[:i]]] == expected[view]
+
+
+def test_the_mean_over_both_parts_counts_every_sample_of_every_rank_alike():
+    values = torch.arange(12.0, dtype=torch.float64).square()
+    forgotten, retained = values[:5], values[5:]
+    ranks = [(forgotten[:3], retained[:3]), (forgotten[3:], retained[3:])]
+    found = []
+    for f, r in ranks:
+        stage = Plain()
+        stage._trainer = SimpleNamespace(world_size=2)
+        parts = {"forget": part(len(f), 5), "retain": part(len(r), 7)}
+        assert [part.count for part in parts.values()] == [5, 7]
+        found.append(stage.mean_of_both(f, r, parts))
+    torch.testing.assert_close(torch.stack(found).mean(), values.mean())
+    assert part(5, 0).count == 5
