@@ -5,8 +5,9 @@ from pathlib import Path
 
 from torch import nn
 
+from lightning_unlearn.data.as_trained import normalised_alike
 from lightning_unlearn.data.datamodule import UnlearningDataModule
-from lightning_unlearn.data.split import SavedSplit
+from lightning_unlearn.data.split import SavedSplit, copies_among
 from lightning_unlearn.sisa.model import Sisa
 from lightning_unlearn.stages.base import UnlearningStage
 from lightning_unlearn.stages.retrain_shards import RetrainShards
@@ -15,6 +16,7 @@ from lightning_unlearn.words import plural, were
 __all__ = [
     "fallen_since",
     "loss_of_retained",
+    "of_copies",
     "of_ensemble",
     "of_labels",
     "of_original",
@@ -27,6 +29,8 @@ __all__ = [
 # Percent. Below LOW a classifier is of use to nobody; near what it reaches on unseen samples, it has little to forget.
 LOW, HIGH, NEAR = 60.0, 90.0, 2.0
 _UNALTERED = "neither label noise nor a trigger"
+# Percent of a part. Fewer copies of trained samples move no figure by as much.
+COPIES = 1.0
 # Points of retain accuracy that are said to be lost.
 FALL = 5.0
 
@@ -127,6 +131,12 @@ def of_split(data: UnlearningDataModule) -> list[str]:
             f"The checkpoint was trained with {learnt}, and the data now have {now}: what is called wrong or poisoned here is "
             "not what the model learnt. Give --data.label_noise and --data.trigger as fit had them."
         ]
+    if data.saved is not None and _drawn_among_others(data, data.saved):
+        return [
+            "Samples went or came since the checkpoint was trained, and what an exact draw (swapped labels, a trigger) changes "
+            "depends on all of them: some labels or images may be other ones than the model learnt. Train with flip or "
+            "draw bernoulli where samples are to be deleted."
+        ]
     if not data.unseen_taken_on_trust:
         return []
     return [
@@ -158,6 +168,35 @@ def of_request(data: UnlearningDataModule) -> list[str]:
     return said
 
 
+def of_copies(data: UnlearningDataModule) -> list[str]:
+    """Whether the model knows samples that stand for unseen, or test samples, since it was trained on exact copies.
+
+    Args:
+        data: The data, split.
+
+    Returns:
+        A sentence, or none.
+    """
+    parts = {name: data.part(name) for name in ("unseen", "test")}
+    found = zip(parts.items(), copies_among(data.part("train"), list(parts.values())), strict=True)
+    said = [f"{n} of the {len(index)} {name} samples" for (name, (_, index)), n in found if 100 * n > COPIES * len(index)]
+    if not said:
+        return []
+    return [
+        f"{' and '.join(said)} have exactly the pixels of one that the model was trained on: comparisons with unseen samples "
+        "(AUC, calibration, tuning) and test figures take them for unknown. Remove exact copies from the data."
+    ]
+
+
+def _drawn_among_others(data: UnlearningDataModule, saved: SavedSplit) -> bool:
+    """Whether samples went or came, and labels or images are changed by a draw that depends on all samples."""
+    noise, trigger = data.label_noise, data.trigger
+    exact = (noise is not None and noise.swap is not None and noise.flip == "exact") or (
+        trigger is not None and trigger.draw == "exact"
+    )
+    return exact and bool(saved.named) and saved.named != set(data.samples.keys)
+
+
 def of_reference(path: str | Path, data: UnlearningDataModule) -> list[str]:
     """Whether a reference differs from the model by more than what was forgotten.
 
@@ -174,7 +213,14 @@ def of_reference(path: str | Path, data: UnlearningDataModule) -> list[str]:
             f"Nothing says what {path} was trained on (no split.json beside it): that it is a reference, trained on the "
             "retained samples alone, is taken on trust."
         ]
-    theirs = set(SavedSplit.load(saved).retain)
+    split = SavedSplit.load(saved)
+    if not normalised_alike(data.dataset, split):
+        return [
+            f"{path} was trained with mean {split.mean} and deviation {split.std}, and is given the model's input ("
+            f"{data.dataset.input}), so its figures are not those of a reference. Train it with fit --run, or the same mean "
+            "and std."
+        ]
+    theirs = set(split.retain)
     samples, retain = data.part("retain")
     ours = {samples.keys[i] for i in retain.tolist()}
     if theirs == ours:

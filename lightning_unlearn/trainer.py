@@ -13,7 +13,7 @@ from lightning_unlearn.audit.run import audit, check_audit
 from lightning_unlearn.bank.bank import Bank, Recipe
 from lightning_unlearn.benchmark.comparison import Comparison, check_preparation
 from lightning_unlearn.benchmark.run import benchmark
-from lightning_unlearn.cautions import of_ensemble, of_original, of_split
+from lightning_unlearn.cautions import of_copies, of_ensemble, of_original, of_split
 from lightning_unlearn.chain import check_chain, run_chain
 from lightning_unlearn.checkpoint import load_into, read_weights
 from lightning_unlearn.classifier import untrained_copy
@@ -119,7 +119,7 @@ class UnlearningTrainer(ScoringTrainer):
         panel = self._panel(datamodule, goal, relearn_epochs, retrain_epochs)
         others, cautions = load_references(model, references or [], datamodule)
         panel.cautions = self._said([*of_ensemble(model, stages), *cautions])
-        self._said(of_split(datamodule))
+        self._said([*of_split(datamodule), *of_copies(datamodule)])
         folder = None if output is None else Path(output)
         if folder is None:
             return self._unlearn(model, datamodule, stages, panel, others, None, name)
@@ -252,7 +252,7 @@ class UnlearningTrainer(ScoringTrainer):
         report.config = self.configuration
         others, cautions = load_references(model, references or [], datamodule, before)
         report.warnings += self._said(cautions)
-        self._said(of_split(datamodule))
+        self._said([*of_split(datamodule), *of_copies(datamodule)])
         report.rows += panel.add_references(others, range(len(others)))
         if before is not None:
             report.rows.append(panel.add_original(before))

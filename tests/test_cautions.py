@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -11,6 +12,7 @@ from helpers import sgd, untrained
 from lightning_unlearn.cautions import (
     fallen_since,
     loss_of_retained,
+    of_copies,
     of_ensemble,
     of_labels,
     of_original,
@@ -21,7 +23,9 @@ from lightning_unlearn.cautions import (
 from lightning_unlearn.checkpoint import save_weights
 from lightning_unlearn.data.datasets import Digits
 from lightning_unlearn.data.noise import LabelNoise
+from lightning_unlearn.data.split import copies_among
 from lightning_unlearn.data.trigger import Trigger
+from lightning_unlearn.data.vision import Samples, VisionData, content_keys
 from lightning_unlearn.evaluation.new_report import new_report, request_of
 from lightning_unlearn.evaluation.panel import Panel
 from lightning_unlearn.exceptions import CheckpointError
@@ -191,3 +195,39 @@ def test_what_falls_little_by_little_is_seen(now, fell):
     assert text.startswith(f"Since the first original, 3 requests ago, retain accuracy went from 98.0 to {now[0]} % (")
     assert "forget" not in text
     assert fallen_since({}, first, 2) == ("", False)
+
+
+def test_copies_of_trained_samples_among_unseen_ones_are_counted(digits, trained, make_trainer, make_data, caplog):
+    assert of_copies(make_data()) == []
+    twice = torch.cat([digits.train.images] * 2)
+    train = Samples(twice, digits.train.targets.repeat(2), content_keys(twice), by_content=True)
+    test = replace(digits.test, images=digits.test.images.clone())
+    test.images[:3] = digits.train.images[:3]
+    data = make_data(VisionData("twice", train, test, digits.classes, digits.mean, digits.std))
+    samples, unseen = data.part("unseen")
+    known = {samples.images[i].numpy().tobytes() for i in data.part("train")[1].tolist()}
+    copies = sum(samples.images[i].numpy().tobytes() in known for i in unseen.tolist())
+    assert copies > 50
+    report = make_trainer().unlearn(trained, data, [FineTune(max_epochs=1)], relearn_epochs=0)
+    said = f"{copies} of the 60 unseen samples and 3 of the 100 test samples have exactly the pixels of one that"
+    assert sum(said in warning for warning in report.warnings) == 1
+    assert sum(said in record.message for record in caplog.records) == 1
+
+
+def test_copies_are_not_looked_for_among_many_files(digits, make_data):
+    """Nor is a handful worth a word: it moves no figure."""
+    few = digits.test.images.clone()
+    few[0] = digits.train.images[0]
+    data = make_data(VisionData("few", digits.train, replace(digits.test, images=few), digits.classes, digits.mean, digits.std))
+    assert copies_among(data.part("train"), [data.part("test")]) == [1]
+    assert of_copies(data) == []
+
+    class Read:
+        def __len__(self):
+            return 6000
+
+        def __getitem__(self, index):
+            raise AssertionError("an image was read")
+
+    many = Samples(Read(), torch.arange(6000) % 10, [str(i) for i in range(6000)])
+    assert copies_among((many, torch.arange(5000)), [(many, torch.arange(5000, 6000)), data.part("test")]) == [0, 0]

@@ -17,6 +17,7 @@ from lightning_unlearn.benchmark.repair import baselines
 from lightning_unlearn.benchmark.settings import check_settings, training_settings
 from lightning_unlearn.benchmark.tuning import development_draw, tune_method
 from lightning_unlearn.callbacks.record_margins import RecordMargins
+from lightning_unlearn.cautions import of_copies
 from lightning_unlearn.chain import run_chain
 from lightning_unlearn.data.detected import DetectedMislabels
 from lightning_unlearn.detection.curves import detect_on_original
@@ -65,6 +66,8 @@ def benchmark(
     chosen, sets = what.plan(seeds, references, tune)
     data, recipe = what.data, what.recipe
     check_settings(data, noise_fractions, epochs)
+    for caution in of_copies(data):
+        log.warning("%s", caution)
     recorded = any(isinstance(of.rule, DetectedMislabels) for of in sets)
     report: Report | None = None
     with lock_on_first(what.folder, again=True):

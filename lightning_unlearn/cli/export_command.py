@@ -13,6 +13,8 @@ from lightning_unlearn.cli.job import newest_checkpoint
 from lightning_unlearn.cli.known_classes import import_known_classes
 from lightning_unlearn.cli.plain_parser import PlainParser
 from lightning_unlearn.cli.run_folder import RunFolder
+from lightning_unlearn.data.as_trained import normalised_as
+from lightning_unlearn.data.saved_split import saved_beside
 from lightning_unlearn.data.vision import VisionData
 from lightning_unlearn.exceptions import CheckpointError, ConfigError
 from lightning_unlearn.explain import core_of
@@ -50,7 +52,8 @@ def export_command(arguments: Sequence[str], wants_help: bool = False) -> int:
     checkpoint = _checkpoint(run.path)
     _check_network(run.config())
     model = Classifier.load(checkpoint)
-    data = _dataset(run.config())
+    data, saved = _dataset(run.config()), saved_beside(checkpoint)
+    data = data if saved is None else normalised_as(data, saved)
     hyper = model.hparams
     name, network_args = str(hyper["network"]), dict(hyper.get("network_args") or {})
     architecture = f"{networks.__name__}.{name}" if name in networks.__all__ else name

@@ -5,6 +5,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, cast
 
@@ -32,6 +33,8 @@ log = logging.getLogger(__name__)
 
 # Means of sets that are read one at a time are estimated on so many images, spread evenly.
 _SPOT_CHECK = 1000
+# Labels of a list that are compared with what the data set gives, spread evenly.
+_LABELS_READ = 20
 
 
 def load_npz(path: str | Path) -> Samples:
@@ -137,8 +140,7 @@ class Arrays(VisionData):
             raise DataError(f"{train} holds no sample; needed: at least one.")
         names = _numbered(first.targets, second.targets) if classes is None else [n for _, n in class_list(classes)]
         if attributes is not None:
-            table = read_attributes(attributes, first.keys, positional=True)
-            first = Samples(images, first.targets, first.keys, table)
+            first = replace(first, attributes=read_attributes(attributes, first.keys, positional=True))
         statistics = normalisation(mean, std, *channel_statistics(images))
         title = name or Path(train).resolve().parent.name or "arrays"
         super().__init__(title, subset(first, train_size), second, names, *statistics)
@@ -149,9 +151,9 @@ def _numbered(train: Tensor, test: Tensor) -> list[str]:
     """Names for classes that have none; a gap in the labels would be a class that nothing belongs to."""
     present = sorted(set(train.tolist()) | set(test.tolist()))
     if present[-1] != len(present) - 1:
-        gaps = sorted(set(range(present[-1])) - set(present))
+        gap = next(i for i, label in enumerate(present) if label != i)
         raise DataError(
-            f"No sample has the label {gaps[0]}, but labels reach {present[-1]}; needed: labels from 0 "
+            f"No sample has the label {gap}, but labels reach {present[-1]}; needed: labels from 0 "
             "without a gap, or the number or names of all classes."
         )
     return [str(i) for i in range(len(present))]
@@ -181,7 +183,7 @@ class FromDatasets(VisionData):
     """Any two map-style data sets that give (image, label), torchvision's among them.
 
     A data set with `samples`, a list of (path, label), is read one image at a time, and its keys are the
-    paths. Others are held in memory, with hashes of the content as keys.
+    paths; its `target_transform` counts. Others are held in memory, with hashes of the content as keys.
 
     Args:
         name: Name in reports.
@@ -242,7 +244,7 @@ def _read(dataset: LabelledImages, what: str) -> Samples:
         )
     paths = getattr(dataset, "samples", None)
     if isinstance(paths, Sequence) and len(paths) == length and isinstance(paths[0][0], str | PurePath):
-        labels = as_labels([label for _, label in paths], what)
+        labels = as_labels(_listed_labels(dataset, [label for _, label in paths], what), what)
         return Samples(_Lazy(dataset, length, what), labels, _relative([str(path) for path, _ in paths], dataset))
     images, labels_given = [], []
     shape: torch.Size | None = None
@@ -258,7 +260,23 @@ def _read(dataset: LabelledImages, what: str) -> Samples:
         images.append(image)
         labels_given.append(_label(sample[1], f"{what}, sample {i}"))
     stacked = torch.stack(images)
-    return Samples(stacked, as_labels(labels_given, what), content_keys(stacked))
+    return Samples(stacked, as_labels(labels_given, what), content_keys(stacked), by_content=True)
+
+
+def _listed_labels(dataset: LabelledImages, labels: Sequence[object], what: str) -> list[int]:
+    """The labels of a list, as the data set gives them: changed by its `target_transform`, where it has one."""
+    change = getattr(dataset, "target_transform", None)
+    given = [_label(change(label) if callable(change) else label, f"{what}, sample {i}") for i, label in enumerate(labels)]
+    for i in range(0, len(given), -(-len(given) // _LABELS_READ)):
+        sample = dataset[i]
+        _image(sample, f"{what}, sample {i}")
+        label = _label(sample[1], f"{what}, sample {i}")
+        if label != given[i]:
+            raise DataError(
+                f"{what} gives sample {i} the label {label}, and its list `samples` says {given[i]}; needed: the same. Change "
+                "labels in a `target_transform`, or in the list."
+            )
+    return given
 
 
 def _relative(paths: list[str], dataset: object) -> list[str]:

@@ -204,7 +204,14 @@ class UnlearningDataModule(SplitData):
 
     def val_dataloader(self) -> list[EvaluationLoader]:
         """Unseen samples: what is watched during training. Never the test set."""
-        return [self.evaluation_loader("unseen")] if len(self.part("unseen")[1]) else []
+        count, ranks = len(self.part("unseen")[1]), self._ranks[1]
+        if 0 < count < ranks:
+            # Lightning refuses a loader that is empty on one rank alone.
+            raise DataError(
+                f"There are {count} unseen samples for {ranks} ranks; needed: at least one per rank, or none. Give "
+                "--data.unseen 0.1, or use fewer devices."
+            )
+        return [self.evaluation_loader("unseen")] if count else []
 
     def test_dataloader(self) -> EvaluationLoader:
         """Test samples."""
@@ -233,11 +240,12 @@ class UnlearningDataModule(SplitData):
     def _maker(self, samples: Samples) -> BatchMaker:
         device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
         key = ("train" if samples is self.samples else str(id(samples)), device)
-        if key not in self._makers:
+        held, statistics = self._makers.get(key), (self.dataset.mean, self.dataset.std)
+        # Those of a checkpoint may have come since.
+        if held is None or held.samples is not samples or (held.mean, held.std) != statistics:
             self._makers[key] = BatchMaker(
                 samples,
-                self.dataset.mean,
-                self.dataset.std,
+                *statistics,
                 self.augmentation,
                 self._order_seed,
                 device,

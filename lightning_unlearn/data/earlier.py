@@ -4,12 +4,12 @@ from pathlib import Path
 
 import torch
 
-from lightning_unlearn.data.saved_split import SPLIT, SavedSplit
+from lightning_unlearn.data.saved_split import names_class, saved_beside
 from lightning_unlearn.data.split import positions
 from lightning_unlearn.data.split_data import SplitData
 from lightning_unlearn.exceptions import AlreadyForgottenError, DataError, NothingKnownError
 
-__all__ = ["judge_as_saved", "keep_forgotten", "only_withdraws"]
+__all__ = ["gone_of_request", "judge_as_saved", "keep_forgotten", "only_withdraws"]
 
 
 def keep_forgotten(data: SplitData, checkpoint: str | Path) -> None:
@@ -21,8 +21,7 @@ def keep_forgotten(data: SplitData, checkpoint: str | Path) -> None:
         data: The data.
         checkpoint: Where the training starts.
     """
-    path = Path(checkpoint).parent / SPLIT
-    saved = SavedSplit.load(path) if path.is_file() else None
+    saved = saved_beside(checkpoint)
     gone = saved is not None and bool(saved.forget or saved.removed or saved.withdrawn)
     if saved is None or not gone or not len(positions(saved.retain, data.samples)):
         return
@@ -78,3 +77,18 @@ def only_withdraws(data: SplitData) -> bool:
         data.may_be_empty = False
         data.draw()
         raise
+
+
+def gone_of_request(data: SplitData) -> list[str]:
+    """Forgotten samples of the request that is judged whose files are gone, which is what becomes of them.
+
+    Args:
+        data: The data, split.
+
+    Returns:
+        Their keys; none where something else is judged than what the saved split calls forgotten.
+    """
+    named = set() if data.saved is None else {key for key in data.saved.forget if not names_class(key)}
+    samples, forget = data.part("forget")
+    judged = {samples.keys[i] for i in forget.tolist()}
+    return sorted(named - judged) if judged == named & set(samples.keys) else []

@@ -22,7 +22,7 @@ def split_without_data(checkpoint: str | Path | None, own: SavedSplit) -> SavedS
     """
     path = None if checkpoint is None else Path(checkpoint).parent / SPLIT
     if path is None or not path.is_file():
-        return replace(own, classes=[], data="", place="", altered=None)
+        return replace(own, classes=[], data="", place="", altered=None, mean=[], std=[])
     before = SavedSplit.load(path).for_another_request()
     return replace(before, forget=own.forget, retain=[key for key in before.retain if key not in own.forget])
 

@@ -1,6 +1,6 @@
 """Wrong labels, added on purpose: to study how a model is repaired where the truth is known."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_unlearn.data.forget import ForgetRule, Selection
 from lightning_unlearn.data.hashing import Draw, chosen_share, uniform
-from lightning_unlearn.data.vision import Samples
+from lightning_unlearn.data.vision import Samples, hash_of_key
 from lightning_unlearn.exceptions import DataError
 
 __all__ = ["LabelNoise", "NoisyLabels"]
@@ -24,7 +24,8 @@ class LabelNoise:
             classes.
         seed: Seed of the draws.
         flip: `exact` changes the nearest whole number of labels; `bernoulli` tosses a coin per sample: the
-            count varies, but no label depends on which other samples there are.
+            count varies, but no label depends on which other samples there are. Beside a checkpoint `exact` counts the samples
+            that there were then; with `swap` it cannot, once some are gone.
         swap: Two labels: chosen samples of either class get the label of the other, and no others change. A model that has
             forgotten these samples no longer confuses the two classes (interclass confusion test, Goel et al. 2022,
             arXiv 2201.06640).
@@ -46,12 +47,13 @@ class LabelNoise:
         if self.swap is not None and (len(set(self.swap)) != 2 or len(self.swap) != 2 or min(self.swap) < 0):
             raise DataError(f"swap is {list(self.swap)}; needed: two different labels, counted from 0.")
 
-    def apply(self, samples: Samples, num_classes: int) -> Samples:
+    def apply(self, samples: Samples, num_classes: int, known: Collection[str] = ()) -> Samples:
         """Change labels.
 
         Args:
             samples: The samples; they stay as they are.
             num_classes: Number of classes, at least 2.
+            known: Keys of all samples that there were when the labels were first changed, where some are gone or came since.
 
         Returns:
             The same samples with noisy `targets`; what they were before is in `true_targets`.
@@ -63,7 +65,7 @@ class LabelNoise:
             raise DataError(f"Label noise needs another class to draw from, and there are {num_classes} classes.")
         noisy = samples.targets.clone()
         if self.swap is None:
-            chosen = self._chosen(samples.hashes)
+            chosen = self._chosen(samples.hashes, known)
             # A step of 1 ... K - 1 from the true label, round the circle, reaches each other class equally often.
             step = 1 + (uniform(samples.hashes[chosen], self.seed, "noise/label") * (num_classes - 1)).long()
             noisy[chosen] = torch.remainder(samples.targets[chosen] + step, num_classes)
@@ -76,8 +78,12 @@ class LabelNoise:
         truth = samples.targets if samples.true_targets is None else samples.true_targets
         return replace(samples, targets=noisy, true_targets=truth)
 
-    def _chosen(self, hashes: Tensor) -> Tensor:
+    def _chosen(self, hashes: Tensor, known: Collection[str] = ()) -> Tensor:
         """Positions of the samples whose label becomes wrong."""
+        if known and self.flip == "exact":
+            all_of_them = torch.tensor([hash_of_key(key) for key in known])
+            drawn = all_of_them[chosen_share(all_of_them, self.seed, "noise/which", self.fraction, self.flip)]
+            return torch.isin(hashes, drawn).nonzero().flatten()
         return chosen_share(hashes, self.seed, "noise/which", self.fraction, self.flip)
 
 

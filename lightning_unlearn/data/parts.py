@@ -125,9 +125,9 @@ def parts_of_saved(
     # What is forgotten already and not asked for now is not retained for that.
     also = forgotten[~torch.isin(forgotten, chosen.indices)]
     forget, retain = _split(chosen, candidates[~torch.isin(candidates, also)], may_be_empty)
-    earlier = {*saved.removed, *saved.forget}
-    before_now = [key for key in chosen.never_trained if key in earlier]
-    never = [key for key in chosen.never_trained if key not in earlier]
+    # What `saved.forget` names is this request, not an earlier one, also where its files are gone by now.
+    before_now = [key for key in chosen.never_trained if key in set(saved.removed)]
+    never = [key for key in chosen.never_trained if key not in {*saved.removed, *saved.forget}]
     withdrawn = _listed(rule, never, saved.unseen)
     unseen = unseen[~torch.isin(unseen, positions(withdrawn, samples))]
     return Parts(forget, retain, unseen, torch.cat([removed, also]).sort().values, never, before_now, withdrawn)

@@ -66,7 +66,7 @@ def as_labels(values: npt.ArrayLike, what: str) -> Tensor:
         (N,), int64.
 
     Raises:
-        DataError: They are not integers, one-hot, or negative.
+        DataError: They are not integers, one-hot, negative, or too large.
     """
     array = np.asarray(values)
     if array.ndim == 2 and array.shape[1] > 1:
@@ -81,6 +81,8 @@ def as_labels(values: npt.ArrayLike, what: str) -> Tensor:
             f"The labels of {what} are {array.dtype}; needed: integers from 0, one per class. "
             "Convert them with .astype('int64') where they are whole numbers."
         )
+    if array.size and int(array.max()) > np.iinfo(np.int64).max:
+        raise DataError(f"The labels of {what} reach {array.max()}; needed: integers from 0, one for each class.")
     if array.size and int(array.min()) < 0:
         bad = np.flatnonzero(array < 0)
         raise DataError(
@@ -103,7 +105,8 @@ def resident_samples(images: npt.ArrayLike, labels: npt.ArrayLike, what: str, ke
         The samples.
     """
     pixels = as_images(images, what)
-    return Samples(pixels, as_labels(labels, what), content_keys(pixels) if keys is None else keys)
+    own = content_keys(pixels) if keys is None else keys
+    return Samples(pixels, as_labels(labels, what), own, by_content=keys is None)
 
 
 def subset(samples: Samples, size: int | None) -> Samples:

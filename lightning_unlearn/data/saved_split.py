@@ -1,6 +1,7 @@
 """The split of a trained model by keys, as it lies beside its checkpoint. Imports no torch."""
 
 import json
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
@@ -9,7 +10,7 @@ from pathlib import Path
 from lightning_unlearn.exceptions import CheckpointError, DataError
 from lightning_unlearn.files import write_text_atomic
 
-__all__ = ["SPLIT", "Former", "SavedSplit", "class_key", "names_class"]
+__all__ = ["SPLIT", "Former", "SavedSplit", "class_key", "names_class", "saved_beside"]
 
 SPLIT = "split.json"
 _PARTS = ("forget", "retain", "unseen", "removed")
@@ -73,6 +74,9 @@ class SavedSplit:
         outside: Keys of samples from elsewhere (the test set, or a data set of unseen samples) that a stage trained on.
         altered: Label noise and trigger that the model was trained with, in words; empty: none; None: not recorded.
         withdrawn: Keys of unseen samples that requests listed: in no part any more, though the model never trained on them.
+        mean: Per-channel mean that is taken from its input, of pixels in 0 ... 1; empty where it was not recorded.
+        std: Per-channel deviation that its input is then divided by; likewise.
+        by_content: Whether keys of samples are hashes of their content, which mean the same image everywhere.
     """
 
     forget: list[str]
@@ -85,6 +89,14 @@ class SavedSplit:
     outside: list[str] = field(default_factory=list)
     altered: str | None = None
     withdrawn: list[str] = field(default_factory=list)
+    mean: list[float] = field(default_factory=list)
+    std: list[float] = field(default_factory=list)
+    by_content: bool = False
+
+    @property
+    def named(self) -> set[str]:
+        """Keys of all samples that lay in the data when the model was trained; of classes that stand for samples none."""
+        return {key for part in (*_PARTS, "withdrawn") for key in getattr(self, part) if not names_class(key)}
 
     def save(self, path: str | Path) -> None:
         """Write to a file; at any moment it holds either the old or the new split, whole.
@@ -176,5 +188,30 @@ class SavedSplit:
         altered = content.get("altered")
         if not isinstance(altered, str | None):
             raise CheckpointError(f"{path}: 'altered' is no text. {remedy}")
+        mean, std = content.get("mean", []), content.get("std", [])
+        if not (_numbers(mean) and _numbers(std) and len(mean) == len(std) and all(value > 0 for value in std)):
+            raise CheckpointError(f"{path}: 'mean' or 'std' is no list of numbers, one for each channel. {remedy}")
+        by_content = content.get("by_content", False)
+        if not isinstance(by_content, bool):
+            raise CheckpointError(f"{path}: 'by_content' is neither true nor false. {remedy}")
         forget, retain, unseen, removed = (content[name] for name in _PARTS)
-        return cls(forget, retain, unseen, removed, classes, data, place, outside, altered, content["withdrawn"])
+        return cls(
+            forget, retain, unseen, removed, classes, data, place, outside, altered, content["withdrawn"], mean, std, by_content
+        )
+
+
+def saved_beside(checkpoint: str | Path) -> SavedSplit | None:
+    """The split of a checkpoint.
+
+    Args:
+        checkpoint: Its file.
+
+    Returns:
+        What lies beside it; None where nothing does. A damaged file is a `CheckpointError`.
+    """
+    path = Path(checkpoint).parent / SPLIT
+    return SavedSplit.load(path) if path.is_file() else None
+
+
+def _numbers(values: object) -> bool:
+    return isinstance(values, list) and all(type(value) in (int, float) and math.isfinite(value) for value in values)

@@ -34,7 +34,7 @@ class SomeClasses(VisionData):
         train = _of(dataset.train, labels, names, per_class, dataset.num_classes)
         test = _of(dataset.test, labels, names, None, dataset.num_classes)
         name = f"{dataset.name} {'/'.join(names)}"
-        super().__init__(name, train, test, names, dataset.mean, dataset.std)
+        super().__init__(name, train, test, names, dataset.mean, dataset.std, dataset.given)
         self.place = dataset.place
 
 

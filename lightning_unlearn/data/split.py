@@ -1,17 +1,17 @@
 """The split of a training set, checked as indices; `saved_split` keeps it beside the checkpoint as keys."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import InitVar, dataclass
 
 import torch
 from torch import Tensor
 
 from lightning_unlearn.data.saved_split import SavedSplit
-from lightning_unlearn.data.vision import Samples, hash_of_pixels
+from lightning_unlearn.data.vision import Samples
 from lightning_unlearn.exceptions import DataError
 
-__all__ = ["ForgetSplit", "SavedSplit", "copies_left", "positions"]
+__all__ = ["ForgetSplit", "SavedSplit", "copies_among", "copies_left", "positions"]
 
 # Images that are read one at a time are searched for copies up to this count: seconds, not minutes.
 _READ_AT_MOST = 5000
@@ -94,9 +94,22 @@ def copies_left(samples: Samples, forget: Tensor, retain: Tensor, read: bool = F
         return []
     forgotten: dict[bytes, list[int]] = {}
     for i in forget.tolist():
-        forgotten.setdefault(hash_of_pixels(samples.images[i]), []).append(i)
-    return [
-        (samples.keys[i], samples.keys[j])
-        for j in retain.tolist()
-        for i in forgotten.get(hash_of_pixels(samples.images[j]), ())
-    ]
+        forgotten.setdefault(samples.content(i), []).append(i)
+    return [(samples.keys[i], samples.keys[j]) for j in retain.tolist() for i in forgotten.get(samples.content(j), ())]
+
+
+def copies_among(trained: tuple[Samples, Tensor], others: Sequence[tuple[Samples, Tensor]]) -> list[int]:
+    """How many samples of other parts have exactly the pixels of one that was trained on.
+
+    Args:
+        trained: The set and the indices of what was trained on.
+        others: Those of other parts.
+
+    Returns:
+        A number for each; zeros where more than 5,000 images would have to be read one at a time.
+    """
+    parts = [trained, *others]
+    if sum(len(index) for samples, index in parts if not isinstance(samples.images, Tensor)) > _READ_AT_MOST:
+        return [0] * len(others)
+    known = {trained[0].content(i) for i in trained[1].tolist()}
+    return [sum(samples.content(i) in known for i in index.tolist()) for samples, index in others]

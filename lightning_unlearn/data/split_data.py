@@ -1,5 +1,6 @@
 """Who is forgotten, retained, unseen, or only tested on."""
 
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -8,16 +9,17 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from lightning_unlearn.data.as_trained import normalised_as
 from lightning_unlearn.data.forget import ForgetRule
 from lightning_unlearn.data.forgotten_classes import knows_classes_alone, resolve_classes, with_unseen
 from lightning_unlearn.data.hashing import order
 from lightning_unlearn.data.noise import LabelNoise
 from lightning_unlearn.data.parts import Parts, fresh_parts, parts_of_saved
-from lightning_unlearn.data.saved_split import SPLIT, SavedSplit
+from lightning_unlearn.data.saved_split import SavedSplit, saved_beside
 from lightning_unlearn.data.split import copies_left, positions
 from lightning_unlearn.data.trigger import Trigger
 from lightning_unlearn.data.views import View
-from lightning_unlearn.data.vision import Samples, VisionData, hash_of_samples
+from lightning_unlearn.data.vision import Samples, VisionData, fingerprint_of
 from lightning_unlearn.exceptions import ConfigError, DataError
 
 __all__ = ["PARTS", "Part", "SplitData", "Unseen"]
@@ -75,17 +77,18 @@ class SplitData(LightningDataModule):
         # Whether it is no error that the model knows none of what is to be forgotten; see `only_withdraws`.
         self.may_be_empty = False
 
-    def set_noise(self, label_noise: LabelNoise | None) -> None:
+    def set_noise(self, label_noise: LabelNoise | None, known: Collection[str] = ()) -> None:
         """Make the training samples anew: those of the data set with label noise, and then with the trigger.
 
         Args:
             label_noise: Wrong labels to add; None: none.
+            known: See `LabelNoise.apply`.
         """
         self.label_noise = label_noise
         # What the trigger leaves clean; the unseen part is taken from it.
         self.untriggered = self.dataset.train
         if label_noise is not None:
-            self.untriggered = label_noise.apply(self.dataset.train, self.num_classes)
+            self.untriggered = label_noise.apply(self.dataset.train, self.num_classes, known)
         self.samples = self.untriggered
         if self.trigger is not None:
             self.samples = self.trigger.apply(self.untriggered, self.num_classes)
@@ -133,12 +136,15 @@ class SplitData(LightningDataModule):
         if checkpoint is None or not self.dataset.has_images:
             return
         self.may_be_empty = False
-        self.saved = _saved_beside(checkpoint)
+        self.saved = saved_beside(checkpoint)
         # Without data nobody knew which samples an original had seen, unless its own split lay beside it.
         unknown = self.saved is None or knows_classes_alone(self.saved)
         share = isinstance(self.unseen, int | float) and self.unseen > 0
         if self.saved is not None:
             self.saved.check_classes(self.dataset.classes)
+            self.dataset = normalised_as(self.dataset, self.saved)
+            if self.label_noise is not None:
+                self.set_noise(self.label_noise, self.saved.named)
             self.saved = resolve_classes(self.saved, self.samples)
             if unknown and share:
                 carved = (self.samples.keys[i] for i in self._carve(len(self.samples)).tolist())
@@ -317,7 +323,7 @@ class SplitData(LightningDataModule):
         Returns:
             Their number, those of earlier requests included; 0 where no split was saved, since nothing is known then.
         """
-        saved = _saved_beside(checkpoint)
+        saved = saved_beside(checkpoint)
         if saved is None:
             return 0
         earlier = [] if self.saved is None else self.saved.removed
@@ -370,7 +376,8 @@ class SplitData(LightningDataModule):
         whose = (list(self.dataset.classes), self.dataset.name, self.dataset.place)
         # What the model learnt counts, also where this object has other labels.
         altered = self.altered if saved is None else saved.altered
-        return SavedSplit(keys[0], keys[1], keys[2], keys[3], *whose, list(outside), altered, list(withdrawn))
+        how = (list(self.dataset.mean), list(self.dataset.std), self.samples.by_content)
+        return SavedSplit(keys[0], keys[1], keys[2], keys[3], *whose, list(outside), altered, list(withdrawn), *how)
 
     def fingerprint(self, view: View | Literal["unseen"]) -> str:
         """A hash of the samples of a view, the same however they are split: keys, labels, contents as `stamp` has them.
@@ -382,10 +389,4 @@ class SplitData(LightningDataModule):
             64 hexadecimal digits.
         """
         samples, index = self.part(view)  # type: ignore[arg-type]  # views of two parts have no fingerprint
-        # Where there is a trigger, pixels are not what their keys say.
-        return hash_of_samples(samples, index, self.dataset.name, repr(self.trigger))
-
-
-def _saved_beside(checkpoint: str | Path) -> SavedSplit | None:
-    path = Path(checkpoint).parent / SPLIT
-    return SavedSplit.load(path) if path.is_file() else None
+        return fingerprint_of(samples, index, self.dataset.name, repr(self.trigger))

@@ -22,9 +22,9 @@ __all__ = [
     "Statistics",
     "VisionData",
     "content_keys",
+    "fingerprint_of",
     "hash_of_key",
     "hash_of_pixels",
-    "hash_of_samples",
     "is_content_key",
     "normalisation",
     "stamp",
@@ -71,6 +71,7 @@ class Samples:
         true_targets: Labels before noise was added, where it was; else None.
         triggered: Which samples a `Trigger` poisoned, (N,), bool; None where there is none.
         former: What a checkpoint's split knows of samples that are gone; None where there is no such split.
+        by_content: Whether keys are those of `content_keys`, which no other image has. Keys of the user's may look alike.
     """
 
     images: Tensor | Images
@@ -80,6 +81,7 @@ class Samples:
     true_targets: Tensor | None = None
     former: Former | None = None
     triggered: Tensor | None = None
+    by_content: bool = False
 
     def __post_init__(self) -> None:
         n = len(self.images)
@@ -98,6 +100,23 @@ class Samples:
         return [stamp(self.images, i) for i in range(len(self.keys))]
 
     @cached_property
+    def _contents(self) -> dict[int, bytes]:
+        return {}
+
+    def content(self, index: int) -> bytes:
+        """A hash of an image's pixels, read once; see `hash_of_pixels`.
+
+        Args:
+            index: Which.
+
+        Returns:
+            16 bytes.
+        """
+        if index not in self._contents:
+            self._contents[index] = hash_of_pixels(self.images[index])
+        return self._contents[index]
+
+    @cached_property
     def hashes(self) -> Tensor:
         """64 bits of a hash of every key, (N,), int64: what random draws about a sample are seeded with."""
         return torch.tensor([hash_of_key(k) for k in self.keys], dtype=torch.int64)
@@ -113,6 +132,8 @@ class VisionData:
         classes: Names of the classes, in the order of the labels.
         mean: Per-channel mean of the images in 0 ... 1.
         std: Per-channel standard deviation of the images in 0 ... 1.
+        given: Which of `mean` and `std` the user chose: a checkpoint that was trained with others is refused. Those that are
+            measured or usual give way to the checkpoint's.
 
     Raises:
         DataError: A part is empty, or a label is outside the classes.
@@ -134,6 +155,7 @@ class VisionData:
         classes: Sequence[str],
         mean: Sequence[float],
         std: Sequence[float],
+        given: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.train = train
@@ -141,6 +163,7 @@ class VisionData:
         self.classes = list(classes)
         self.mean = tuple(mean)
         self.std = tuple(std)
+        self.given = tuple(given)
         for part, samples in (("training", train), ("test", test)):
             if len(samples) == 0:
                 raise DataError(f"The {part} part of {name} holds no sample; needed: at least one.")
@@ -167,7 +190,7 @@ class VisionData:
 
 def normalisation(
     mean: Statistics, std: Statistics, usual_mean: Sequence[float], usual_std: Sequence[float]
-) -> tuple[list[float], list[float]]:
+) -> tuple[list[float], list[float], list[str]]:
     """What is taken from images and what they are divided by.
 
     Args:
@@ -177,7 +200,7 @@ def normalisation(
         usual_std: Per-channel deviation where none is given.
 
     Returns:
-        C means and C deviations.
+        C means, C deviations, and which of `mean` and `std` were given: the last arguments of `VisionData`.
 
     Raises:
         DataError: A list has another length than there are channels, a deviation is not above 0, or a number is above 1.
@@ -198,12 +221,36 @@ def normalisation(
             )
             raise DataError(f"{name} is {given}; needed: of pixels in 0 ... 1, so 1 at most.{rest}")
         found.append([float(value) for value in values])
-    return found[0], found[1]
+    return found[0], found[1], [name for name, given in (("mean", mean), ("std", std)) if given is not None]
 
 
 def hash_of_key(key: str) -> int:
     """A signed 64-bit hash of a key, the same on every machine."""
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little", signed=True)
+
+
+def fingerprint_of(samples: Samples, index: Tensor, name: str, trigger: str) -> str:
+    """A hash of samples: keys, labels, and contents as `stamp` has them where keys do not tell.
+
+    Args:
+        samples: The set that they lie in.
+        index: Which, (N,), int64.
+        name: Name of the data set.
+        trigger: What the patch of a trigger is, in words.
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256(name.encode())
+    digest.update(samples.hashes[index].numpy().tobytes())
+    digest.update(samples.targets[index].numpy().tobytes())
+    if not samples.by_content:
+        # Other images may lie under the same names.
+        digest.update(b"".join(samples.stamps[i] for i in index.tolist()))
+    if samples.triggered is not None and bool(samples.triggered[index].any()):
+        # Their pixels are not what their keys say.
+        digest.update(trigger.encode())
+    return digest.hexdigest()
 
 
 def hash_of_pixels(image: Tensor) -> bytes:
@@ -217,29 +264,6 @@ def hash_of_pixels(image: Tensor) -> bytes:
     """
     pixels = image.contiguous().numpy().tobytes()
     return hashlib.blake2b(str(tuple(image.shape)).encode() + pixels, digest_size=16).digest()
-
-
-def hash_of_samples(samples: "Samples", index: Tensor, name: str, trigger: str) -> str:
-    """A hash of keys, labels, and contents as far as keys and `stamp` say what they are.
-
-    Args:
-        samples: A training set.
-        index: Which of its samples, (n,), int64.
-        name: Name of the data set.
-        trigger: What was done to the images of those that are marked as triggered.
-
-    Returns:
-        64 hexadecimal digits.
-    """
-    digest = hashlib.sha256(name.encode())
-    digest.update(samples.hashes[index].numpy().tobytes())
-    digest.update(samples.targets[index].numpy().tobytes())
-    if not all(map(is_content_key, samples.keys[:1])):
-        # Other images may lie under the same names.
-        digest.update(b"".join(samples.stamps[i] for i in index.tolist()))
-    if samples.triggered is not None and bool(samples.triggered[index].any()):
-        digest.update(trigger.encode())
-    return digest.hexdigest()
 
 
 def stamp(images: Tensor | Images, index: int) -> bytes:
@@ -258,13 +282,13 @@ def stamp(images: Tensor | Images, index: int) -> bytes:
 
 
 def is_content_key(key: str) -> bool:
-    """Whether a key is one of `content_keys`, which no other image has.
+    """Whether a key has the form of those of `content_keys`; see also `Samples.by_content`.
 
     Args:
         key: A key.
 
     Returns:
-        Whether it has their form.
+        Whether it has.
     """
     return _CONTENT_KEY.fullmatch(key) is not None
 

@@ -9,9 +9,10 @@ from typing import Protocol
 
 import torch
 
-from lightning_unlearn.cautions import of_request, of_split
+from lightning_unlearn.cautions import of_copies, of_request, of_split
 from lightning_unlearn.chain import StageResult
 from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.data.earlier import gone_of_request
 from lightning_unlearn.metrics.screen import Goal
 from lightning_unlearn.report.schema import Kind, Report, Request, StageRecord
 
@@ -53,13 +54,13 @@ def request_of(data: UnlearningDataModule, name: str | None = None) -> Request:
         The request.
     """
     samples, forget = data.part("forget")
-    keys = sorted(samples.keys[i] for i in forget.tolist())
+    keys = sorted([*(samples.keys[i] for i in forget.tolist()), *gone_of_request(data)])
     rule = "as saved beside the checkpoint" if data.forget_rule is None else data.forget_rule.describe()
     return Request(
         name=name or rule,
         rule=rule,
-        count=len(forget),
-        of=len(forget) + len(data.part("retain")[1]),
+        count=len(keys),
+        of=len(keys) + len(data.part("retain")[1]),
         digest=hashlib.sha256("\n".join(keys).encode()).hexdigest(),
         copies_left=len(data.copies),
         never_trained=len(data.never_trained),
@@ -78,7 +79,7 @@ def new_report(kind: Kind, panel: Judging, title: str | None = None) -> Report:
         The report.
     """
     data = panel.data
-    warnings = [*panel.cautions, *of_split(data)]
+    warnings = [*panel.cautions, *of_split(data), *of_copies(data)]
     if data.unseen == "half_of_test":
         noisy = "" if data.label_noise is None else " Its labels are right and those of training are not: comparisons see that."
         warnings.append(f"Half of the test set stands for unseen samples; test figures are those of the other half.{noisy}")
@@ -91,6 +92,12 @@ def new_report(kind: Kind, panel: Judging, title: str | None = None) -> Report:
         warnings.append(
             f"{why}: the test set was cut into two disjoint halves, "
             "one of which stands for unseen samples; test figures are those of the other half."
+        )
+    gone, there = len(gone_of_request(data)), len(data.part("forget")[1])
+    if gone and there:
+        warnings.append(
+            f"{gone} of the {gone + there} forgotten samples are no longer in the data (deleted files?): figures of "
+            f"forgotten samples are those of the other {there}."
         )
     warnings += of_request(data)
     if panel.request.copies_left:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 import yaml
@@ -10,9 +11,11 @@ import yaml
 from lightning_unlearn.exceptions import ConfigError
 from lightning_unlearn.files import LOCK_NAME
 
-__all__ = ["CONFIG", "Folders", "config_of", "dataset_of", "entries_below"]
+__all__ = ["CONFIG", "Folders", "SameData", "config_of", "dataset_of", "entries_below"]
 
 CONFIG = "config.yaml"
+# Arguments of data sets that say where the training part lies.
+_TRAINING = ("train", "root")
 
 
 @dataclass(frozen=True)
@@ -122,3 +125,59 @@ def dataset_of(folder: Path) -> object:
     """
     data = config_of(folder).get("data")
     return data.get("dataset") if isinstance(data, dict) else None
+
+
+class SameData(Enum):
+    """Whether two runs name the same data: in other words perhaps, a path from elsewhere, or with another size."""
+
+    YES = "yes"
+    PERHAPS = "perhaps"
+    NO = "no"
+
+    @classmethod
+    def of(cls, first: object, second: object, folders: Folders, place: str = "") -> "SameData":
+        """Compare what configurations say.
+
+        Args:
+            first: Data set of a run, as `dataset_of` gives it.
+            second: That of another one.
+            folders: What paths are seen from.
+            place: Where the training part of the other one lay when it ran, where that is recorded.
+
+        Returns:
+            `NO` for training parts that lie elsewhere, and for another class without such a place.
+        """
+        one, other = (_resolved(dataset, folders) for dataset in (first, second))
+        if one == other:
+            return cls.YES
+        places, others = (set(_training(dataset)) for dataset in (one, other))
+        others |= {place} - {""}
+        if places or others:
+            return cls.PERHAPS if places & others else cls.NO
+        return cls.PERHAPS if _class_of(one) == _class_of(other) else cls.NO
+
+
+def _resolved(node: object, folders: Folders) -> object:
+    """The same with every text as a path would be, but for names of classes without their modules."""
+    if isinstance(node, dict):
+        return {
+            key: str(value).rpartition(".")[2] if key == "class_path" else _resolved(value, folders)
+            for key, value in node.items()
+            if value is not None and value != {}
+        }
+    if isinstance(node, list):
+        return [_resolved(value, folders) for value in node]
+    return str(folders.resolve(node)) if isinstance(node, str) and node else node
+
+
+def _training(node: object) -> Iterator[str]:
+    """The texts that say where the training part lies."""
+    for key, value in node.items() if isinstance(node, dict) else ():
+        if key in _TRAINING and isinstance(value, str):
+            yield value
+        else:
+            yield from _training(value)
+
+
+def _class_of(node: object) -> object:
+    return node.get("class_path") if isinstance(node, dict) else None

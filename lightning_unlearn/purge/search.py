@@ -1,5 +1,6 @@
 """Look through the folders of runs and the bank, file by file."""
 
+import csv
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 from lightning_unlearn.data.saved_split import SPLIT, SavedSplit
 from lightning_unlearn.exceptions import ConfigError
 from lightning_unlearn.purge.elsewhere import name_data, name_origins
-from lightning_unlearn.purge.folders import CONFIG, Folders, dataset_of, entries_below
+from lightning_unlearn.purge.folders import CONFIG, Folders, SameData, dataset_of, entries_below
 from lightning_unlearn.purge.found import Purge
 from lightning_unlearn.purge.weights import JudgeOfWeights
 from lightning_unlearn.requests.ledger import UNLEARNED, read_ledger
@@ -44,7 +45,7 @@ def find(run: Path, runs: Path | None = None, bank: Path | None = None) -> Purge
     found = Purge(run, asked, withdrawn, searched=folders.outermost(run))
     # What a request that only withdrew started from knows nothing that it lists.
     origins = {entry.before for entry in entries if entry.before is not None and entry.keys}
-    search = _Search(found, JudgeOfWeights(found, folders.bank, split, origins))
+    search = _Search(found, JudgeOfWeights(found, folders.bank, split, origins), folders)
     for place in found.searched:
         for path in entries_below(place):
             search.look_at(path, place)
@@ -61,10 +62,11 @@ class _Search:
     Args:
         found: What was found so far; it is added to.
         weights: Judges files of weights.
+        folders: What paths in configurations are seen from.
     """
 
-    def __init__(self, found: Purge, weights: JudgeOfWeights) -> None:
-        self.found, self.weights = found, weights
+    def __init__(self, found: Purge, weights: JudgeOfWeights, folders: Folders) -> None:
+        self.found, self.weights, self.folders = found, weights, folders
         self.dataset = dataset_of(found.run)
 
     def look_at(self, path: Path, place: Path) -> None:
@@ -97,15 +99,20 @@ class _Search:
         folder = next((p for p in path.parents if (p / CONFIG).is_file()), None)
         if folder is None or not folder.is_relative_to(place) or self.dataset is None:
             self.found.leave(path, f"{why}; nothing says of which data")
-        elif dataset_of(folder) == self.dataset:
+            return
+        same = SameData.of(dataset_of(folder), self.dataset, self.folders, self.weights.split.place)
+        if same is SameData.YES:
             self.found.take(path, why)
+        elif same is SameData.PERHAPS:
+            self.found.leave(path, f"{why}; the data set is given otherwise, and whether it is the same is not known")
         elif self.weights.classes:
             self.found.leave(path, f"{why}; whether of classes that were forgotten without data is not recorded")
 
     def _scores(self, path: Path) -> bool:
-        with suppress(OSError, UnicodeDecodeError), path.open(encoding="utf-8") as file:
-            if file.readline().partition(",")[0].strip().strip('"') == "key":
-                return any(line.partition(",")[0].strip('"\n') in self.found.forgotten for line in file)
+        with suppress(OSError, UnicodeDecodeError, csv.Error), path.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.reader(file)
+            if [cell.strip() for cell in next(rows, [])[:1]] == ["key"]:
+                return any(row[0] in self.found.forgotten for row in rows if row)
         return False
 
 

@@ -62,7 +62,8 @@ class JudgeOfWeights:
             return "nothing beside it says what it was trained on"
         others = bool(kept.data and self.split.data and kept.data != self.split.data)
         if known:
-            if any(is_content_key(key) for key in known) or (kept.place and kept.place == self.split.place):
+            by_content = self.split.by_content and any(map(is_content_key, known))
+            if by_content or (kept.place and kept.place == self.split.place):
                 return None
             names = f"trained on {len(known)} samples of these names"
             if others:

@@ -7,7 +7,8 @@ from torch import nn
 
 from lightning_unlearn.chain import TrainerFactory, run_chain
 from lightning_unlearn.data.datamodule import UnlearningDataModule
-from lightning_unlearn.evaluation.panel import Panel, new_report, request_of
+from lightning_unlearn.evaluation.new_report import new_report, request_of
+from lightning_unlearn.evaluation.panel import Panel
 from lightning_unlearn.evaluation.without_forgotten import accuracies
 from lightning_unlearn.exceptions import ConfigError
 from lightning_unlearn.loading import save_unlearned

@@ -15,6 +15,7 @@ from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.datasets import Digits
 from lightning_unlearn.data.forget import ListedSamples
 from lightning_unlearn.data.saved_split import SavedSplit, class_key
+from lightning_unlearn.data.tables import write_rows
 from lightning_unlearn.files import lock_folder
 from lightning_unlearn.purge import find
 from lightning_unlearn.report.schema import Report
@@ -137,9 +138,7 @@ def test_what_cannot_be_deleted_is_named(work, capsys):
     SavedSplit([], ["cat/1.png"], [], [], data="yours").save("runs/other/split.json")
     Path("runs/other/model.ckpt").write_bytes(b"others")
     split = SavedSplit.load("runs/x/2/split.json")
-    SavedSplit(split.forget, split.retain, split.unseen, [*split.removed, *other.forget], data="mine").save(
-        "runs/x/2/split.json"
-    )
+    replace(split, removed=[*split.removed, *other.forget], data="mine").save("runs/x/2/split.json")
     (work / "scores").mkdir()
     Path("runs/scores.csv").write_text(f"key,memorisation\n{split.forget[0]},0.5\n")
     with lock_folder("runs/fit/1"):
@@ -225,6 +224,18 @@ def test_names_of_files_count_only_where_the_data_are_known_to_be_the_same(by_pa
     assert said_of(found, "runs/elsewhere/w.ckpt") == ([], [f"{names}, but of the data in /mine/photos/train"])
     for folder in ("unplaced", "unnamed"):
         assert said_of(found, f"runs/{folder}/w.ckpt") == ([], [f"{names}; whether they are of the same data is not recorded"])
+
+
+def test_keys_that_only_look_like_hashes_delete_nothing_of_other_data(work):
+    """The user numbered samples in 16 digits, and another set of theirs likewise."""
+    split, keys = SavedSplit.load("runs/x/2/split.json"), [f"{i:016x}" for i in range(2)]
+    weights_of("runs/other", SavedSplit([], keys, [], [], data="yours", place="/yours.npz"))
+    for by_content in (False, True):
+        mine = replace(split, removed=[*split.removed, *keys], data="mine", place="/mine.npz", by_content=by_content)
+        mine.save("runs/x/2/split.json")
+        deletable, left = said_of(find(Path("runs/x/2")), "runs/other/w.ckpt")
+        assert bool(deletable) == by_content
+        assert left == ([] if by_content else ["trained on 2 samples of these names, but of the data set 'yours'"])
 
 
 def test_a_list_of_keys_without_the_data_that_they_belong_to_deletes_nothing(by_paths):
@@ -335,3 +346,47 @@ def test_a_folder_of_runs_is_not_taken_for_a_bank(work):
     found = find(Path("runs/x/2"))
     assert said_of(found, unfinished / "w.ckpt")[0] == ["an entry of the bank that was never finished"]
     assert said_of(found, run / "w.ckpt") == ([], ["nothing beside it says what it was trained on"])
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "take"),
+        ({"train": "HERE/photos/train", "mean": None}, "take"),
+        ({"train": "runs/../photos/train", "image_size": 16}, "leave"),
+        ({"train": "others/train"}, None),
+    ],
+)
+def test_answers_on_the_same_data_in_other_words_are_found(work, given, expected):
+    config = yaml.safe_load(Path("runs/x/2/config.yaml").read_text())
+    arguments = {"train": "photos/train", "test": "photos/test", "image_size": 8}
+    for run, changes in (("x/2", {}), ("predict/1", given)):
+        changes = {
+            name: value.replace("HERE", str(work)) if isinstance(value, str) else value for name, value in changes.items()
+        }
+        config["data"]["dataset"] = {"class_path": "ImageFolder", "init_args": {**arguments, **changes}}
+        Path(f"runs/{run}/config.yaml").write_text(yaml.safe_dump(config))
+    deletable, left = said_of(find(Path("runs/x/2")), "runs/predict/1/outputs.npz")
+    assert deletable == (["answers of models to single samples"] if expected == "take" else [])
+    assert [why.partition(";")[0] for why in left] == (["answers of models to single samples"] if expected == "leave" else [])
+
+
+def test_another_size_of_a_set_without_a_place_is_in_doubt(work):
+    config = yaml.safe_load(Path("runs/predict/1/config.yaml").read_text())
+    config["data"]["dataset"]["init_args"]["train_size"] = 500
+    Path("runs/predict/1/config.yaml").write_text(yaml.safe_dump(config))
+    [why] = said_of(find(Path("runs/x/2")), "runs/predict/1/outputs.npz")[1]
+    assert "the data set is given otherwise" in why
+    config["data"]["dataset"]["class_path"] = "lightning_unlearn.data.MNIST"
+    Path("runs/predict/1/config.yaml").write_text(yaml.safe_dump(config))
+    assert said_of(find(Path("runs/x/2")), "runs/predict/1/outputs.npz") == ([], [])
+
+
+def test_scores_under_keys_with_commas_are_named(work):
+    split, key = SavedSplit.load("runs/x/2/split.json"), 'cat, "old"/im, 001.png'
+    replace(split, removed=[*split.removed, key]).save("runs/x/2/split.json")
+    write_rows("runs/scores.csv", [["key", "memorisation"], ["dog.png", 0.1], [key, 0.5]])
+    write_rows("runs/others.csv", [["key", "memorisation"], ["dog.png", 0.1]])
+    found = find(Path("runs/x/2"))
+    assert said_of(found, "runs/scores.csv") == ([], ["scores of forgotten samples under their keys, no images"])
+    assert said_of(found, "runs/others.csv") == ([], [])

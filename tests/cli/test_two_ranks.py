@@ -36,3 +36,13 @@ def test_a_benchmark_on_two_ranks_prints_once(empty):
     out, error = process.communicate(timeout=300)
     assert process.returncode == 0, error
     assert out.count("report: runs/benchmark/report.html") == 1
+
+
+@pytest.mark.ddp
+def test_fewer_unseen_samples_than_ranks_are_refused_before_the_first_step(empty):
+    process = start("fit", "-c", "base.yaml", "--trainer.max_epochs", "1", "--data.unseen", "1", *TWO, folder=empty)
+    _, error = process.communicate(timeout=300)
+    assert process.returncode == 2, error
+    assert "error: There are 1 unseen samples for 2 ranks; needed: at least one per rank, or none." in error
+    assert "epoch 1" not in error
+    assert not list(empty.rglob("*.ckpt"))

@@ -56,6 +56,10 @@ def test_arrays_refuse_what_does_not_fit(parts, tmp_path):
     np.savez(tmp_path / "gap.npz", images=pixels(4, 8, 8, 3), labels=np.array([1, 2, 3, 9]))
     with pytest.raises(DataError, match="No sample has the label 4, but labels reach 9"):
         Arrays(parts[0], tmp_path / "gap.npz")
+    # At once, and without a list of all labels up to it.
+    np.savez(tmp_path / "stray.npz", images=pixels(4, 8, 8, 3), labels=np.array([0, 1, 2, 2**62]))
+    with pytest.raises(DataError, match=f"No sample has the label 3, but labels reach {2**62}"):
+        Arrays(parts[0], tmp_path / "stray.npz")
     with pytest.raises(DataError, match=r"run from 0 to 2; needed: 0 to 1"):
         Arrays(*parts, classes=["a", "b"])
     np.savez(tmp_path / "none.npz", images=pixels(0, 8, 8, 3), labels=np.zeros(0, int))
@@ -202,3 +206,21 @@ def test_the_normalisation_can_be_that_of_a_checkpoint(tmp_path, caplog):
     assert not caplog.records
     Arrays(tmp_path / "train.npz", tmp_path / "train.npz")
     assert "is the training part and the test part" in caplog.text
+
+
+def test_labels_are_those_that_a_data_set_gives(tmp_path):
+    folders = pytest.importorskip("torchvision.datasets").ImageFolder
+    for name in ("a/0.png", "a/1.png", "b/0.png", "c/0.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels(8, 8, 3)).save(tmp_path / name)
+    folder = folders(str(tmp_path), target_transform=lambda label: 2 - label)
+    assert FromDatasets("mine", folder, folder).train.targets.tolist() == [2, 2, 1, 0] == [label for _, label in folder]
+
+    class Otherwise(folders):
+        def __getitem__(self, index):
+            image, label = super().__getitem__(index)
+            return image, (label + (index == 3)) % 3
+
+    other = Otherwise(str(tmp_path))
+    with pytest.raises(DataError, match=r"gives sample 3 the label 0, and its list `samples` says 2.*target_transform"):
+        FromDatasets("mine", other, folder)

@@ -8,7 +8,7 @@ from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.forget import ListedSamples, RandomCount, RandomFraction, WholeClasses
 from lightning_unlearn.data.noise import LabelNoise
 from lightning_unlearn.data.reading import pick
-from lightning_unlearn.data.vision import VisionData, content_keys
+from lightning_unlearn.data.vision import Samples, VisionData, content_keys
 from lightning_unlearn.exceptions import ConfigError, DataError
 from lightning_unlearn.trained_on import kept_keys
 
@@ -320,3 +320,17 @@ def test_what_stood_for_unseen_and_was_trained_on_is_unseen_no_more(digits, make
         assert len(index(later, "unseen")) == (0 if unseen is None else 50)
         assert later.saved_split().outside == data.saved_split(unseen_trained=True).outside
         assert unseen is not None or torch.equal(index(later, "test"), test)
+
+
+def test_the_fingerprint_sees_pixels_behind_keys_that_only_look_like_hashes(digits, make_data):
+    prints = []
+    for images in (digits.train.images, 255 - digits.train.images):
+        train = Samples(images, digits.train.targets, [f"{i:016x}" for i in range(len(images))])
+        data = make_data(VisionData("digits", train, digits.test, digits.classes, digits.mean, digits.std))
+        prints.append([data.fingerprint(part) for part in ("train", "forget", "unseen")])
+    assert all(first != second for first, second in zip(*prints, strict=True))
+    # Real ones stand for the pixels, so that no image is hashed again.
+    assert digits.train.by_content
+    data = make_data()
+    data.fingerprint("train")
+    assert "stamps" not in data.samples.__dict__

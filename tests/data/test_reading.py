@@ -61,6 +61,7 @@ def test_labels_become_int64(dtype):
         (np.array([[1], [2]]), r"\(2, 1\); needed: one integer per image"),
         (np.array(3), "needed: one integer per image"),
         (np.array([0, -100, 2, -100]), "2 labels of here are negative, -100 at position 1 the first"),
+        (np.array([0, 2**63 + 5], dtype=np.uint64), "labels of here reach 9223372036854775813; needed"),
         (np.array([True, False]), "bool"),
         (np.array(["cat"]), "<U3"),
     ],
