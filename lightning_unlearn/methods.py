@@ -13,9 +13,11 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 import lightning_unlearn.callbacks.select_by_unseen  # ruff: ignore[unused-import]  # as below
 import lightning_unlearn.stages  # short class names are found among imported classes
+from lightning_unlearn.chain import sources_of
 from lightning_unlearn.exceptions import ConfigError, UnlearnError
 from lightning_unlearn.shipped import find_config
 from lightning_unlearn.stages.base import UnlearningStage
+from lightning_unlearn.training import stable_repr
 
 __all__ = ["Method", "load_method"]
 
@@ -79,6 +81,11 @@ class Method:
         except ArgumentError as error:
             raise ConfigError(f"{self.path}: {_first_line(str(error), stages)}") from None
         return settings
+
+    @cached_property
+    def identity(self) -> str:
+        """What results of the method are known by: its settings, and a hash of what is the user's own code."""
+        return stable_repr(self.settings) + sources_of(self())
 
     def __call__(self) -> list[UnlearningStage]:
         """Fresh stages.

@@ -16,7 +16,7 @@ Code: TypeAlias = type | FunctionType
 
 # Known by the names of their classes, and by their versions where these are kept.
 _KNOWN = sys.stdlib_module_names | {
-    *("lightning", "lightning_fabric", "lightning_unlearn", "pytorch_lightning"),
+    *("jsonargparse", "lightning", "lightning_fabric", "lightning_unlearn", "pytorch_lightning"),
     *("timm", "torch", "torchmetrics", "torchvision"),
 }
 _INSTALLED = tuple({sysconfig.get_path(name) for name in ("purelib", "platlib")})

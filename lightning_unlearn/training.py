@@ -19,7 +19,7 @@ from lightning_unlearn.data.views import View
 from lightning_unlearn.schedule import build_optimizer
 from lightning_unlearn.sources import Code, hash_of_sources
 
-__all__ = ["describe", "describe_batches", "describe_optimizer", "fit_quietly", "quiet", "stable_repr"]
+__all__ = ["describe", "describe_batches", "describe_optimizer", "fit_quietly", "optimizer_class", "quiet", "stable_repr"]
 
 TrainerArguments = Mapping[str, object]
 
@@ -145,7 +145,7 @@ def describe(model: nn.Module) -> dict[str, object]:
     optimizer = getattr(model, "optimizer", None)
     if callable(optimizer):
         description["optimizer"] = describe_optimizer(optimizer)
-        code.add(type(_example_of(optimizer)))
+        code.add(optimizer_class(optimizer))
     # Only where there is a class of the user's, so that other models keep their names.
     if source := hash_of_sources(code):
         description["source"] = source
@@ -163,6 +163,18 @@ def describe_optimizer(factory: Callable[[list[nn.Parameter]], Optimizer]) -> st
     """
     optimizer = _example_of(factory)
     return f"{type(optimizer).__name__} {sorted((k, _number(v)) for k, v in optimizer.defaults.items())}"
+
+
+def optimizer_class(factory: Callable[[list[nn.Parameter]], Optimizer]) -> type[Optimizer]:
+    """The class of the optimiser that a factory makes.
+
+    Args:
+        factory: Makes an optimiser from parameters.
+
+    Returns:
+        The class.
+    """
+    return type(_example_of(factory))
 
 
 def _example_of(factory: Callable[[list[nn.Parameter]], Optimizer]) -> Optimizer:
