@@ -15,6 +15,7 @@ from lightning_unlearn.benchmark.repair import baselines
 from lightning_unlearn.benchmark.settings import check_settings, training_settings
 from lightning_unlearn.benchmark.tuning import development_draw, tune_method
 from lightning_unlearn.callbacks.record_margins import RecordMargins
+from lightning_unlearn.cautions import of_originals
 from lightning_unlearn.chain import run_chain
 from lightning_unlearn.data.detected import DetectedMislabels
 from lightning_unlearn.detection.curves import detect_on_original
@@ -88,6 +89,10 @@ def benchmark(
         assert report is not None
         for row in report.rows:
             row.notes += [notes[row.method]] if row.method in notes else []
+        originals = [(f"{row.request}, seed {row.seed}", row.metrics) for row in report.rows if row.role == "original"]
+        for caution in of_originals(originals, data):
+            log.warning("%s", caution)
+            report.warnings.append(caution)
         counts = (("method", len(chosen)), ("forget set", len(sets)), ("seed", len(seeds)))
         report.title = f"{data.dataset.name}: " + ", ".join(f"{n} {what}{'s' * (n != 1)}" for what, n in counts)
         report.config = what.configuration
