@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 import lightning_unlearn.callbacks.select_by_unseen  # ruff: ignore[unused-import]  # as below
@@ -17,6 +16,7 @@ from lightning_unlearn.chain import sources_of
 from lightning_unlearn.exceptions import ConfigError, UnlearnError
 from lightning_unlearn.shipped import find_config
 from lightning_unlearn.stages.base import UnlearningStage
+from lightning_unlearn.strict_yaml import read_config
 from lightning_unlearn.training import stable_repr
 
 __all__ = ["Method", "load_method"]
@@ -42,13 +42,10 @@ class Method:
         """The file as it is.
 
         Raises:
-            ConfigError: It is no plain YAML, or lists no stages.
+            ConfigError: It is no plain YAML, names a key twice, or lists no stages.
         """
-        try:
-            content = yaml.safe_load(self.path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{self.path} is no plain YAML: {' '.join(str(error).split())[:300]}") from None
-        if not isinstance(content, dict) or "stages" not in content:
+        content = read_config(self.path)
+        if "stages" not in content:
             raise ConfigError(f"{self.path} lists no stages; needed: `stages:` with one class_path per stage.")
         return content
 
