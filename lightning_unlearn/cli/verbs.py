@@ -283,8 +283,10 @@ def _check(job: Job, checkpoint: str | None) -> None:
 
 
 def _is_finished(checkpoint: Path, max_epochs: int | None) -> bool:
-    state = AtomicCheckpointIO().load_checkpoint(checkpoint)
-    return max_epochs is not None and 0 <= max_epochs <= int(state["epoch"]) + 1
+    """Whether a training has ended; a checkpoint of inside the last epoch has the number of that epoch, too."""
+    progress = AtomicCheckpointIO().load_checkpoint(checkpoint).get("loops", {}).get("fit_loop", {}).get("epoch_progress")
+    # Processed, not completed: at an epoch's end checkpoints are written before it counts as completed.
+    return max_epochs is not None and progress is not None and 0 <= max_epochs <= progress["current"]["processed"]
 
 
 def _in_a_line(figures: Mapping[str, float]) -> str:
