@@ -134,11 +134,13 @@ def _evaluate_many(job: Job) -> None:
     if job.call.run is not None:
         raise ConfigError("--run names one model, and an audit needs many. Give --unlearned and --references.")
     check_lists(given["tier"], {name: given[name] for name in ("checkpoint", "original")}, {})
-    if job.unnamed_rule is not None:
-        log.warning("%s", job.unnamed_rule)
     for name in ("unlearned", "references"):
         checkpoints(name, given[name])
     job.data.use_split_of(checkpoints("unlearned", given["unlearned"])[0], forgotten_is_removed=False)
+    if job.unnamed_rule is not None:
+        if job.data.saved is None or not job.data.saved.forget:
+            log.warning("%s", job.unnamed_rule)
+        judge_as_saved(job.data)
     _report(job, None, job.trainer.evaluate, given)
 
 
