@@ -20,6 +20,7 @@ __all__ = [
     "of_ensemble",
     "of_labels",
     "of_original",
+    "of_originals",
     "of_reference",
     "of_relearning",
     "of_request",
@@ -66,6 +67,23 @@ def of_original(metrics: Mapping[str, float], data: UnlearningDataModule, model:
             f"little to forget. {cause}"
         ]
     return []
+
+
+def of_originals(known: Sequence[tuple[str, Mapping[str, float]]], data: UnlearningDataModule) -> list[str]:
+    """Whether originals of a comparison seem not to know their own training data.
+
+    Args:
+        known: Of each original its name, and figures as `of_original` takes them.
+        data: The data.
+
+    Returns:
+        A sentence on the first of them and how many there are, or none.
+    """
+    doubtful = [(name, said) for name, metrics in known for said in of_original(metrics, data)]
+    if not doubtful:
+        return []
+    others = f" That is so of {len(doubtful)} of {len(known)} originals." if len(known) > 1 else ""
+    return [f"{doubtful[0][0]}: {doubtful[0][1]}{others}"]
 
 
 def of_ensemble(model: nn.Module, stages: Sequence[UnlearningStage]) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
+from types import FunctionType
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -27,10 +28,21 @@ from lightning_unlearn.files import write_atomic, write_text_atomic
 from lightning_unlearn.fingerprint import hash_of_weights
 from lightning_unlearn.random import at_stage, run_seed
 from lightning_unlearn.ranks import is_first
+from lightning_unlearn.sources import Code, hash_of_sources
 from lightning_unlearn.stages.base import UnlearningStage
-from lightning_unlearn.training import describe_batches, describe_optimizer, quiet, stable_repr
+from lightning_unlearn.training import describe_batches, describe_optimizer, optimizer_class, quiet, stable_repr
 
-__all__ = ["StageResult", "check_chain", "detach", "remove_stage_files", "result_of", "run_chain", "run_stage", "settings_of"]
+__all__ = [
+    "StageResult",
+    "check_chain",
+    "detach",
+    "remove_stage_files",
+    "result_of",
+    "run_chain",
+    "run_stage",
+    "settings_of",
+    "sources_of",
+]
 
 log = logging.getLogger(__name__)
 
@@ -258,12 +270,34 @@ def settings_of(stages: Sequence[UnlearningStage]) -> str:
         stages: The chain, before it ran.
 
     Returns:
-        Classes, optimisers, selected parameters and plain settings.
+        Classes, optimisers, selected parameters and plain settings, and a hash of what is the user's own code.
     """
     described = [
         (type(stage).__qualname__, _optimizers(stage), stable_repr(stage.selector), _plain_settings(stage)) for stage in stages
     ]
-    return repr(described)
+    return repr(described) + sources_of(stages)
+
+
+def sources_of(stages: Sequence[UnlearningStage]) -> str:
+    """A hash of the user's own code in a chain: of its stages, and of what they were given.
+
+    Args:
+        stages: The chain, before it ran.
+
+    Returns:
+        See `hash_of_sources`; empty where all of it is of this package, torch or Lightning.
+    """
+    code: list[Code] = []
+    for stage in stages:
+        code += [type(part) for part in stage.modules()]
+        for name, value in vars(stage).items():
+            if name.startswith("_"):
+                continue
+            held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+            code += [one if isinstance(one, type | FunctionType) else type(one) for one in held]
+            if name.endswith("optimizer") and callable(value):
+                code.append(optimizer_class(value))
+    return hash_of_sources(code)
 
 
 def detach(model: nn.Module) -> None:

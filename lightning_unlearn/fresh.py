@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from typing import Self
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
+from lightning.pytorch.callbacks import (
+    Callback,
+    Checkpoint,
+    DeviceStatsMonitor,
+    LearningRateMonitor,
+    ModelSummary,
+    ProgressBar,
+)
 from lightning.pytorch.plugins import CheckpointIO, Precision
 
 from lightning_unlearn.callbacks.recipe import RecipeCallback
@@ -22,6 +29,19 @@ _RECIPE = (
     *("accelerator", "devices", "strategy", "precision", "num_nodes", "sync_batchnorm", "deterministic"),
     *("gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches"),
 )
+# Arguments that change nothing in what the fit of a stage becomes, but for rounding.
+_WITHOUT_EFFECT = (
+    # Where it runs, and what is watched and written.
+    *("accelerator", "devices", "strategy", "num_nodes", "deterministic", "benchmark", "use_distributed_sampler"),
+    *("log_every_n_steps", "profiler", "detect_anomaly", "default_root_dir", "enable_autolog_hparams", "model_registry"),
+    *("barebones", "inference_mode", "limit_test_batches", "limit_predict_batches"),
+    *("val_check_interval", "check_val_every_n_epoch", "num_sanity_val_steps"),
+    # What `fresh` sets, and what is described by itself.
+    *("max_epochs", "max_steps", "min_epochs", "limit_val_batches", "logger"),
+    *("enable_checkpointing", "enable_model_summary", "enable_progress_bar", "callbacks", "plugins"),
+)
+# Callbacks that only look.
+_WATCHING = (Checkpoint, ProgressBar, ModelSummary, DeviceStatsMonitor, LearningRateMonitor)
 
 
 class FreshTrainer(Trainer):
@@ -65,18 +85,35 @@ class FreshTrainer(Trainer):
     @property
     def recipe_arguments(self) -> dict[str, str | int | float | bool | list[int] | None]:
         """The arguments that change what a model is trained to, without its length, where they were given."""
-        # Only what was changed counts: the command line gives every argument, a script only some.
-        defaults = {name: p.default for name, p in inspect.signature(Trainer.__init__).parameters.items()}
         return {
             name: value
-            for name, value in self._keywords.items()
-            if name in _RECIPE and isinstance(value, str | int | float | bool | list) and value != defaults[name]
+            for name, value in self._changed().items()
+            if name in _RECIPE and isinstance(value, str | int | float | bool | list)
         }
 
     @property
     def recipe_callbacks(self) -> list[RecipeCallback]:
         """The given callbacks that change what a model is trained to."""
         return [callback for callback in self._given_callbacks() if isinstance(callback, RecipeCallback)]
+
+    @property
+    def stage_arguments(self) -> dict[str, object]:
+        """The arguments that change what the fit of a stage becomes, where they were given; float32 is as good as none."""
+        changed = {name: value for name, value in self._changed().items() if name not in _WITHOUT_EFFECT}
+        if str(changed.get("precision")) in ("32", "32-true"):
+            del changed["precision"]
+        return changed
+
+    @property
+    def stage_links(self) -> list[object]:
+        """The given callbacks and plugins that take part in the fit of a stage."""
+        callbacks = [c for c in self._given_callbacks() if not isinstance(c, (RecipeCallback, *_WATCHING))]
+        return [*callbacks, *self._kept_plugins(precision=True)]
+
+    def _changed(self) -> dict[str, object]:
+        """What is not as Lightning has it: the command line gives every argument, a script only some."""
+        defaults = {name: p.default for name, p in inspect.signature(Trainer.__init__).parameters.items()}
+        return {name: value for name, value in self._keywords.items() if value != defaults.get(name)}
 
     def _given_callbacks(self) -> list[Callback]:
         given = self._keywords.get("callbacks") or []

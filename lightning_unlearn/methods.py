@@ -5,16 +5,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 import lightning_unlearn.callbacks.select_by_unseen  # ruff: ignore[unused-import]  # as below
+from lightning_unlearn.chain import sources_of
 from lightning_unlearn.exceptions import ConfigError, UnlearnError
 from lightning_unlearn.explain import explain
 from lightning_unlearn.introspection import arguments_of
 from lightning_unlearn.shipped import find_config
 from lightning_unlearn.stage_list import check_stage_list
 from lightning_unlearn.stages.base import UnlearningStage
+from lightning_unlearn.strict_yaml import read_config
+from lightning_unlearn.training import stable_repr
 
 __all__ = ["Method", "load_method"]
 
@@ -39,13 +41,10 @@ class Method:
         """The file as it is.
 
         Raises:
-            ConfigError: It is no plain YAML, or lists no stages.
+            ConfigError: It is no plain YAML, names a key twice, or lists no stages.
         """
-        try:
-            content = yaml.safe_load(self.path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{self.path} is no plain YAML: {' '.join(str(error).split())[:300]}") from None
-        if not isinstance(content, dict) or "stages" not in content:
+        content = read_config(self.path)
+        if "stages" not in content:
             raise ConfigError(f"{self.path} lists no stages; needed: `stages:` with one class_path per stage.")
         return content
 
@@ -80,6 +79,11 @@ class Method:
             text = explain(str(error), arguments_of(parser), "a method", [self.path])
             raise ConfigError(text if str(self.path) in text else f"{self.path}: {text}") from None
         return settings
+
+    @cached_property
+    def identity(self) -> str:
+        """What results of the method are known by: its settings, and a hash of what is the user's own code."""
+        return stable_repr(self.settings) + sources_of(self())
 
     def __call__(self) -> list[UnlearningStage]:
         """Fresh stages.

@@ -1,8 +1,6 @@
 """Fits that run inside other work: a fresh Trainer, no files, no noise."""
 
 import contextlib
-import hashlib
-import inspect
 import logging
 import re
 import warnings
@@ -19,8 +17,9 @@ from lightning_unlearn.checkpoint import AtomicCheckpointIO
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.views import View
 from lightning_unlearn.schedule import build_optimizer
+from lightning_unlearn.sources import Code, hash_of_sources
 
-__all__ = ["describe", "describe_batches", "describe_optimizer", "fit_quietly", "quiet", "stable_repr"]
+__all__ = ["describe", "describe_batches", "describe_optimizer", "fit_quietly", "optimizer_class", "quiet", "stable_repr"]
 
 TrainerArguments = Mapping[str, object]
 
@@ -130,7 +129,7 @@ def describe_batches(data: UnlearningDataModule) -> str:
 
 
 def describe(model: nn.Module) -> dict[str, object]:
-    """What a model is, in plain values: its class, its hyper-parameters, its optimiser.
+    """What a model is, in plain values: its class, its hyper-parameters, its optimiser, the source of the user's own modules.
 
     Args:
         model: The model.
@@ -142,13 +141,14 @@ def describe(model: nn.Module) -> dict[str, object]:
     description: dict[str, object] = {"class": f"{kind.__module__}.{kind.__qualname__}"}
     if isinstance(model, LightningModule):
         description["hyper_parameters"] = {key: stable_repr(value) for key, value in sorted(model.hparams.items())}
-    if not kind.__module__.startswith("lightning_unlearn."):
-        # What a user's class does (its optimiser, its loss) stands nowhere but in its source.
-        with contextlib.suppress(OSError, TypeError):
-            description["source"] = hashlib.sha256(inspect.getsource(kind).encode()).hexdigest()
+    code: set[Code] = {type(module) for module in model.modules()}
     optimizer = getattr(model, "optimizer", None)
     if callable(optimizer):
         description["optimizer"] = describe_optimizer(optimizer)
+        code.add(optimizer_class(optimizer))
+    # Only where there is a class of the user's, so that other models keep their names.
+    if source := hash_of_sources(code):
+        description["source"] = source
     return description
 
 
@@ -161,10 +161,26 @@ def describe_optimizer(factory: Callable[[list[nn.Parameter]], Optimizer]) -> st
     Returns:
         One line.
     """
+    optimizer = _example_of(factory)
+    return f"{type(optimizer).__name__} {sorted((k, _number(v)) for k, v in optimizer.defaults.items())}"
+
+
+def optimizer_class(factory: Callable[[list[nn.Parameter]], Optimizer]) -> type[Optimizer]:
+    """The class of the optimiser that a factory makes.
+
+    Args:
+        factory: Makes an optimiser from parameters.
+
+    Returns:
+        The class.
+    """
+    return type(_example_of(factory))
+
+
+def _example_of(factory: Callable[[list[nn.Parameter]], Optimizer]) -> Optimizer:
     import torch
 
-    optimizer = build_optimizer(factory, [nn.Parameter(torch.zeros(1))])
-    return f"{type(optimizer).__name__} {sorted((k, _number(v)) for k, v in optimizer.defaults.items())}"
+    return build_optimizer(factory, [nn.Parameter(torch.zeros(1))])
 
 
 def _number(value: object) -> str:

@@ -1,5 +1,8 @@
 """What several test files build with; a module of its own, because folders have conftest files of their own."""
 
+import importlib
+import sys
+
 import torch
 
 from lightning_unlearn.classifier import Classifier
@@ -34,3 +37,16 @@ def assert_same(model, expected, rtol=1e-4, atol=1e-6):
     other = expected.state_dict()
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, other[name], rtol=rtol, atol=atol, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def imported(folder, name, text, monkeypatch):
+    """A module of the user's with this text, as a new Python would import it."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.syspath_prepend(str(folder))
+    (folder / f"{name}.py").write_text(text)
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    importlib.invalidate_caches()
+    module = importlib.import_module(name)
+    # Taken away again when the test ends.
+    monkeypatch.setitem(sys.modules, name, sys.modules.pop(name))
+    return module

@@ -48,7 +48,12 @@ def test_arguments_reach_the_stages(tmp_path):
         ("stages:\n- class_path: NormDecay\n  init_args: {faktor: 0.5}\n", "faktor"),
         ("stages: 3\n", "stages"),
         ("other: 1\n", "lists no stages"),
-        ("- 1\n", "lists no stages"),
+        ("- 1\n", "holds a list; needed: keys such as"),
+        (
+            "stages:\n- class_path: FineTune\n  init_args: {max_epochs: 1, max_epochs: 3}\n",
+            "line 3: the key 'max_epochs' stands twice",
+        ),
+        ("stages:\n- class_path: FineTune\nstages:\n- class_path: NormDecay\n", "line 3: the key 'stages' stands twice"),
     ],
 )
 def test_files_that_are_no_method(text, message, tmp_path):
@@ -62,7 +67,7 @@ def test_files_that_are_no_method(text, message, tmp_path):
 def test_yaml_runs_no_code(tmp_path):
     path = tmp_path / "own.yaml"
     path.write_text("stages: !!python/object/apply:os.system ['touch made']\n")
-    with pytest.raises(ConfigError, match=r"no plain YAML.*python/object/apply"):
+    with pytest.raises(ConfigError, match=r"python/object/apply.*YAML with plain values"):
         load_method(str(path))
     assert not (tmp_path / "made").exists()
 

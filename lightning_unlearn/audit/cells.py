@@ -1,8 +1,6 @@
 """The cells of an audit: which models are made, from which seeds, and how each cell's answers are kept."""
 
 import copy
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -13,7 +11,6 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from lightning_unlearn import __version__
 from lightning_unlearn.audit.answers import SAMPLES, Answers, answers_of, audited_samples, rounded_to_int8
 from lightning_unlearn.bank.bank import Bank, Recipe
 from lightning_unlearn.chain import StageResult, TrainerFactory
@@ -22,8 +19,8 @@ from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.evaluation.collecting import relearning_stages
 from lightning_unlearn.exceptions import DataError
+from lightning_unlearn.identity import digest, setup_of
 from lightning_unlearn.methods import Method
-from lightning_unlearn.training import describe_batches, stable_repr
 
 __all__ = ["CHUNK", "Cell", "Cells", "Group", "asked", "cells_of", "seeds_of"]
 
@@ -134,16 +131,14 @@ class Cells:
         Returns:
             A file.
         """
-        settings = None if cell.build is None else stable_repr(cell.build.settings)
-        content = [*self._content, cell.group, cell.seeds, cell.method, settings]
-        return self.folder / f"{cell.name}-{hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]}.pt"
+        method = None if cell.build is None else cell.build.identity
+        return self.folder / f"{cell.name}-{digest([*self._content, cell.group, cell.seeds, cell.method, method])}.pt"
 
     @cached_property
     def _content(self) -> list[object]:
-        fingerprints = [self.data.fingerprint(part) for part in ("retain", "forget", "unseen")]
         recipe = self.bank.content(self.recipe, self.recipe.build(0), self.data, "train", 0)
         how = (self.relearn_epochs, self.int8, SAMPLES, _ASKED_AGAIN)
-        return [*fingerprints, recipe, describe_batches(self.data), self.number, *how, __version__]
+        return [*setup_of(self.fresh, self.data), recipe, self.number, *how]
 
     @cached_property
     def samples(self) -> dict[Part, Tensor]:

@@ -17,9 +17,12 @@ from lightning_unlearn.audit.strata import strata_of
 from lightning_unlearn.chain import TrainerFactory
 from lightning_unlearn.checkpoint import load_into, read_weights
 from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.data.forgotten_classes import knows_classes_alone, resolve_classes
+from lightning_unlearn.data.saved_split import SPLIT, SavedSplit
+from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.evaluation.new_report import new_report, request_of
 from lightning_unlearn.evaluation.panel import Panel
-from lightning_unlearn.exceptions import ConfigError, DataError
+from lightning_unlearn.exceptions import CheckpointError, ConfigError, DataError
 from lightning_unlearn.fingerprint import hash_of_weights
 from lightning_unlearn.loading import check_model, load_reference
 from lightning_unlearn.metrics.screen import Goal
@@ -120,7 +123,8 @@ def audit_given(
 
     Raises:
         ConfigError: A model stands in two groups.
-        DataError: Nothing says what was forgotten.
+        DataError: Nothing says what was forgotten. A model that forgot other samples, or an original that was not trained on
+            them, is a `CheckpointError`.
     """
     check_audit(fresh, FEWEST_MODELS, None)
     paths = {"unlearned": checkpoints("unlearned", unlearned), "references": checkpoints("references", references)}
@@ -137,6 +141,9 @@ def audit_given(
             "Nothing says what was forgotten: no forget rule was given and no split.json lies beside the first unlearned "
             "checkpoint. Give --data.forget."
         )
+    _check_unlearned(paths["unlearned"], data)
+    for path in paths["originals"]:
+        _check_original(path, data)
     check_model(model, data, paths["unlearned"][0])
     _refuse_copies(model, data, paths)
     samples = audited_samples(data)
@@ -157,6 +164,52 @@ def audit_given(
     with one_thread():
         report.audits = [_judged(of, data, samples["forget"], report.requests[0].name, tier, relearn_epochs)]
     return report
+
+
+def _check_unlearned(paths: Sequence[str], data: UnlearningDataModule) -> None:
+    """See that all models forgot these samples, and retained the same, as far as splits beside them say so."""
+    splits = {path: saved for path in paths if (saved := _split_beside(path, data)) is not None}
+    there, ours = set(data.samples.keys), _keys(data, "forget")
+    for path, saved in splits.items():
+        forgotten = set(saved.forget) & there
+        if not ours <= forgotten:
+            raise CheckpointError(
+                f"{path} forgot {len(ours & forgotten)} of the {len(ours)} samples that this audit is about, and "
+                f"{len(forgotten - ours)} others. Needed: models that all forgot the same. Audit each request by itself."
+            )
+        first = next(iter(splits))
+        for part in ("forget", "retain"):
+            theirs, known = (set(getattr(split, part)) & there for split in (saved, splits[first]))
+            if theirs != known and not (part == "retain" and knows_classes_alone(saved)):
+                both, one, other = len(theirs & known), len(theirs - known), len(known - theirs)
+                raise CheckpointError(
+                    f"{path} and {first} {'forgot' if part == 'forget' else 'retained'} {both} samples in common, {one} that "
+                    f"only the one did, and {other} that only the other. Needed: models of one training set (the same "
+                    "--data.unseen and --data.split_seed) that all forgot the same."
+                )
+
+
+def _check_original(path: str, data: UnlearningDataModule) -> None:
+    """See that a model was trained on all samples, as far as a split beside it says so."""
+    saved = _split_beside(path, data)
+    trained = _keys(data, "train")
+    if saved is None or knows_classes_alone(saved) or trained <= set(saved.retain):
+        return
+    raise CheckpointError(
+        f"{path} is no original of these models: it was not trained on {len(trained - set(saved.retain))} of their "
+        f"{len(trained)} samples, {len(_keys(data, 'forget') - set(saved.retain))} of the forgotten ones among them. Needed: "
+        "models from before unlearning, of the same training set."
+    )
+
+
+def _split_beside(path: str, data: UnlearningDataModule) -> SavedSplit | None:
+    file = Path(path).parent / SPLIT
+    return resolve_classes(SavedSplit.load(file), data.samples) if file.is_file() else None
+
+
+def _keys(data: UnlearningDataModule, part: Part) -> set[str]:
+    samples, index = data.part(part)
+    return {samples.keys[i] for i in index.tolist()}
 
 
 def _refuse_copies(model: LightningModule, data: UnlearningDataModule, paths: Mapping[str, Sequence[str]]) -> None:

@@ -102,7 +102,7 @@ class Judge:
         for contender in contenders:
             self._verdicts(audit, contender)
         self._figures(audit, contenders, keys, labels)
-        self._notes(audit)
+        self._notes(audit, any(c.role == "method" and c.others is not None for c in contenders))
         return audit
 
     def _line(self, contender: Contender, stratum: Stratum) -> AuditLine:
@@ -231,13 +231,16 @@ class Judge:
                     for i in aucs[c.name].argsort(descending=True, stable=True)[:EXPOSED].tolist()
                 ]
 
-    def _notes(self, audit: Audit) -> None:
-        audit.notes.append(
+    def _notes(self, audit: Audit, shadowed: bool) -> None:
+        """What every reader must know; of U-LiRA as it is meant only where other samples were unlearned in the same way."""
+        refs = "U-LiRA, refs: against references that unlearned nothing."
+        full = (
             "U-LiRA: unlearned models against held-out references that went through the same unlearning of as many other "
-            "samples; U-LiRA, refs: against references that unlearned nothing. Both leave one out. A few points above 50 % are "
-            "no leak in U-LiRA: exactly retrained models read 53 to 54 % on digits, as the others saw fewer samples. RMIA "
-            "has the same non-members as U-LiRA, and references after fine-tuning."
+            f"samples; {refs} Both leave one out. A few points above 50 % are no leak in U-LiRA: exactly retrained models read "
+            "53 to 54 % on digits, as the others saw fewer samples. RMIA has the same non-members as U-LiRA, and references "
+            "after fine-tuning."
         )
+        audit.notes.append(full if shadowed else f"{refs} It leaves one out.")
         if self.benchmark and len(self.references) < ENOUGH_MODELS:
             audit.notes.append(
                 f"KLoM and F of {len(self.references)} models a side mean something only beside their zeros: both are far from "

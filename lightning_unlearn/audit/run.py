@@ -16,6 +16,7 @@ from lightning_unlearn.audit.judging import CEILING, ZERO, Contender, Judge
 from lightning_unlearn.audit.strata import strata_of
 from lightning_unlearn.bank.filling import train_missing
 from lightning_unlearn.benchmark.comparison import Comparison
+from lightning_unlearn.cautions import of_originals
 from lightning_unlearn.chain import TrainerFactory
 from lightning_unlearn.data.views import View
 from lightning_unlearn.evaluation.new_report import new_report, request_of
@@ -25,7 +26,7 @@ from lightning_unlearn.files import write_text_atomic
 from lightning_unlearn.methods import Method
 from lightning_unlearn.processes import Task, available_processes, one_thread, run_tasks
 from lightning_unlearn.ranks import lock_on_first
-from lightning_unlearn.report.audit_schema import Audit
+from lightning_unlearn.report.audit_schema import WHOLE, Audit
 from lightning_unlearn.report.decode import decode, encode
 from lightning_unlearn.report.labels import seconds
 from lightning_unlearn.report.schema import Report
@@ -95,11 +96,24 @@ def audit(
                 report.requests += part.requests
                 report.audits += part.audits
         assert report is not None
+        for caution in of_originals(_originals(report), data):
+            log.warning("%s", caution)
+            report.warnings.append(caution)
         counts = (("method", len(chosen)), ("forget set", len(sets)), ("model", models))
         listed = ", ".join(f"{n} {what}{'s' * (n != 1)}" for what, n in counts)
         report.title, report.tier, report.config = f"{data.dataset.name}: {listed} a side", tier, what.configuration
         save_report(report, what.folder)
     return report
+
+
+def _originals(report: Report) -> list[tuple[str, Mapping[str, float]]]:
+    """Figures of the originals of each forget set."""
+    return [
+        (audit.request, line.metrics)
+        for audit in report.audits
+        for line in audit.lines
+        if (line.method, line.stratum) == (CEILING, WHOLE)
+    ]
 
 
 class _Runner:

@@ -18,7 +18,6 @@ from lightning_unlearn.methods import Method, load_method
 from lightning_unlearn.ranks import barrier, first_says, is_first, lock_on_first
 from lightning_unlearn.stages.base import UnlearningStage
 from lightning_unlearn.stages.keep_zeros import KeepZeros
-from lightning_unlearn.training import stable_repr
 
 __all__ = ["Preparation"]
 
@@ -86,7 +85,7 @@ class Preparation:
         model = recipe.build(seed)
         trained = json.loads(bank.content(recipe, model, data, view, seed))
         # The version of the stages counts, too; those of the training are Lightning's and torch's own.
-        how = {"prepared": stable_repr(self.chain.settings), "version": __version__}
+        how = {"prepared": self.chain.identity, "version": __version__}
         content = json.dumps({**trained, **how}, sort_keys=True)
         entry = bank.entry(content)
         with lock_on_first(entry, wait=True):

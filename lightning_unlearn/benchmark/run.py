@@ -1,7 +1,6 @@
 """Compare methods: every cell of methods x seeds x forget sets, over originals and references from the bank."""
 
 import copy
-import hashlib
 import json
 import logging
 import time
@@ -11,13 +10,12 @@ from pathlib import Path
 
 from lightning.pytorch import seed_everything
 
-from lightning_unlearn import __version__
 from lightning_unlearn.benchmark.comparison import Comparison, ForgetSet, reference_seeds
 from lightning_unlearn.benchmark.repair import baselines
 from lightning_unlearn.benchmark.settings import check_settings, training_settings
 from lightning_unlearn.benchmark.tuning import development_draw, tune_method
 from lightning_unlearn.callbacks.record_margins import RecordMargins
-from lightning_unlearn.cautions import of_copies
+from lightning_unlearn.cautions import of_copies, of_originals
 from lightning_unlearn.chain import run_chain
 from lightning_unlearn.data.detected import DetectedMislabels
 from lightning_unlearn.detection.curves import detect_on_original
@@ -25,13 +23,13 @@ from lightning_unlearn.evaluation.new_report import new_report, request_of
 from lightning_unlearn.evaluation.panel import Panel
 from lightning_unlearn.exceptions import UnlearnError
 from lightning_unlearn.files import write_text_atomic
+from lightning_unlearn.identity import digest, setup_of
 from lightning_unlearn.methods import Method, load_method
 from lightning_unlearn.ranks import barrier, is_first, lock_on_first
 from lightning_unlearn.report.decode import decode, encode
 from lightning_unlearn.report.schema import Report, Row
 from lightning_unlearn.report.writing import save_report
 from lightning_unlearn.stages.base import UnlearningStage
-from lightning_unlearn.training import describe_batches, stable_repr
 
 __all__ = ["benchmark"]
 
@@ -93,6 +91,10 @@ def benchmark(
         assert report is not None
         for row in report.rows:
             row.notes += [notes[row.method]] if row.method in notes else []
+        originals = [(f"{row.request}, seed {row.seed}", row.metrics) for row in report.rows if row.role == "original"]
+        for caution in of_originals(originals, data):
+            log.warning("%s", caution)
+            report.warnings.append(caution)
         counts = (("method", len(chosen)), ("forget set", len(sets)), ("seed", len(seeds)))
         report.title = f"{data.dataset.name}: " + ", ".join(f"{n} {what}{'s' * (n != 1)}" for what, n in counts)
         report.config = what.configuration
@@ -156,12 +158,8 @@ class _Runner:
         name = forget_set.name
         seeds_of_references = reference_seeds(forget_set, self.references)
         common = self._common(forget_set)
-        keys = {
-            (method, seed): _key(common, seed, method, stable_repr(build.settings))
-            for seed in seeds
-            for method, build in methods.items()
-        }
-        head = _key(common, list(seeds), "panel", seeds_of_references)
+        keys = {(m, seed): _key(common, m, seed, build.identity) for seed in seeds for m, build in methods.items()}
+        head = _key(common, "panel", list(seeds), seeds_of_references)
         missing = {cell for cell, key in keys.items() if not self._is_finished(key)}
         if missing or not self._path(head).is_file():
             models = [self.what.trained("retain", seed) for seed in seeds_of_references]
@@ -202,22 +200,21 @@ class _Runner:
             report.levels[name] = record["levels"]
         return report
 
-    def _common(self, forget_set: ForgetSet) -> tuple[list[object], list[object]]:
-        """What all cells of a forget set depend on: in front of what is a cell's own, and behind it."""
-        front = [
-            self.what.data.fingerprint("retain"),
-            self.what.data.fingerprint("forget"),
-            self.what.data.fingerprint("unseen"),
+    def _common(self, forget_set: ForgetSet) -> list[object]:
+        """What all cells of a forget set depend on."""
+        common: list[object] = [
+            *setup_of(self.what.fresh, self.what.data),
             self.what.bank.content(self.what.recipe, self.what.recipe.build(0), self.what.data, "train", 0),
-            describe_batches(self.what.data),
             forget_set.name,
             forget_set.number,
+            self.what.goal,
+            self.what.relearn_epochs,
+            self.references,
         ]
-        behind: list[object] = [self.what.goal, self.what.relearn_epochs, self.references, __version__]
         if self.what.preparation is not None:
             # Only then, so that other cells keep their names.
-            behind.append(stable_repr(self.what.preparation.chain.settings))
-        return front, behind
+            common.append(self.what.preparation.chain.identity)
+        return common
 
     def _path(self, key: str) -> Path:
         return self.what.folder / "cells" / f"{key}.json"
@@ -237,8 +234,6 @@ class _Runner:
         write_text_atomic(self._path(key), text)
 
 
-def _key(common: tuple[list[object], list[object]], seed: object, what: str, settings: object) -> str:
+def _key(common: Sequence[object], what: str, seed: object, settings: object) -> str:
     """A cell is known by everything that it depends on."""
-    front, behind = common
-    content = [*front, seed, what, settings, *behind]
-    return f"{what}-{hashlib.sha256(json.dumps(content, default=stable_repr).encode()).hexdigest()[:16]}"
+    return f"{what}-{digest([*common, what, seed, settings])}"

@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import hashlib
 import itertools
 import json
 import logging
@@ -17,19 +16,18 @@ import torch
 import yaml
 from lightning.pytorch import LightningModule, seed_everything
 
-from lightning_unlearn import __version__
-from lightning_unlearn.chain import TrainerFactory, run_chain
+from lightning_unlearn.chain import TrainerFactory, run_chain, sources_of
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.forget import ForgetRule
 from lightning_unlearn.evaluation.collecting import collect_outputs
 from lightning_unlearn.exceptions import ConfigError, UnlearnError
 from lightning_unlearn.files import write_text_atomic
 from lightning_unlearn.fingerprint import hash_of_weights
+from lightning_unlearn.identity import digest, setup_of
 from lightning_unlearn.methods import Method, load_method
 from lightning_unlearn.metrics.unseen_match import distance_to_unseen, within_budget
 from lightning_unlearn.random import generator
 from lightning_unlearn.ranks import barrier, is_first
-from lightning_unlearn.training import describe_batches
 
 __all__ = [
     "Trial",
@@ -212,13 +210,13 @@ def tune_method(
         "tune %s: of settings that cost at most %.0f points of retain accuracy (%.1f), the one that leaves the least distance "
         "between forgotten and unseen samples, 0 to 1", short, MAX_RETAIN_DROP, before,
     )  # fmt: skip
+    # Not of the test samples, which are not looked at.
+    setup = setup_of(fresh, data, ("retain", "forget", "unseen"))
+    known_by = [hash_of_weights(original), *setup, sources_of(method())]
     trials = []
     for i, factors in enumerate(tried):
         text = yaml.safe_dump({"stages": with_factors(content, factors)["stages"]}, sort_keys=False)
-        fingerprints = [data.fingerprint(part) for part in ("retain", "forget", "unseen")]
-        key = [text, hash_of_weights(original), *fingerprints, describe_batches(data), __version__]
-        digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
-        path = folder / "tuning" / f"{short}-{i}-{digest}.yaml"
+        path = folder / "tuning" / f"{short}-{i}-{digest([text, *known_by])}.yaml"
         known = path.with_suffix(".json").is_file()
         if not known:
             _write(path, f"# Trial {i + 1} of {len(tried)} of {short}: {_said(content, factors)}.\n{text}")

@@ -72,6 +72,18 @@ class KeepLast(ModelCheckpoint):
         super().__init__(
             dirpath=folder, filename="last", enable_version_counter=False, save_on_train_epoch_end=True, save_top_k=1
         )
+        self._ended_an_epoch = False
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the state."""
+        super().on_train_epoch_end(trainer, pl_module)
+        self._ended_an_epoch = True
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the state that was resumed behind the last step of all: Lightning does not end that epoch once more."""
+        super().on_train_end(trainer, pl_module)
+        if not self._ended_an_epoch:
+            trainer.save_checkpoint(Path(self.dirpath or ".") / "last.ckpt")
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, object]) -> None:
         """Save the split before the checkpoint that it belongs to."""
@@ -118,6 +130,10 @@ class LogLoss(Callback):
 
 class EpochLines(Callback):
     """One line per epoch where there is no terminal for a progress bar."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock of an epoch that is gone on with."""
+        self._begin = time.perf_counter()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""

@@ -135,11 +135,13 @@ def _evaluate_many(job: Job) -> None:
     if job.call.run is not None:
         raise ConfigError("--run names one model, and an audit needs many. Give --unlearned and --references.")
     check_lists(given["tier"], {name: given[name] for name in ("checkpoint", "original")}, {})
-    if job.unnamed_rule is not None:
-        log.warning("%s", job.unnamed_rule)
     for name in ("unlearned", "references"):
         checkpoints(name, given[name])
     job.data.use_split_of(checkpoints("unlearned", given["unlearned"])[0], forgotten_is_removed=False)
+    if job.unnamed_rule is not None:
+        if job.data.saved is None or not job.data.saved.forget:
+            log.warning("%s", job.unnamed_rule)
+        judge_as_saved(job.data)
     _report(job, None, job.trainer.evaluate, given)
 
 
@@ -284,8 +286,10 @@ def _check(job: Job, checkpoint: str | None) -> None:
 
 
 def _is_finished(checkpoint: Path, max_epochs: int | None) -> bool:
-    state = AtomicCheckpointIO().load_checkpoint(checkpoint)
-    return max_epochs is not None and 0 <= max_epochs <= int(state["epoch"]) + 1
+    """Whether a training has ended; a checkpoint of inside the last epoch has the number of that epoch, too."""
+    progress = AtomicCheckpointIO().load_checkpoint(checkpoint).get("loops", {}).get("fit_loop", {}).get("epoch_progress")
+    # Processed, not completed: at an epoch's end checkpoints are written before it counts as completed.
+    return max_epochs is not None and progress is not None and 0 <= max_epochs <= progress["current"]["processed"]
 
 
 def _in_a_line(figures: Mapping[str, float]) -> str:

@@ -379,11 +379,11 @@ class SplitData(LightningDataModule):
         how = (list(self.dataset.mean), list(self.dataset.std), self.samples.by_content)
         return SavedSplit(keys[0], keys[1], keys[2], keys[3], *whose, list(outside), altered, list(withdrawn), *how)
 
-    def fingerprint(self, view: View | Literal["unseen"]) -> str:
+    def fingerprint(self, view: View | Part) -> str:
         """A hash of the samples of a view, the same however they are split: keys, labels, contents as `stamp` has them.
 
         Args:
-            view: `train`, `retain`, `forget` or `unseen`.
+            view: `train`, `retain`, `forget`, `unseen` or `test`.
 
         Returns:
             64 hexadecimal digits.

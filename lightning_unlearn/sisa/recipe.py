@@ -12,8 +12,6 @@ from lightning_unlearn.training import describe, stable_repr
 
 __all__ = ["SliceRecipe", "epochs_of_slices"]
 
-# Arguments of a Trainer that change what a model becomes.
-_TRAINING = ("sync_batchnorm", "gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches")
 # Of the model: these change what its members become only through what is recorded by itself, or not at all.
 _OWN = ("shards", "slices", "aggregation")
 
@@ -58,12 +56,13 @@ class SliceRecipe:
         described = describe(model)
         hyper = described.pop("hyper_parameters", {})
         assert isinstance(hyper, dict)
-        given = trainer.recipe_arguments
+        given = trainer.stage_arguments
+        precision = given.pop("precision", "32-true")
         settings = {
             **{f"model.{name}": str(value) for name, value in described.items()},
             **{f"model.{name}": str(value) for name, value in hyper.items() if name not in _OWN},
-            **{f"trainer.{name}": stable_repr(given[name]) for name in _TRAINING if name in given},
-            "trainer.precision": str(given.get("precision") or "32-true"),
+            **{f"trainer.{name}": stable_repr(value) for name, value in given.items()},
+            "trainer.precision": str(precision),
             # BatchNorm takes its statistics on each rank, and sums are rounded otherwise elsewhere.
             "trainer.ranks": str(trainer.world_size),
             "trainer.device": trainer.strategy.root_device.type,

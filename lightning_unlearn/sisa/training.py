@@ -42,8 +42,8 @@ def fit_slices(trainer: FreshTrainer, model: Sisa, data: object) -> None:
         data: The data; what the view `train` or `retain` holds is trained on.
 
     Raises:
-        ConfigError: There is no length, no place for checkpoints, a callback that would be left out, or another training lies
-            in that place.
+        ConfigError: There is no length, or one by the clock, no place for checkpoints, a callback that would be left out, or
+            another training lies in that place.
         DataError: The data are of another kind.
     """
     if not isinstance(data, UnlearningDataModule):
@@ -55,6 +55,11 @@ def fit_slices(trainer: FreshTrainer, model: Sisa, data: object) -> None:
         )
     if data.serving.view not in ("train", "retain"):
         raise ConfigError(f"The view is {data.serving.view!r}; a Sisa is trained on 'train' or 'retain'. Give --data.view.")
+    if "max_time" in trainer.stage_arguments:
+        raise ConfigError(
+            f"max_time is {trainer.stage_arguments['max_time']}: where the clock ends a training, the next on the same samples "
+            "gives other weights, and no deletion would be exact. Leave it out, and give fewer max_epochs."
+        )
     keeper = trainer.checkpoint_callback
     if keeper is None:
         raise ConfigError("A Sisa cannot delete samples without its checkpoints. Leave enable_checkpointing on.")

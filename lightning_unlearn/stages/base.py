@@ -163,6 +163,8 @@ class UnlearningStage(LightningModule, ABC):
         for name, parameter in classifier.named_parameters():
             parameter.requires_grad_(name in chosen)
         set_modes(classifier, chosen if self.train_mode else set())
+        # Anew: the same object may have run before.
+        self.work = Work(backward_share=self.work.backward_share)
         self._watched = self.work.watch(classifier)
 
     def uncounted(self) -> nn.Module:

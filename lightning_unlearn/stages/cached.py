@@ -48,8 +48,7 @@ class CachedStage(UnlearningStage):
     def on_fit_start(self) -> None:
         """Compute the features, where the conditions hold."""
         found = self._find_cut()
-        if found is not None:
-            self.work.backward_share = found.share
+        self.work.backward_share = 1.0 if found is None else found.share
         reason = self._why_not(found)
         if reason is None:
             self.cached = found

@@ -79,6 +79,7 @@ class MaskLearning(CachedStage):
     def bind(self, classifier: nn.Module, artifacts: Artifacts) -> None:
         """See `UnlearningStage.bind`; the selected weights get scores, and nothing else is trained."""
         super().bind(classifier, artifacts)
+        self.course = []
         classifier.requires_grad_(False)
         parameters = dict(classifier.named_parameters())
         groups = ("forget", "retain") if self.exclusive else ("forget",)

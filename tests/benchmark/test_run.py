@@ -154,3 +154,17 @@ def test_what_a_preparation_does_not_go_with(run, with_, tmp_path):
     with pytest.raises(ConfigError, match="No config 'prepare/prune_9'"):
         run({"decay": DECAY}, prepare="prune_9")
     assert not (tmp_path / "bank").exists()
+
+
+@pytest.mark.parametrize("tier", ["screen", "audit"])
+def test_originals_that_do_not_know_their_data_are_named(make_data, make_trainer, tmp_path, tier, caplog):
+    (tmp_path / "decay.yaml").write_text(DECAY)
+    where = {"output": str(tmp_path / "out"), "bank": str(tmp_path / "bank"), "relearn_epochs": 0, "tier": tier}
+    where |= {"models": 3, "processes": 1, "int8": False} if tier == "audit" else {"seeds": [0, 10], "references": 1}
+    for _ in range(2):  # also where all cells are finished
+        caplog.clear()
+        report = make_trainer(max_epochs=1).benchmark(untrained(), make_data(), [str(tmp_path / "decay.yaml")], **where)
+        [said] = [warning for warning in report.warnings if "which it was trained on" in warning]
+        assert "of the retained samples" in said
+        assert said.endswith("That is so of 2 of 2 originals.") == (tier == "screen")
+        assert said in caplog.text

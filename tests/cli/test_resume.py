@@ -87,6 +87,27 @@ def test_a_killed_unlearning_goes_on_at_its_unfinished_stage(work, capsys):
     assert not list((work / "killed").glob("stage*"))
 
 
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+@pytest.mark.parametrize("left", [24, 28, 32])
+def test_a_fit_is_finished_when_its_last_epoch_is(empty, capsys, left):
+    """Checkpoints of inside an epoch, too: after the last one that it left, a training of 4 epochs of 8 steps was killed."""
+    keeper = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint"}
+    keeper["init_args"] = {"every_n_train_steps": 4, "save_top_k": -1, "filename": "{step}"}
+    (empty / "often.yaml").write_text(yaml.safe_dump({"trainer": {"callbacks": [keeper]}}))
+    assert main([*FIT, "-c", "often.yaml", "--output", "run"]) == 0
+    kept = empty / "run/checkpoints"
+    (kept / "last.ckpt").rename(empty / "whole.ckpt")
+    for path in kept.glob("step=*.ckpt"):
+        if int(path.stem.removeprefix("step=")) > left:
+            path.unlink()
+    capsys.readouterr()
+    assert main(["fit", "--resume", "run"]) == 0
+    assert "is finished" not in capsys.readouterr().out
+    same_state(kept / "last.ckpt", empty / "whole.ckpt")
+    assert main(["fit", "--resume", "run"]) == 0
+    assert "is finished" in capsys.readouterr().out
+
+
 def test_changed_data_or_weights_are_refused(work, capsys, monkeypatch):
     from lightning_unlearn.cli import verbs
 

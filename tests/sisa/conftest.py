@@ -66,16 +66,16 @@ def make_trainer(**kwargs):
     return UnlearningTrainer(**{"accelerator": "cpu", "devices": 1, **silent, **kwargs})
 
 
-def fit(folder, data, epochs=3, **kwargs):
+def fit(folder, data, epochs=3, trainer=None, **kwargs):
     """A trained ensemble in `folder/checkpoints`."""
     model = make_model(**kwargs)
-    make_trainer(max_epochs=epochs, default_root_dir=str(folder)).fit(model, datamodule=data)
+    make_trainer(max_epochs=epochs, default_root_dir=str(folder), **(trainer or {})).fit(model, datamodule=data)
     return model
 
 
-def delete(model, data, checkpoint, output):
+def delete(model, data, checkpoint, output, **kwargs):
     """A request without a report: what `UnlearningTrainer.unlearn` does, in the same order; the stage's result."""
-    stage, fresh = RetrainShards(), make_trainer().fresh
+    stage, fresh = RetrainShards(), make_trainer(**kwargs).fresh
     data.use_split_of(checkpoint)
     stage.place(fresh, str(checkpoint), str(output))
     check_model(model, data, str(checkpoint), [stage])

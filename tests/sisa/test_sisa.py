@@ -204,3 +204,23 @@ def test_other_stages_take_an_ensemble_as_any_model(copy, make_data, tmp_path):
         checkpoint=str(copy), relearn_epochs=0,
     )  # fmt: skip
     assert report.rows[-1].metrics["distance"] > 0
+
+
+@pytest.mark.parametrize(("name", "value"), [("limit_train_batches", 1), ("overfit_batches", 1), ("min_steps", 20)])
+def test_a_deletion_trains_as_long_as_the_fit_did_or_is_refused(name, value, make_data, tmp_path):
+    shorter = {name: value}
+    data = make_data()
+    keys = trained_keys(data, 2)
+    model = fit(tmp_path / "a", data, trainer=shorter)
+    checkpoint = tmp_path / "a/checkpoints/last.ckpt"
+    with pytest.raises(ConfigError, match=rf"trained otherwise: trainer.{name} was {value} and is now None"):
+        delete(make_model(), make_data(keys), checkpoint, tmp_path / "b")
+    delete(model, make_data(keys), checkpoint, tmp_path / "b", **shorter)
+    assert_equal(model, fit(tmp_path / "c", make_data(keys, view="retain"), trainer=shorter))
+
+
+def test_no_clock_ends_a_training_that_is_to_be_done_again(copy, make_data, tmp_path):
+    with pytest.raises(ConfigError, match=r"max_time is 00:01:00:00: .* fewer max_epochs"):
+        fit(tmp_path / "clock", make_data(), trainer={"max_time": "00:01:00:00"})
+    with pytest.raises(ConfigError, match=r"trainer.max_time was None and is now '00:01:00:00'"):
+        delete(make_model(), make_data(trained_keys(make_data(), 1)), copy, tmp_path / "b", max_time="00:01:00:00")

@@ -12,7 +12,7 @@ from lightning_unlearn.chain import run_chain
 from lightning_unlearn.data.batch import Batch, parts_of
 from lightning_unlearn.functional.modes import set_modes
 from lightning_unlearn.functional.structure import ParameterSelector
-from lightning_unlearn.stages import UnlearningStage
+from lightning_unlearn.stages import AdversarialExamples, FineTune, MaskLearning, UnlearningStage
 
 
 class Plain(UnlearningStage):
@@ -116,3 +116,14 @@ def test_the_mean_over_both_parts_counts_every_sample_of_every_rank_alike():
         found.append(stage.mean_of_both(f, r, parts))
     torch.testing.assert_close(torch.stack(found).mean(), values.mean())
     assert part(5, 0).count == 5
+
+
+def test_an_object_that_runs_again_counts_its_own_work_alone(trained, make_data, fresh):
+    data = make_data()
+    chain = [MaskLearning(max_epochs=8, penalty=1e-3), FineTune(max_epochs=1), AdversarialExamples(steps=2)]
+    runs = [run_chain(fresh, copy.deepcopy(trained), data, chain) for _ in range(3)]
+    for first, *others in zip(*runs, strict=True):
+        assert first.work > 0
+        for other in others:
+            assert (other.work, other.summary.keys()) == (first.work, first.summary.keys()), first.name
+    assert [len(run[0].summary["mask_course"]) for run in runs] == [len(chain[0].course)] * 3

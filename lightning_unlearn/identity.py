@@ -1,0 +1,61 @@
+"""What finished cells and trials are known by beside their models and methods, so that nothing else is read in their place."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+from lightning_unlearn import __version__
+from lightning_unlearn.chain import TrainerFactory
+from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.data.split_data import PARTS, Part
+from lightning_unlearn.fresh import FreshTrainer
+from lightning_unlearn.sources import hash_of_sources
+from lightning_unlearn.training import describe_batches, quiet, stable_repr
+
+__all__ = ["digest", "setup_of"]
+
+_PLAIN = (str, int, float, tuple, list, dict, type(None))
+
+
+def setup_of(fresh: TrainerFactory, data: UnlearningDataModule, parts: Sequence[Part] = PARTS) -> list[str]:
+    """What figures depend on: samples, batches, what the Trainer does to a stage, and this version.
+
+    Args:
+        fresh: Makes a Trainer.
+        data: The data, split.
+        parts: Parts that are trained on, or looked at.
+
+    Returns:
+        Text that is the same whenever they are.
+    """
+    return [*(data.fingerprint(part) for part in parts), describe_batches(data), *_described(fresh), __version__]
+
+
+def digest(content: Sequence[object]) -> str:
+    """A short hash of everything that a result depends on.
+
+    Args:
+        content: Values that JSON holds, or whose `repr` says what they are.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    return hashlib.sha256(json.dumps(content, default=stable_repr).encode()).hexdigest()[:16]
+
+
+def _described(fresh: TrainerFactory) -> list[str]:
+    """Arguments and callbacks of the Trainer that reach a stage, where they were given: so the usual ones add nothing."""
+    with quiet():
+        trainer = fresh()
+    if not isinstance(trainer, FreshTrainer):
+        return []
+    given = {name: stable_repr(value) for name, value in sorted(trainer.stage_arguments.items())}
+    links = [f"{type(link).__module__}.{type(link).__qualname__} {_plain_attributes(link)}" for link in trainer.stage_links]
+    source = hash_of_sources(type(link) for link in trainer.stage_links)
+    return [stable_repr(part) for part in (given, links, source) if part]
+
+
+def _plain_attributes(link: object) -> list[tuple[str, str]]:
+    """Arguments that a callback or plugin kept. Private attributes may hold what a fit recorded."""
+    kept = {name: value for name, value in vars(link).items() if not name.startswith("_") and isinstance(value, _PLAIN)}
+    return sorted((name, stable_repr(value)) for name, value in kept.items())

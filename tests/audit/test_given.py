@@ -1,0 +1,80 @@
+"""Lists of models of a user's own: what they were made of is compared with what the audit is about."""
+
+import json
+
+import pytest
+import torch
+from helpers import untrained
+
+from lightning_unlearn.checkpoint import save_weights
+from lightning_unlearn.data.forget import RandomFraction
+from lightning_unlearn.exceptions import CheckpointError
+
+
+@pytest.fixture
+def lists(tmp_path, make_data):
+    """Writes models of every kind with their splits, unlearned ones of these draws of the forget rule; patterns by kind."""
+
+    def write(draws=(0, 0, 0), originals="train", **kwargs):
+        made = {}
+        for kind in ("unlearned", "references", "originals"):
+            for i, draw in enumerate(draws):
+                data = make_data(forget=RandomFraction(0.1), forget_seed=draw if kind == "unlearned" else 0, **kwargs)
+                torch.manual_seed(100 * len(made) + i)
+                folder = tmp_path / kind / str(i)
+                save_weights(folder / "last.ckpt", untrained().state_dict(), {})
+                data.saved_split(everything_trained=kind == "originals" and originals == "train").save(folder / "split.json")
+            made[kind] = [str(tmp_path / kind / "*" / "last.ckpt")]
+        return made
+
+    return write
+
+
+@pytest.fixture
+def audit(make_data, make_trainer):
+    def run(lists, **kwargs):
+        data = make_data(forget=kwargs.pop("forget", None), **kwargs)
+        return make_trainer().evaluate(untrained(), data, tier="audit", relearn_epochs=0, **lists).audits[0]
+
+    return run
+
+
+def test_models_that_forgot_the_same_are_audited_and_no_note_speaks_of_shadows(lists, audit):
+    given = lists()
+    for rule in (None, RandomFraction(0.1)):
+        notes = " ".join(audit(given, forget=rule).notes)
+        assert "U-LiRA here is against retrained references" in notes
+        assert "U-LiRA, refs: against references that unlearned nothing. It leaves one out." in notes
+        assert "held-out references that went through the same unlearning" not in notes
+
+
+def test_models_that_forgot_others_are_refused(lists, audit):
+    with pytest.raises(CheckpointError, match=r"unlearned/1/last.ckpt forgot \d+ of the 27 samples that this audit is about"):
+        audit(lists(draws=(0, 1, 2)))
+
+
+def test_so_are_models_of_another_training_set(lists, audit, tmp_path):
+    given = lists()
+    path = tmp_path / "unlearned/2/split.json"
+    saved = json.loads(path.read_text())
+    saved["retain"] = saved["retain"][5:]
+    path.write_text(json.dumps(saved))
+    with pytest.raises(CheckpointError, match=r"2/last.ckpt and .*0/last.ckpt retained 238 samples in common, 0 that only the"):
+        audit(given)
+    # More was forgotten than this audit is about, and not by all of them.
+    saved["retain"], saved["forget"] = saved["retain"][5:], [*saved["forget"], *saved["retain"][:5]]
+    path.write_text(json.dumps(saved))
+    with pytest.raises(CheckpointError, match=r"2/last.ckpt and .*0/last.ckpt forgot 27 samples in common, 5 that only"):
+        audit(given)
+
+
+def test_originals_were_trained_on_what_was_forgotten(lists, audit):
+    with pytest.raises(CheckpointError, match=r"originals/0/last.ckpt is no original .* not trained on 27 of their 270"):
+        audit(lists(originals="retain"))
+
+
+def test_without_splits_all_is_taken_on_trust(lists, audit, tmp_path):
+    given = lists(draws=(0, 1, 2))
+    for path in tmp_path.glob("*/*/split.json"):
+        path.unlink()
+    assert audit(given, forget=RandomFraction(0.1)).lines
