@@ -3,20 +3,21 @@
 from abc import ABC
 from collections.abc import Callable, Iterable, Mapping
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from lightning_unlearn.artifacts import Artifacts
-from lightning_unlearn.data.batch import Batch, halves, joined, parts_of
+from lightning_unlearn.data.batch import Batch, parts_of
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.views import View
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.modes import set_modes
 from lightning_unlearn.functional.structure import ParameterSelector
 from lightning_unlearn.schedule import Schedule, build_optimizer, logs_at, with_schedule
+from lightning_unlearn.stages.tools import StageTools
 from lightning_unlearn.work import Work
 
 __all__ = ["UnlearningStage", "default_stage_optimizer"]
@@ -27,7 +28,7 @@ def default_stage_optimizer(params: Iterable[nn.Parameter]) -> Optimizer:
     return SGD(params, lr=0.01, momentum=0.9)
 
 
-class UnlearningStage(LightningModule, ABC):
+class UnlearningStage(StageTools, ABC):
     """One step of unlearning: an objective over batches of a view, and a chain of callbacks that edit weights.
 
     Most stages set `view` and define `loss_of`, or `objective` where it looks at more than one forward pass over the batch. A
@@ -68,7 +69,6 @@ class UnlearningStage(LightningModule, ABC):
     note: str = ""
     warning: str = ""
 
-    classifier: nn.Module
     artifacts: Artifacts
 
     def __init__(
@@ -273,18 +273,6 @@ class UnlearningStage(LightningModule, ABC):
         # Abstract on demand.
         raise NotImplementedError(f"{type(self).__name__} trains, so it must define `objective`, or `loss_of`.")
 
-    def logits(self, *batches: Batch) -> Tensor:
-        """Logits of batches from *one* forward pass, so that BatchNorm sees one distribution.
-
-        Args:
-            *batches: One or more batches.
-
-        Returns:
-            (B, K), the batches one after the other.
-        """
-        logits: Tensor = self.classifier(joined([batch.input for batch in batches]))
-        return logits
-
     def configure_callbacks(self) -> list[Callback]:
         """The chain of callbacks of this stage, in order.
 
@@ -339,58 +327,3 @@ class UnlearningStage(LightningModule, ABC):
         """
         trained = [p for p in self.parameters() if p.requires_grad]
         return with_schedule(self, build_optimizer(self.optimizer, trained), self.schedule)
-
-    # Helpers.
-
-    @property
-    def data(self) -> UnlearningDataModule:
-        """The DataModule of the running fit."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning, absent in its annotations
-        assert isinstance(data, UnlearningDataModule)
-        return data
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes of the data."""
-        return self.data.num_classes
-
-    def rank_weight(self, batch: Batch) -> float:
-        """See `Batch.weight`, with the ranks of the running fit."""
-        return batch.weight(self.trainer.world_size)
-
-    def mean(self, values: Tensor, batch: Batch) -> Tensor:
-        """The mean over samples, such that uneven ranks count every sample alike.
-
-        Args:
-            values: One value per sample of `batch`, (B,).
-            batch: The part of the batch that they belong to.
-
-        Returns:
-            A scalar.
-        """
-        return values.mean() * self.rank_weight(batch)
-
-    def mean_of_both(self, forget: Tensor, retain: Tensor, batch: dict[str, Batch]) -> Tensor:
-        """The mean over the samples of both parts together; see `mean`.
-
-        Args:
-            forget: One value per forgotten sample, (F,).
-            retain: One value per retained sample, (R,).
-            batch: The parts that they belong to.
-
-        Returns:
-            A scalar.
-        """
-        b_f, b_r = batch["forget"].count, batch["retain"].count
-        return (b_f * self.mean(forget, batch["forget"]) + b_r * self.mean(retain, batch["retain"])) / (b_f + b_r)
-
-    def one_forward(self, batch: dict[str, Batch]) -> tuple[Tensor, Tensor]:
-        """Logits of the forgotten and of the retained part from one forward pass; see `logits`.
-
-        Args:
-            batch: A batch of the view `both`.
-
-        Returns:
-            Logits of the forgotten part (F, K) and of the retained part (R, K).
-        """
-        return halves(self.logits(batch["forget"], batch["retain"]), batch)
