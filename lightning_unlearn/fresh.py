@@ -4,6 +4,7 @@ import copy
 import inspect
 import sys
 from collections.abc import Sequence
+from types import FrameType
 from typing import Self
 
 from lightning.pytorch import Trainer
@@ -16,6 +17,7 @@ from lightning.pytorch.callbacks import (
     ProgressBar,
 )
 from lightning.pytorch.plugins import CheckpointIO, Precision
+from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
 from lightning_unlearn.callbacks.recipe import RecipeCallback
 from lightning_unlearn.checkpoint import AtomicCheckpointIO
@@ -42,6 +44,19 @@ _WITHOUT_EFFECT = (
 )
 # Callbacks that only look.
 _WATCHING = (Checkpoint, ProgressBar, ModelSummary, DeviceStatsMonitor, LearningRateMonitor)
+
+
+class _Signals(_SignalConnector):
+    """Lightning's signals, but that SIGTERM is told to the other ranks' processes by the signal alone.
+
+    Lightning 2.6 also broadcasts it, which waits for ever where the ranks stand in another collective.
+    """
+
+    def _sigterm_notifier_fn(self, signum: int, _: FrameType | None) -> None:
+        launcher = self.trainer.strategy.launcher
+        if not self.received_sigterm and launcher is not None:
+            launcher.kill(signum)
+        self.received_sigterm = True
 
 
 class FreshTrainer(Trainer):
@@ -75,6 +90,7 @@ class FreshTrainer(Trainer):
             # Lightning adds its own callbacks to this very list; stages must not inherit its ModelCheckpoint.
             self._keywords["callbacks"] = [*callbacks]
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # typed by Lightning's signature
+        self._signal_connector = _Signals(self)
 
     @property
     def strategy_name(self) -> str:

@@ -90,3 +90,11 @@ def start(*arguments: str, folder: Path) -> subprocess.Popen:
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def wait_for(process: subprocess.Popen, word: str) -> None:
+    """Read what a process says until a word comes."""
+    for line in process.stderr:
+        if word in line:
+            return
+    raise AssertionError(f"{word} did not come")

@@ -9,7 +9,7 @@ import yaml
 
 from lightning_unlearn.checkpoint import read_weights
 from lightning_unlearn.cli import main
-from tests.cli.conftest import CHECKPOINT, UNLEARN, start
+from tests.cli.conftest import CHECKPOINT, UNLEARN, start, wait_for
 
 FIT = ["fit", "-c", "base.yaml", "--trainer.max_epochs", "4"]
 
@@ -21,13 +21,6 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def wait_for(process, word):
-    for line in process.stderr:
-        if word in line:
-            return
-    raise AssertionError(f"{word} did not come")
 
 
 def same_state(first, second):

@@ -1,10 +1,13 @@
 """Two processes started by one command line agree on the run's folder."""
 
 import json
+import signal
+import time
+from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import CHECKPOINT, UNLEARN, start
+from tests.cli.conftest import CHECKPOINT, UNLEARN, start, wait_for
 
 TWO = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
 
@@ -46,3 +49,23 @@ def test_fewer_unseen_samples_than_ranks_are_refused_before_the_first_step(empty
     assert "error: There are 1 unseen samples for 2 ranks; needed: at least one per rank, or none." in error
     assert "epoch 1" not in error
     assert not list(empty.rglob("*.ckpt"))
+
+
+@pytest.mark.ddp
+def test_sigterm_ends_both_ranks(empty):
+    """Lightning's own handler hangs three times in five: its broadcast meets the other rank in the gradients' reduction."""
+    process = start("fit", "-c", "base.yaml", "--trainer.max_epochs", "100000", *TWO, folder=empty)
+    try:
+        wait_for(process, "epoch 2/100000")
+        children = [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+        ranks = [pid for pid in children if b"lightning_unlearn" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        process.send_signal(signal.SIGTERM)
+        error = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+    assert process.returncode == 143, error
+    assert len(ranks) == 1
+    limit = time.monotonic() + 30
+    while Path(f"/proc/{ranks[0]}").exists() and time.monotonic() < limit:
+        time.sleep(0.1)
+    assert not Path(f"/proc/{ranks[0]}").exists()
