@@ -157,6 +157,8 @@ class UnlearningTrainer(ScoringTrainer):
         report.warnings += self._said([result.warning for result in results if result.warning])
         method = name or " + ".join(type(stage).__name__ for stage in stages)
         report.rows.append(panel.score(method, 0, model, results))
+        # Too grave to stand among the notes alone.
+        self._said([f"{text} Keep the original and try another method." for text in panel.losses])
         return self._finish(report, panel)
 
     def evaluate(

@@ -15,6 +15,7 @@ from torch import nn
 from lightning_unlearn.chain import run_chain
 from lightning_unlearn.checkpoint import read_weights, save_weights
 from lightning_unlearn.exceptions import ChainError, CheckpointError, ConfigError, DataError
+from lightning_unlearn.functional.structure import ParameterSelector
 from lightning_unlearn.stages import FineTune, MaskLearning, NormDecay, ResetLayers, UnlearningStage
 from lightning_unlearn.trainer import UnlearningTrainer
 from lightning_unlearn.training import fit_quietly
@@ -209,6 +210,17 @@ def test_notebooks_on_several_devices_are_refused(monkeypatch, trained, make_dat
     trainer = make_trainer(devices=2)
     with pytest.raises(ChainError, match=r"Strategy 'auto \(fork\)' cannot be used: its processes end with the fit"):
         trainer.unlearn(trained, make_data(), [FineTune()])
+
+
+def test_a_wrecked_network_is_warned_of_at_once(trained, make_data, make_trainer, caplog):
+    everything = ParameterSelector(parts=["whole"])
+    for factor, warned in ((0.95, False), (0.01, True)):
+        caplog.clear()
+        make_trainer().unlearn(
+            copy.deepcopy(trained), make_data(), [NormDecay(factor, parameters=everything)], relearn_epochs=0
+        )
+        said = [r.message for r in caplog.records if "the method took more than what was to be forgotten" in r.message]
+        assert [text.endswith("Keep the original and try another method.") for text in said] == [True] * warned
 
 
 def test_the_same_seed_gives_the_same_report(trained, make_data, make_trainer):

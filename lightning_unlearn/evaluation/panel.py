@@ -57,6 +57,7 @@ class Panel:
         references: What the references gave.
         harm: What must be said of the relearn figures.
         cautions: What the report must warn of.
+        losses: What the last unlearned model lost of what was to stay.
     """
 
     fresh: TrainerFactory
@@ -71,6 +72,7 @@ class Panel:
     original: Outputs | None = None
     harm: list[str] = field(default_factory=list)
     cautions: list[str] = field(default_factory=list)
+    losses: list[str] = field(default_factory=list)
     weights: Mapping[str, Tensor] | None = None
     references: list[_Judged] = field(default_factory=list)
 
@@ -147,7 +149,8 @@ class Panel:
             row.notes.remove(NO_REFERENCE)
         # What exact methods lose is the price of having less data.
         if self.original is not None and self.goal != "repair" and not row.exact:
-            row.notes[:0] = loss_of_retained(self.original.retain.accuracy, judged.outputs.retain.accuracy)
+            self.losses = loss_of_retained(self.original.retain.accuracy, judged.outputs.retain.accuracy)
+            row.notes[:0] = self.losses
         row.notes += [*self.harm, *of_labels(self.data, self.goal == "repair")]
         row.settings = settings
         retraining = self.retraining_work
