@@ -197,7 +197,7 @@ def stages(rows: Sequence[Row]) -> Html:
         drawing = figures.stage_times(row.stages, f"stages{rows.index(row)}")
         head = ["Stage", "Wall time", "Image passes", "Share of retraining"]
         unknown = all(math.isnan(stage.share) for stage in row.stages)
-        told = "The share of retraining is not known: --retrain_epochs N, the epochs of the original, gives it." * unknown
+        told = "For the share of retraining give --retrain_epochs N, the epochs of the original." * unknown
         times = grid(figure(drawing, "Wall time of each stage, preparation included."), table(head, lines))
         return raw(times, paragraph(told, css="quiet"))
 

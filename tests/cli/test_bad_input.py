@@ -155,7 +155,7 @@ def test_a_fit_that_diverges_ends_at_that_step(work, capsys):
         ([{"class_path": "FineTune", "init_args": {"max_epochs": -1}}], "max_epochs is -1"),
         ([{"class_path": "ResetLayers", "init_args": {"last_blocks": 99}}], "99 blocks were asked for"),
         ([{"class_path": "torch.nn.Identity"}], "torch.nn.Identity is no UnlearningStage"),
-        ([3], "3 is no UnlearningStage"),
+        ([3], "stages\\[0\\] has no class_path, but 3; needed"),
         ([], "The chain is empty"),
         ([{"class_path": "own.Floating"}], "Floating: objective returned a float; needed: a tensor with one number"),
         ([{"class_path": "own.Blind"}], "has the view None; needed: one of train"),

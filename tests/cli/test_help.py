@@ -122,7 +122,7 @@ def test_help_shows_the_values_in_force_and_how_to_set_those_of_a_stage(empty, c
     of_configs = (
         "passes = 18 ",
         "aim_below = 0.7 ",
-        "factor = 0.7 ",
+        "min_forget_batches = 5 ",
         "batch_size = 64 ",
         "train_size = 600 ",
         "network = MLP ",

@@ -76,7 +76,7 @@ def test_its_checkpoint_goes_on_with_the_network_alone_and_is_exported(own, caps
     row = list(csv.DictReader(io.StringIO((own / "runs/unlearn/1/report.csv").read_text())))[-1]
     assert (row["stages_share"], float(row["stages_work"]) > 0) == ("", True)
     page = (own / "runs/unlearn/1/report.html").read_text()
-    assert "The share of retraining is not known: --retrain_epochs N" in page
+    assert "For the share of retraining give --retrain_epochs N" in page
     assert main(["report", "runs/unlearn/1"]) == 0
     assert main(["export", "runs/unlearn/1", "--output", "exported"]) == 0
     assert json.loads((own / "exported/config.json").read_text())["architecture"] == "modeling.Net"
