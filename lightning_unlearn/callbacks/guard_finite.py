@@ -24,8 +24,8 @@ class GuardFinite(Callback):
     Args:
         of_stage: Whether the fitted module is a stage, whose classifier is guarded; else the module itself is.
 
-    Runs on `on_train_epoch_start`, `on_train_batch_start`, `on_before_backward`, `on_before_optimizer_step` and
-    `on_train_epoch_end`.
+    Runs on `on_train_start`, `on_train_epoch_start`, `on_train_batch_start`, `on_before_backward`, `on_before_optimizer_step`
+    and `on_train_epoch_end`.
     """
 
     def __init__(self, of_stage: bool = True) -> None:
@@ -33,6 +33,10 @@ class GuardFinite(Callback):
         self.good: dict[str, Tensor] = {}
         self.batch_idx = 0
         self.bad_losses = torch.tensor(0.0)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the weights also where a fit goes on inside an epoch, whose beginning is not announced."""
+        self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the weights."""

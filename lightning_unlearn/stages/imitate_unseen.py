@@ -36,8 +36,8 @@ class ImitateUnseen(CachedStage):
         passes: Passes over the forgotten samples; the number of steps follows from it, so it grows with their number.
         class_passes: The same for a request of whole classes, whose targets are learnt sooner.
         max_steps: Number of steps in place of `passes`.
-        min_forget_batches: Batches that a pass over the forgotten samples is cut into, at least, as far as they go: of a few
-            samples all in every batch, few steps would leave retained ones behind.
+        min_forget_batches: Of a request too small to fill so many batches, that many or a few less are made: with all of it in
+            every batch, the few steps would leave retained samples behind.
         **kwargs: See `CachedStage`.
     """
 
@@ -54,9 +54,9 @@ class ImitateUnseen(CachedStage):
         passes: int = 30,
         class_passes: int = 12,
         max_steps: int | None = None,
-        min_forget_batches: int = 1,
         divergence_weight: float = 1.0,
         margin_weight: float = 0.0,
+        min_forget_batches: int = 1,
         **kwargs: object,
     ) -> None:
         counts = {"passes": passes, "class_passes": class_passes, "min_forget_batches": min_forget_batches}
@@ -85,7 +85,7 @@ class ImitateUnseen(CachedStage):
         return -1, self.max_steps or math.ceil(self.passes_for(data) * len(data.part("forget")[1]) / size)
 
     def sizes(self, data: UnlearningDataModule) -> tuple[int, int]:
-        """See `UnlearningStage.sizes`: forget batches are smaller where there would be fewer than `min_forget_batches`."""
+        """See `UnlearningStage.sizes`: forget batches are smaller where there would be less than `min_forget_batches`."""
         batch, forget = super().sizes(data)
         return batch, min(forget, math.ceil(len(data.part("forget")[1]) / self.min_forget_batches))
 

@@ -73,13 +73,13 @@ class MaskLearning(CachedStage):
         self.initial = initial
         self.exclusive = exclusive
         self.view = "both_equal" if exclusive else "forget"
-        self.course: list[Tensor] = []
+        self._course: list[Tensor] = []
         self._active: Literal["forget", "retain"] = "forget"
 
     def bind(self, classifier: nn.Module, artifacts: Artifacts) -> None:
         """See `UnlearningStage.bind`; the selected weights get scores, and nothing else is trained."""
         super().bind(classifier, artifacts)
-        self.course = []
+        self._course = []
         classifier.requires_grad_(False)
         parameters = dict(classifier.named_parameters())
         groups = ("forget", "retain") if self.exclusive else ("forget",)
@@ -117,7 +117,7 @@ class MaskLearning(CachedStage):
 
     def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
         """Record the share of ones; it is not read before the end, so no step waits for the device."""
-        self.course.append(share_on(self._scores("forget").on(self.threshold).values()))
+        self._course.append(share_on(self._scores("forget").on(self.threshold).values()))
 
     def on_train_end(self) -> None:
         """Leave the mask for later stages."""
@@ -139,7 +139,7 @@ class MaskLearning(CachedStage):
 
     def summary(self) -> Mapping[str, Mapping[str, float]]:
         """Share of ones per layer, and over the steps (at most 50 of them)."""
-        course = {str(i): float(self.course[i]) for i in range(0, len(self.course), -(-len(self.course) // 50) or 1)}
+        course = {str(i): float(self._course[i]) for i in range(0, len(self._course), -(-len(self._course) // 50) or 1)}
         return {"mask_on": self._shares, "mask_course": course}
 
     def release(self) -> None:

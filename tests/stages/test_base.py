@@ -126,4 +126,4 @@ def test_an_object_that_runs_again_counts_its_own_work_alone(trained, make_data,
         assert first.work > 0
         for other in others:
             assert (other.work, other.summary.keys()) == (first.work, first.summary.keys()), first.name
-    assert [len(run[0].summary["mask_course"]) for run in runs] == [len(chain[0].course)] * 3
+    assert [len(run[0].summary["mask_course"]) for run in runs] == [len(chain[0]._course)] * 3

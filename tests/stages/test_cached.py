@@ -66,7 +66,7 @@ def test_scores_learnt_on_cached_features_are_those_on_images(exclusive, trained
         })
         run_chain(fresh, copy.deepcopy(trained_resnet), make_data(), [stage])
         masks.append(scores)
-        courses.append(stage.course)
+        courses.append(stage._course)
     assert masks[0].keys() == masks[1].keys()
     assert all(torch.equal(masks[0][name], masks[1][name]) for name in masks[0])
     assert courses[0] == courses[1]

@@ -49,7 +49,7 @@ def test_the_mask_is_smaller_the_higher_the_penalty_and_keeps_what_it_needs(trai
         assert summary["mask_on"] == {"network.fc.weight": pytest.approx(shares[-1])}
         assert len(summary["mask_course"]) <= 51
         for steps in (1, 50, 51, 99, 101):
-            stage.course = [0.5] * steps
+            stage._course = [0.5] * steps
             assert 1 <= len(stage.summary()["mask_course"]) <= 50
         with torch.no_grad():
             hidden = trained.network.hidden(trained.network.features(next(iter(data.evaluation_loader("forget"))).input))
