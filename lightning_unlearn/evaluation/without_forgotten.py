@@ -63,7 +63,7 @@ def judge_the_rest(
     gone = sorted(data.saved.forget)
     digest = hashlib.sha256("\n".join(gone).encode()).hexdigest()
     retained = len(data.part("retain")[1])
-    request = replace(request_of(data), count=len(gone), of=len(gone) + retained, digest=digest)
+    request = replace(request_of(data), count=len(gone), of=len(gone) + retained, digest=digest, gone=len(gone))
     models: list[tuple[str, Role, nn.Module]] = []
     before = None
     if original is not None:
