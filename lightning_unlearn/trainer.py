@@ -23,7 +23,7 @@ from lightning_unlearn.data.forget import ForgetRule
 from lightning_unlearn.evaluation.collecting import collect_outputs
 from lightning_unlearn.evaluation.new_report import new_report, request_of
 from lightning_unlearn.evaluation.panel import Panel
-from lightning_unlearn.evaluation.without_forgotten import all_forgotten_are_gone, judge_the_rest
+from lightning_unlearn.evaluation.without_forgotten import judge_the_rest, none_is_there
 from lightning_unlearn.exceptions import ConfigError, DataError
 from lightning_unlearn.loading import check_model, load_references, save_unlearned
 from lightning_unlearn.metrics.screen import Goal
@@ -227,7 +227,7 @@ class UnlearningTrainer(ScoringTrainer):
                 "forget accuracy is to be reached."
             )
         datamodule.use_split_of(checkpoint, forgotten_is_removed=False)
-        if all_forgotten_are_gone(datamodule):
+        if none_is_there(datamodule):
             check_model(model, datamodule, checkpoint)
             given = (checkpoint, original, references or [])
             report = judge_the_rest(self.fresh, model, datamodule, goal, *given)

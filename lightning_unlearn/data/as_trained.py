@@ -17,24 +17,29 @@ log = logging.getLogger(__name__)
 _RELATIVE, _ABSOLUTE = 1e-3, 1e-4
 
 
-def normalised_as(dataset: VisionData, saved: SavedSplit) -> VisionData:
+def normalised_as(dataset: VisionData, saved: SavedSplit | None) -> VisionData:
     """A data set with the normalisation that a model was trained with: measured anew, it moves with every deleted sample.
 
     Args:
-        dataset: The data set; it is not changed.
-        saved: The split beside the model's checkpoint.
+        dataset: The data set, or what this gave for another checkpoint; it is not changed.
+        saved: The split beside the model's checkpoint; None: there is none.
 
     Returns:
-        A copy that shares all images; the data set itself where nothing else is recorded.
+        A copy that shares all images; the data set as it was given where nothing else is recorded.
 
     Raises:
         DataError: The user gave another mean or deviation.
     """
-    recorded = {"mean": tuple(saved.mean), "std": tuple(saved.std)}
-    now = {"mean": dataset.mean, "std": dataset.std}
+    given = dataset.as_given or dataset
     # Images of other channels are refused where the model is given one.
-    if len(saved.mean) != len(dataset.mean) or recorded == now:
+    if saved is None or len(saved.mean) != len(given.mean):
+        return given
+    recorded = {"mean": tuple(saved.mean), "std": tuple(saved.std)}
+    if recorded == {"mean": dataset.mean, "std": dataset.std}:
         return dataset
+    dataset, now = given, {"mean": given.mean, "std": given.std}
+    if recorded == now:
+        return given
     differing = [name for name in now if not _alike(now[name], recorded[name])]
     for name in differing:
         if name in dataset.given:
@@ -49,6 +54,7 @@ def normalised_as(dataset: VisionData, saved: SavedSplit) -> VisionData:
             *(_text(values) for values in (*recorded.values(), *now.values())),
         )
     other = copy.copy(dataset)
+    other.as_given = dataset
     other.mean, other.std = recorded["mean"], recorded["std"]
     return other
 

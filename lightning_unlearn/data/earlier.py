@@ -36,16 +36,19 @@ def keep_forgotten(data: SplitData, checkpoint: str | Path) -> None:
 def judge_as_saved(data: SplitData) -> None:
     """Judge a run by what its split calls forgotten, where its rule would choose otherwise by now.
 
-    A random draw depends on which samples are there, and the list of a request may be gone.
+    A random draw depends on which samples are there, and the list of a request may be gone. Where a request only withdrew,
+    its list names nothing that is left to forget.
 
     Args:
         data: The data, after `use_split_of` without removing what is forgotten.
     """
-    if data.saved is None or not data.saved.forget or data.forget_rule is None:
+    if data.saved is None or not (data.saved.forget or data.saved.withdrawn) or data.forget_rule is None:
         return
     forgotten = positions(data.saved.forget, data.samples)
     try:
-        same = torch.equal(data.part("forget")[1], forgotten)
+        chosen = data.part("forget")[1]
+        # Withdrawn samples stay in the split; what is trained on later has no request of its own to be judged by.
+        same = torch.equal(chosen, forgotten) if data.saved.forget else len(chosen) > 0
     except DataError:
         same = False
     if not same:

@@ -76,7 +76,8 @@ class SavedSplit:
         withdrawn: Keys of unseen samples that requests listed: in no part any more, though the model never trained on them.
         mean: Per-channel mean that is taken from its input, of pixels in 0 ... 1; empty where it was not recorded.
         std: Per-channel deviation that its input is then divided by; likewise.
-        by_content: Whether keys of samples are hashes of their content, which mean the same image everywhere.
+        by_content: Whether keys of samples are hashes of their content, which mean the same image everywhere; None: not
+            recorded.
     """
 
     forget: list[str]
@@ -91,7 +92,7 @@ class SavedSplit:
     withdrawn: list[str] = field(default_factory=list)
     mean: list[float] = field(default_factory=list)
     std: list[float] = field(default_factory=list)
-    by_content: bool = False
+    by_content: bool | None = None
 
     @property
     def named(self) -> set[str]:
@@ -191,8 +192,8 @@ class SavedSplit:
         mean, std = content.get("mean", []), content.get("std", [])
         if not (_numbers(mean) and _numbers(std) and len(mean) == len(std) and all(value > 0 for value in std)):
             raise CheckpointError(f"{path}: 'mean' or 'std' is no list of numbers, one for each channel. {remedy}")
-        by_content = content.get("by_content", False)
-        if not isinstance(by_content, bool):
+        by_content = content.get("by_content")
+        if not isinstance(by_content, bool | None):
             raise CheckpointError(f"{path}: 'by_content' is neither true nor false. {remedy}")
         forget, retain, unseen, removed = (content[name] for name in _PARTS)
         return cls(

@@ -85,6 +85,7 @@ class SplitData(LightningDataModule):
             known: See `LabelNoise.apply`.
         """
         self.label_noise = label_noise
+        self._noise_known = known
         # What the trigger leaves clean; the unseen part is taken from it.
         self.untriggered = self.dataset.train
         if label_noise is not None:
@@ -133,18 +134,20 @@ class SplitData(LightningDataModule):
             forgotten_is_removed: Whether what the split says is forgotten belongs to an earlier request (for another one
                 on top of it), or is what this object forgets (to evaluate it).
         """
+        if self.may_be_empty:
+            self.may_be_empty = False
+            self._reset_split()
         if checkpoint is None or not self.dataset.has_images:
             return
-        self.may_be_empty = False
         self.saved = saved_beside(checkpoint)
+        self.dataset = normalised_as(self.dataset, self.saved)
+        if self.label_noise is not None and (self.saved is not None or self._noise_known):
+            self.set_noise(self.label_noise, () if self.saved is None else self.saved.named)
         # Without data nobody knew which samples an original had seen, unless its own split lay beside it.
         unknown = self.saved is None or knows_classes_alone(self.saved)
         share = isinstance(self.unseen, int | float) and self.unseen > 0
         if self.saved is not None:
             self.saved.check_classes(self.dataset.classes)
-            self.dataset = normalised_as(self.dataset, self.saved)
-            if self.label_noise is not None:
-                self.set_noise(self.label_noise, self.saved.named)
             self.saved = resolve_classes(self.saved, self.samples)
             if unknown and share:
                 carved = (self.samples.keys[i] for i in self._carve(len(self.samples)).tolist())

@@ -142,10 +142,12 @@ class VisionData:
         has_images: Whether images can be read; not so of a data set that only names classes.
         place: Folder or file that holds the training part, resolved: what tells two sets of equal names and keys apart. Empty
             where it is not known.
+        as_given: The data set with its own normalisation, where this one has a checkpoint's; else None.
     """
 
     has_images: bool = True
     place: str = ""
+    as_given: "VisionData | None" = None
 
     def __init__(
         self,

@@ -54,7 +54,8 @@ def request_of(data: UnlearningDataModule, name: str | None = None) -> Request:
         The request.
     """
     samples, forget = data.part("forget")
-    keys = sorted([*(samples.keys[i] for i in forget.tolist()), *gone_of_request(data)])
+    gone = gone_of_request(data)
+    keys = sorted([*(samples.keys[i] for i in forget.tolist()), *gone])
     rule = "as saved beside the checkpoint" if data.forget_rule is None else data.forget_rule.describe()
     return Request(
         name=name or rule,
@@ -64,6 +65,7 @@ def request_of(data: UnlearningDataModule, name: str | None = None) -> Request:
         digest=hashlib.sha256("\n".join(keys).encode()).hexdigest(),
         copies_left=len(data.copies),
         never_trained=len(data.never_trained),
+        gone=len(gone),
     )
 
 

@@ -1,4 +1,4 @@
-"""Judge what is left to judge by once the files of all forgotten samples are deleted."""
+"""Judge what is left to judge by once the files of all forgotten samples are deleted, or where samples only were withdrawn."""
 
 import copy
 import hashlib
@@ -18,20 +18,22 @@ from lightning_unlearn.evaluation.panel import Panel
 from lightning_unlearn.loading import load_references
 from lightning_unlearn.metrics.screen import Goal
 from lightning_unlearn.report.schema import Report, Role, Row
+from lightning_unlearn.words import plural, were
 
-__all__ = ["accuracies", "all_forgotten_are_gone", "judge_the_rest"]
+__all__ = ["accuracies", "judge_the_rest", "none_is_there"]
 
 
-def all_forgotten_are_gone(data: UnlearningDataModule) -> bool:
-    """Whether the split names forgotten samples of which none is in the data any more.
+def none_is_there(data: UnlearningDataModule) -> bool:
+    """Whether the split names forgotten samples of which none is in the data any more, or only withdrawn ones.
 
     Args:
         data: The data, after the checkpoint's split was looked for.
 
     Returns:
-        True where they are gone.
+        True where they are gone, or nothing was forgotten.
     """
-    return data.saved is not None and bool(data.saved.forget) and not len(data.part("forget")[1])
+    saved = data.saved
+    return saved is not None and bool(saved.forget or saved.withdrawn) and not len(data.part("forget")[1])
 
 
 def judge_the_rest(
@@ -55,13 +57,13 @@ def judge_the_rest(
         references: Checkpoints of models retrained without the forgotten samples.
 
     Returns:
-        A report that says nothing of the forgotten samples but that they are gone.
+        A report that says nothing of the forgotten samples but that they are gone, or that there are none.
     """
     assert data.saved is not None  # the caller has looked
     gone = sorted(data.saved.forget)
     digest = hashlib.sha256("\n".join(gone).encode()).hexdigest()
     retained = len(data.part("retain")[1])
-    request = replace(request_of(data), count=len(gone), of=len(gone) + retained, digest=digest)
+    request = replace(request_of(data), count=len(gone), of=len(gone) + retained, digest=digest, gone=len(gone))
     models: list[tuple[str, Role, nn.Module]] = []
     before = None
     if original is not None:
@@ -72,12 +74,7 @@ def judge_the_rest(
     models += [] if before is None else [("original", "original", before)]
     models.append((Path(checkpoint).stem if checkpoint else "model", "method", model))
     report = new_report("evaluate", Panel(fresh, data, goal, request, relearn_epochs=0, cautions=cautions))
-    report.warnings.insert(
-        0,
-        f"None of the {len(gone)} forgotten samples that split.json names is in the data any more (deleted files?), so nothing "
-        "can be said of how well they were forgotten. Retained, unseen and test samples were looked at; for the rest, restore "
-        "the files, or see the report of the run that forgot them.",
-    )
+    report.warnings.insert(0, _what_is_gone(len(gone), len(data.saved.withdrawn)))
     for name, role, judged in models:
         report.rows.append(Row(name, role, request.name, 0, accuracies(fresh, judged, data)))
     return report
@@ -97,3 +94,16 @@ def accuracies(fresh: TrainerFactory, model: nn.Module, data: UnlearningDataModu
     parts: list[Part] = [part for part in data.present if part != "forget"]
     outputs = collect_outputs(fresh, model, data, parts)
     return {f"{part}/acc": 100 * found.accuracy for part, found in outputs.items()}
+
+
+def _what_is_gone(gone: int, withdrawn: int) -> str:
+    if not gone:
+        return (
+            f"Nothing was forgotten; {plural(withdrawn, 'sample')} {were(withdrawn)} withdrawn, never trained on. Retained, "
+            "unseen and test samples were looked at."
+        )
+    return (
+        f"None of the {gone} forgotten samples that split.json names is in the data any more (deleted files?), so nothing "
+        "can be said of how well they were forgotten. Retained, unseen and test samples were looked at; for the rest, restore "
+        "the files, or see the report of the run that forgot them."
+    )

@@ -62,7 +62,8 @@ class JudgeOfWeights:
             return "nothing beside it says what it was trained on"
         others = bool(kept.data and self.split.data and kept.data != self.split.data)
         if known:
-            by_content = self.split.by_content and any(map(is_content_key, known))
+            # Earlier splits do not record it: then the form of the keys counts.
+            by_content = self.split.by_content is not False and any(map(is_content_key, known))
             if by_content or (kept.place and kept.place == self.split.place):
                 return None
             names = f"trained on {len(known)} samples of these names"

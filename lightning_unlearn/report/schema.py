@@ -44,6 +44,7 @@ class Request:
         digest: Hash over the sorted keys of the samples.
         copies_left: Exact copies of forgotten samples that stay in the retain set.
         never_trained: Samples that the request names and that were never trained on (not in `count`).
+        gone: Samples of `count` whose files are gone, so that no figure is of them.
     """
 
     name: str
@@ -53,6 +54,12 @@ class Request:
     digest: str
     copies_left: int = 0
     never_trained: int = 0
+    gone: int = 0
+
+    @property
+    def judged(self) -> int:
+        """Samples that figures are of."""
+        return self.count - self.gone
 
 
 @dataclass

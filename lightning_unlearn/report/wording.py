@@ -55,7 +55,7 @@ def against_unseen(report: Report, row: Row) -> str:
     if not math.isfinite(auc):
         return ""
     shown = number("mia/auc", auc)
-    few = next((request.count for request in report.requests if request.name == row.request and request.count < FEWEST), None)
+    few = next((request.judged for request in report.requests if request.name == row.request and request.judged < FEWEST), None)
     if few is not None:
         return (
             f"{plural(few, 'forgotten sample')} {'is' if few == 1 else 'are'} too few to say whether the model treats them as "
@@ -335,7 +335,7 @@ def limits(report: Report) -> list[str]:
         )
     if report.kind == "benchmark":
         said += _too_few(report)
-    small = [r for r in report.requests if 0 < r.count < POOLED and not repairs and report.kind not in ("benchmark", "audit")]
+    small = [r for r in report.requests if 0 < r.judged < POOLED and not repairs and report.kind not in ("benchmark", "audit")]
     if small:
         counts = ", ".join(_error(request) for request in small[:3])
         said.append(f"Forget accuracy of few samples is uncertain: {counts} (one standard error at 50 %).")
@@ -360,7 +360,7 @@ def _too_few(report: Report) -> list[str]:
     said = []
     for name in dict.fromkeys(family(row.request) for row in report.rows if row.role == "method"):
         drawn = {row.request for row in report.rows if row.role == "method" and family(row.request) == name}
-        pooled = sum(request.count for request in report.requests if request.name in drawn)
+        pooled = sum(request.judged for request in report.requests if request.name in drawn)
         if len(drawn) < DRAWS or pooled < POOLED:
             said.append(
                 f"{plain(name)}: {plural(len(drawn), 'forget set')} with {pooled} samples in all. A "
@@ -371,5 +371,5 @@ def _too_few(report: Report) -> list[str]:
 
 
 def _error(request: Request) -> str:
-    error = 50 / math.sqrt(max(request.count, 1))
-    return f"{plural(request.count, 'sample')} give ±{error:.1f} points"
+    error = 50 / math.sqrt(max(request.judged, 1))
+    return f"{plural(request.judged, 'sample')} give ±{error:.1f} points"

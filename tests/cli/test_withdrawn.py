@@ -115,6 +115,17 @@ def test_a_request_of_unseen_samples_alone_is_recorded_and_changes_no_weight(mon
     assert (split["removed"], split["retain"]) == (before["forget"], before["retain"])
     assert [(entry.keys, entry.withdrawn) for entry in read_ledger(Path("runs/x/2"))][1] == ([], sorted(unseen))
     assert main(["report", "--verify", "runs/x/2"]) == 0
+    # It is judged, and a reference of it trained, by what it left.
+    capsys.readouterr()
+    assert main(["evaluate", "--run", "runs/x/2", *QUIET]) == 0
+    assert "Nothing was forgotten; 3 samples were withdrawn" in capsys.readouterr().out
+    rows = {row["role"]: row["metrics"] for row in report_of("runs/evaluate/1")["rows"]}
+    assert rows["method"] == rows["original"] == report_of("runs/x/2")["rows"][0]["metrics"]
+    assert report_of("runs/evaluate/1")["requests"][0]["count"] == 0
+    assert main(["fit", "--run", "runs/x/2", "--trainer.max_epochs", "1", "--name", "reference"]) == 0
+    reference = split_of("runs/reference/1/checkpoints")
+    assert (reference["retain"], reference["withdrawn"]) == (before["retain"], sorted(unseen))
+    assert not served & set(unseen)
     # Again, there is nothing left to do, and the same exit code.
     assert main(next_request("unseen", "runs/x/2")) == 0
     assert "nothing to do" in capsys.readouterr().out

@@ -41,6 +41,21 @@ def test_the_normalisation_of_the_training_counts(digits, make_data, checkpoint,
     assert len(caplog.records) == 1
 
 
+def test_what_one_checkpoint_brought_does_not_stay_for_the_next(digits, make_data, checkpoint, tmp_path):
+    noise = LabelNoise(0.2)
+    make_data(label_noise=noise).saved_split(everything_trained=True).save(tmp_path / "split.json")
+    few = kept(digits, torch.arange(200))
+    few.mean, few.std = (0.25,), (0.5,)
+    data = make_data(few, label_noise=noise)
+    before = data.samples.targets.clone()
+    data.use_split_of(checkpoint)
+    assert data.dataset.mean == digits.mean
+    assert not torch.equal(data.samples.targets, before)
+    data.use_split_of(tmp_path / "elsewhere" / "model.ckpt")
+    assert (data.dataset.mean, data.dataset.std) == ((0.25,), (0.5,))
+    assert torch.equal(data.samples.targets, before)
+
+
 @pytest.mark.parametrize("name", ["mean", "std"])
 def test_another_normalisation_that_was_given_is_refused(digits, make_data, checkpoint, name):
     values = {"mean": [0.25], "std": [0.5]}

@@ -243,6 +243,8 @@ def test_only_a_list_withdraws_what_is_unseen(digits, make_data, tmp_path):
     # An original is trained on what it is trained on, whatever list its configuration has.
     assert set(by_list.saved_split(everything_trained=True).unseen) >= threes
     # Elsewhere nothing to forget is an error again.
-    by_list.use_split_of(tmp_path / "model.ckpt")
-    with pytest.raises(NothingKnownError):
-        by_list.part("forget")
+    for checkpoint in (tmp_path / "model.ckpt", None):
+        assert only_withdraws(by_list)
+        by_list.use_split_of(checkpoint)
+        with pytest.raises(NothingKnownError):
+            by_list.part("forget")

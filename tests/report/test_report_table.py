@@ -109,10 +109,12 @@ def test_whether_the_backdoor_is_gone_comes_first():
     assert grid.rows[0][:2] == ["Attack succ", "12.5"]
 
 
-@pytest.mark.parametrize(("count", "few"), [(1, True), (9, True), (10, False), (500, False)])
-def test_few_samples_give_no_verdict(count, few):
+@pytest.mark.parametrize(
+    ("count", "gone", "few"), [(1, 0, True), (9, 0, True), (10, 0, False), (500, 0, False), (500, 491, True)]
+)
+def test_few_samples_give_no_verdict(count, gone, few):
     report = single(reference=False)
-    report.requests[0].count = count
+    report.requests[0].count, report.requests[0].gone = count, gone
     for row in report.rows:
         row.metrics |= {"forget_unseen/auc": 0.0, "forget_unseen/auc/low": 0.0, "forget_unseen/auc/high": 0.476}
     text = shown(report)
@@ -120,6 +122,7 @@ def test_few_samples_give_no_verdict(count, few):
     assert ("are distinguishable from unseen ones" in text) == (not few)
     assert ("1 forgotten sample is too few" in text) == (count == 1)
     assert ("1 of 2\u202f500 training samples was to be forgotten" in text) == (count == 1)
+    assert ("9 forgotten samples are too few" in text) == (count - gone == 9)
 
 
 def test_a_note_of_every_seed_is_one_with_the_range_of_its_figures():
