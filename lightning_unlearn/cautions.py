@@ -36,19 +36,22 @@ COPIES = 1.0
 FALL = 5.0
 
 
-def of_original(metrics: Mapping[str, float], data: UnlearningDataModule, model: nn.Module | None = None) -> list[str]:
+def of_original(
+    metrics: Mapping[str, float], data: UnlearningDataModule, model: nn.Module | None = None, cause: str | None = None
+) -> list[str]:
     """Whether a model seems not to know its own training data.
 
     Args:
         metrics: Of the model before unlearning: `retain/acc` and, where known, `unseen/acc`, in percent.
         data: The data, for what the input is.
         model: The model. Members of a `Sisa` know one shard each, so all together they may know none by heart.
+        cause: What usually is the cause, a sentence; None: of a model that was loaded.
 
     Returns:
         A sentence, or none.
     """
     retain, unseen = metrics["retain/acc"], metrics.get("unseen/acc")
-    cause = (
+    cause = cause or (
         f"The usual causes are an input of another size, or normalised otherwise, than in training (here: "
         f"{data.dataset.input}; image_size, mean and std of the data set change it), "
         "labels in another order, or weights that were not loaded."
@@ -69,17 +72,21 @@ def of_original(metrics: Mapping[str, float], data: UnlearningDataModule, model:
     return []
 
 
-def of_originals(known: Sequence[tuple[str, Mapping[str, float]]], data: UnlearningDataModule) -> list[str]:
-    """Whether originals of a comparison seem not to know their own training data.
+def of_originals(
+    known: Sequence[tuple[str, Mapping[str, float]]], data: UnlearningDataModule, model: nn.Module | None = None
+) -> list[str]:
+    """Whether originals that a comparison trained itself seem not to know their own training data.
 
     Args:
         known: Of each original its name, and figures as `of_original` takes them.
         data: The data.
+        model: A model of their kind; see `of_original`.
 
     Returns:
         A sentence on the first of them and how many there are, or none.
     """
-    doubtful = [(name, said) for name, metrics in known for said in of_original(metrics, data)]
+    cause = "The usual causes are too few epochs or a learning rate that does not fit."
+    doubtful = [(name, said) for name, metrics in known for said in of_original(metrics, data, model, cause)]
     if not doubtful:
         return []
     others = f" That is so of {len(doubtful)} of {len(known)} originals." if len(known) > 1 else ""
