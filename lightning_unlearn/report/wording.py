@@ -156,7 +156,7 @@ def _summary_model(report: Report, row: Row) -> list[str]:
         known = number("test/acc", test.reference)
         sentences.append(f"Models that were retrained without the forgotten samples reach {known} %.")
     elif gap is not None and math.isfinite(gap.value):
-        who = "the model before this request" if report.earlier else "the original"
+        who = "the model before this request" if report.is_later else "the original"
         sentences.append(f"Its average gap to retraining is {number('gap/avg', gap.value)} points{_levels(gap, who)}.")
     elif report.goal != "repair":
         if row.exact:
