@@ -7,7 +7,8 @@ from torch import nn
 
 from lightning_unlearn.data.as_trained import normalised_alike
 from lightning_unlearn.data.datamodule import UnlearningDataModule
-from lightning_unlearn.data.split import SavedSplit, copies_among
+from lightning_unlearn.data.saved_split import SavedSplit, saved_beside
+from lightning_unlearn.data.split import copies_among
 from lightning_unlearn.sisa.model import Sisa
 from lightning_unlearn.stages.base import UnlearningStage
 from lightning_unlearn.stages.retrain_shards import RetrainShards
@@ -232,13 +233,12 @@ def of_reference(path: str | Path, data: UnlearningDataModule) -> list[str]:
     Returns:
         A sentence, or none.
     """
-    saved = Path(path).parent / "split.json"
-    if not saved.is_file():
+    split = saved_beside(path)
+    if split is None:
         return [
             f"Nothing says what {path} was trained on (no split.json beside it): that it is a reference, trained on the "
             "retained samples alone, is taken on trust."
         ]
-    split = SavedSplit.load(saved)
     if not normalised_alike(data.dataset, split):
         return [
             f"{path} was trained with mean {split.mean} and deviation {split.std}, and is given the model's input ("
