@@ -7,7 +7,8 @@ from torch import nn
 
 from lightning_unlearn.data.as_trained import normalised_alike
 from lightning_unlearn.data.datamodule import UnlearningDataModule
-from lightning_unlearn.data.split import SavedSplit, copies_among
+from lightning_unlearn.data.saved_split import SavedSplit, saved_beside
+from lightning_unlearn.data.split import copies_among
 from lightning_unlearn.sisa.model import Sisa
 from lightning_unlearn.stages.base import UnlearningStage
 from lightning_unlearn.stages.retrain_shards import RetrainShards
@@ -36,19 +37,22 @@ COPIES = 1.0
 FALL = 5.0
 
 
-def of_original(metrics: Mapping[str, float], data: UnlearningDataModule, model: nn.Module | None = None) -> list[str]:
+def of_original(
+    metrics: Mapping[str, float], data: UnlearningDataModule, model: nn.Module | None = None, cause: str | None = None
+) -> list[str]:
     """Whether a model seems not to know its own training data.
 
     Args:
         metrics: Of the model before unlearning: `retain/acc` and, where known, `unseen/acc`, in percent.
         data: The data, for what the input is.
         model: The model. Members of a `Sisa` know one shard each, so all together they may know none by heart.
+        cause: What usually is the cause, a sentence; None: of a model that was loaded.
 
     Returns:
         A sentence, or none.
     """
     retain, unseen = metrics["retain/acc"], metrics.get("unseen/acc")
-    cause = (
+    cause = cause or (
         f"The usual causes are an input of another size, or normalised otherwise, than in training (here: "
         f"{data.dataset.input}; image_size, mean and std of the data set change it), "
         "labels in another order, or weights that were not loaded."
@@ -69,17 +73,21 @@ def of_original(metrics: Mapping[str, float], data: UnlearningDataModule, model:
     return []
 
 
-def of_originals(known: Sequence[tuple[str, Mapping[str, float]]], data: UnlearningDataModule) -> list[str]:
-    """Whether originals of a comparison seem not to know their own training data.
+def of_originals(
+    known: Sequence[tuple[str, Mapping[str, float]]], data: UnlearningDataModule, model: nn.Module | None = None
+) -> list[str]:
+    """Whether originals that a comparison trained itself seem not to know their own training data.
 
     Args:
         known: Of each original its name, and figures as `of_original` takes them.
         data: The data.
+        model: A model of their kind; see `of_original`.
 
     Returns:
         A sentence on the first of them and how many there are, or none.
     """
-    doubtful = [(name, said) for name, metrics in known for said in of_original(metrics, data)]
+    cause = "The usual causes are too few epochs or a learning rate that does not fit."
+    doubtful = [(name, said) for name, metrics in known for said in of_original(metrics, data, model, cause)]
     if not doubtful:
         return []
     others = f" That is so of {len(doubtful)} of {len(known)} originals." if len(known) > 1 else ""
@@ -225,13 +233,12 @@ def of_reference(path: str | Path, data: UnlearningDataModule) -> list[str]:
     Returns:
         A sentence, or none.
     """
-    saved = Path(path).parent / "split.json"
-    if not saved.is_file():
+    split = saved_beside(path)
+    if split is None:
         return [
             f"Nothing says what {path} was trained on (no split.json beside it): that it is a reference, trained on the "
             "retained samples alone, is taken on trust."
         ]
-    split = SavedSplit.load(saved)
     if not normalised_alike(data.dataset, split):
         return [
             f"{path} was trained with mean {split.mean} and deviation {split.std}, and is given the model's input ("

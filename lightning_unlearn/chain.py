@@ -30,7 +30,14 @@ from lightning_unlearn.random import at_stage, run_seed
 from lightning_unlearn.ranks import is_first
 from lightning_unlearn.sources import Code, hash_of_sources
 from lightning_unlearn.stages.base import UnlearningStage
-from lightning_unlearn.training import describe_batches, describe_optimizer, optimizer_class, quiet, stable_repr
+from lightning_unlearn.training import (
+    describe_batches,
+    describe_optimizer,
+    optimizer_class,
+    plain_attributes,
+    quiet,
+    stable_repr,
+)
 
 __all__ = [
     "StageResult",
@@ -45,6 +52,9 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+
+# Public attributes of a stage that a run sets.
+_NO_SETTINGS = ("training", "selected")
 
 # Strategies that lose what a stage leaves behind, or split weights that edits need whole.
 _UNFIT = {
@@ -273,7 +283,8 @@ def settings_of(stages: Sequence[UnlearningStage]) -> str:
         Classes, optimisers, selected parameters and plain settings, and a hash of what is the user's own code.
     """
     described = [
-        (type(stage).__qualname__, _optimizers(stage), stable_repr(stage.selector), _plain_settings(stage)) for stage in stages
+        (type(stage).__qualname__, _optimizers(stage), stable_repr(stage.selector), plain_attributes(stage, _NO_SETTINGS))
+        for stage in stages
     ]
     return repr(described) + sources_of(stages)
 
@@ -347,15 +358,6 @@ def _identity(model: nn.Module, data: UnlearningDataModule, stages: Sequence[Unl
         "stages": settings_of(stages),
         "seeds": str(run_seed()),
     }
-
-
-def _plain_settings(stage: UnlearningStage) -> list[tuple[str, str]]:
-    """The arguments that a stage kept. Private attributes are left out: they may hold what a fit recorded."""
-    given = {
-        key: value for key, value in vars(stage).items() if not key.startswith("_") and key not in ("training", "selected")
-    }
-    plain = (str, int, float, tuple, list, dict, type(None))
-    return sorted((key, stable_repr(value)) for key, value in given.items() if isinstance(value, plain))
 
 
 def _optimizers(stage: UnlearningStage) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Self
 
+from lightning.fabric.plugins import ClusterEnvironment
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import (
     Callback,
@@ -122,9 +123,9 @@ class FreshTrainer(Trainer):
 
     @property
     def stage_links(self) -> list[object]:
-        """The given callbacks and plugins that take part in the fit of a stage."""
+        """The given callbacks and plugins that take part in the fit of a stage; a cluster only says where it runs."""
         callbacks = [c for c in self._given_callbacks() if not isinstance(c, (RecipeCallback, *_WATCHING))]
-        return [*callbacks, *self._kept_plugins(precision=True)]
+        return [*callbacks, *(p for p in self._kept_plugins(precision=True) if not isinstance(p, ClusterEnvironment))]
 
     def _changed(self) -> dict[str, object]:
         """What is not as Lightning has it: the command line gives every argument, a script only some."""

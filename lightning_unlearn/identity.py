@@ -10,11 +10,9 @@ from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.split_data import PARTS, Part
 from lightning_unlearn.fresh import FreshTrainer
 from lightning_unlearn.sources import hash_of_sources
-from lightning_unlearn.training import describe_batches, quiet, stable_repr
+from lightning_unlearn.training import describe_batches, plain_attributes, quiet, stable_repr
 
 __all__ = ["digest", "setup_of"]
-
-_PLAIN = (str, int, float, tuple, list, dict, type(None))
 
 
 def setup_of(fresh: TrainerFactory, data: UnlearningDataModule, parts: Sequence[Part] = PARTS) -> list[str]:
@@ -50,12 +48,6 @@ def _described(fresh: TrainerFactory) -> list[str]:
     if not isinstance(trainer, FreshTrainer):
         return []
     given = {name: stable_repr(value) for name, value in sorted(trainer.stage_arguments.items())}
-    links = [f"{type(link).__module__}.{type(link).__qualname__} {_plain_attributes(link)}" for link in trainer.stage_links]
+    links = [f"{type(link).__module__}.{type(link).__qualname__} {plain_attributes(link)}" for link in trainer.stage_links]
     source = hash_of_sources(type(link) for link in trainer.stage_links)
     return [stable_repr(part) for part in (given, links, source) if part]
-
-
-def _plain_attributes(link: object) -> list[tuple[str, str]]:
-    """Arguments that a callback or plugin kept. Private attributes may hold what a fit recorded."""
-    kept = {name: value for name, value in vars(link).items() if not name.startswith("_") and isinstance(value, _PLAIN)}
-    return sorted((name, stable_repr(value)) for name, value in kept.items())

@@ -10,12 +10,14 @@ from torch import nn
 
 from lightning_unlearn.cautions import of_reference
 from lightning_unlearn.checkpoint import load_into, read_saved, read_weights, save_weights
+from lightning_unlearn.data.as_trained import normalised_alike
 from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.data.saved_split import saved_beside
 from lightning_unlearn.exceptions import CheckpointError, DataError
 from lightning_unlearn.mnemonic import codes_of, give_codes
 from lightning_unlearn.stages.base import UnlearningStage
 
-__all__ = ["check_model", "load_reference", "load_references", "save_unlearned"]
+__all__ = ["check_model", "check_normalised", "load_copy", "load_reference", "load_references", "save_unlearned"]
 
 
 def check_model(
@@ -57,6 +59,43 @@ def check_model(
         )
     for stage in stages:
         stage.check(model, data)
+
+
+def check_normalised(path: str, data: UnlearningDataModule) -> None:
+    """See that a model is given the input that it was trained on, as far as a split beside it says so.
+
+    Args:
+        path: Its checkpoint.
+        data: The data, normalised as for the model that is judged.
+
+    Raises:
+        CheckpointError: It was trained with another mean or deviation.
+    """
+    saved = saved_beside(path)
+    if saved is None or normalised_alike(data.dataset, saved):
+        return
+    raise CheckpointError(
+        f"{path} was trained with mean {saved.mean} and deviation {saved.std} (split.json beside it), and would be given the "
+        f"input of the judged model: {data.dataset.input}. Needed: models of one normalisation. Train them with the same mean "
+        "and std of the data set (fit --run takes them over), or judge them apart."
+    )
+
+
+def load_copy(model: nn.Module, path: str, data: UnlearningDataModule) -> nn.Module:
+    """A model of the same architecture with the weights of a checkpoint, to be given the same input.
+
+    Args:
+        model: A model of the architecture; it is not changed.
+        path: The checkpoint.
+        data: The data, normalised as for the model that is judged.
+
+    Returns:
+        The copy. A checkpoint that does not fit, or was trained with another normalisation, is a `CheckpointError`.
+    """
+    check_normalised(path, data)
+    other = copy.deepcopy(model)
+    load_into(other, read_weights(path)[0], path)
+    return other
 
 
 def load_reference(model: nn.Module, path: str, data: UnlearningDataModule) -> nn.Module:

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import re
 import warnings
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
@@ -19,7 +19,16 @@ from lightning_unlearn.data.views import View
 from lightning_unlearn.schedule import build_optimizer
 from lightning_unlearn.sources import Code, hash_of_sources
 
-__all__ = ["describe", "describe_batches", "describe_optimizer", "fit_quietly", "optimizer_class", "quiet", "stable_repr"]
+__all__ = [
+    "describe",
+    "describe_batches",
+    "describe_optimizer",
+    "fit_quietly",
+    "optimizer_class",
+    "plain_attributes",
+    "quiet",
+    "stable_repr",
+]
 
 TrainerArguments = Mapping[str, object]
 
@@ -114,6 +123,21 @@ def stable_repr(value: object) -> str:
         Its text; `<function default_optimizer>` for a function.
     """
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))
+
+
+def plain_attributes(of: object, skip: Collection[str] = ()) -> list[tuple[str, str]]:
+    """The arguments that an object kept. Private attributes are left out: they may hold what a fit recorded.
+
+    Args:
+        of: A stage, a callback or a plugin.
+        skip: Public attributes that are no arguments.
+
+    Returns:
+        Name and text of each plain value, sorted.
+    """
+    plain = (str, int, float, tuple, list, dict, type(None))
+    given = {name: value for name, value in vars(of).items() if not name.startswith("_") and name not in skip}
+    return sorted((name, stable_repr(value)) for name, value in given.items() if isinstance(value, plain))
 
 
 def describe_batches(data: UnlearningDataModule) -> str:

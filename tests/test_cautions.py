@@ -16,6 +16,7 @@ from lightning_unlearn.cautions import (
     of_ensemble,
     of_labels,
     of_original,
+    of_originals,
     of_reference,
     of_relearning,
     of_split,
@@ -131,6 +132,16 @@ def test_an_ensemble_of_shards_may_know_nothing_by_heart(make_data):
     [low] = of_original({"retain/acc": 40.0, "unseen/acc": 40.0}, make_data(), model)
     assert "Each of its 3 members was trained on one shard alone" in low
     assert "an input of another size, or normalised otherwise, than in training" in low
+
+
+def test_originals_that_a_comparison_trained_were_not_loaded(make_data):
+    known = [("random, seed 0", {"retain/acc": 40.0}), ("random, seed 1", {"retain/acc": 99.0})]
+    [said] = of_originals(known, make_data())
+    assert said.startswith("random, seed 0: The original is right on 40.0 % of the retained samples")
+    assert "too few epochs or a learning rate that does not fit. That is so of 1 of 2 originals." in said
+    assert "not loaded" not in said
+    shards = Sisa("MLP", in_chans=1, image_size=8, shards=3)
+    assert of_originals([("random", {"retain/acc": 70.0, "unseen/acc": 69.0})], make_data(), shards) == []
 
 
 def test_other_methods_on_an_ensemble_of_shards():

@@ -6,6 +6,7 @@ import pytest
 from helpers import imported, untrained
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, StochasticWeightAveraging
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from lightning_unlearn.audit.cells import Cell, Cells
 from lightning_unlearn.bank.bank import Bank, Recipe
@@ -91,6 +92,7 @@ def test_what_reaches_a_stage_is_part_of_a_setup(make_data, make_trainer, tmp_pa
     usual = setup()
     for harmless in (
         {"logger": CSVLogger(tmp_path), "default_root_dir": str(tmp_path), "num_sanity_val_steps": 0, "max_epochs": 7},
+        {"plugins": [LightningEnvironment()]},
         {"plugins": [AtomicCheckpointIO()], "accelerator": "cpu", "devices": 1},
         {"callbacks": [ModelCheckpoint(tmp_path), LearningRateMonitor()]},
     ):

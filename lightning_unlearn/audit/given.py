@@ -1,6 +1,5 @@
 """Audit models that the user trained and unlearned: lists of checkpoints in place of methods and a bank."""
 
-import copy
 import glob
 import logging
 from collections.abc import Mapping, Sequence
@@ -15,16 +14,15 @@ from lightning_unlearn.audit.judging import CEILING, ZERO, Contender, Judge
 from lightning_unlearn.audit.run import FEWEST_MODELS, AuditTier, check_audit
 from lightning_unlearn.audit.strata import strata_of
 from lightning_unlearn.chain import TrainerFactory
-from lightning_unlearn.checkpoint import load_into, read_weights
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.forgotten_classes import knows_classes_alone, resolve_classes
-from lightning_unlearn.data.saved_split import SPLIT, SavedSplit
+from lightning_unlearn.data.saved_split import SavedSplit, saved_beside
 from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.evaluation.new_report import new_report, request_of
 from lightning_unlearn.evaluation.panel import Panel
 from lightning_unlearn.exceptions import CheckpointError, ConfigError, DataError
 from lightning_unlearn.fingerprint import hash_of_weights
-from lightning_unlearn.loading import check_model, load_reference
+from lightning_unlearn.loading import check_model, check_normalised, load_copy, load_reference
 from lightning_unlearn.metrics.screen import Goal
 from lightning_unlearn.processes import one_thread
 from lightning_unlearn.report.audit_schema import Audit
@@ -124,7 +122,7 @@ def audit_given(
     Raises:
         ConfigError: A model stands in two groups.
         DataError: Nothing says what was forgotten. A model that forgot other samples, or an original that was not trained on
-            them, is a `CheckpointError`.
+            them, is a `CheckpointError`, as is a model of another normalisation than the first unlearned one.
     """
     check_audit(fresh, FEWEST_MODELS, None)
     paths = {"unlearned": checkpoints("unlearned", unlearned), "references": checkpoints("references", references)}
@@ -168,7 +166,7 @@ def audit_given(
 
 def _check_unlearned(paths: Sequence[str], data: UnlearningDataModule) -> None:
     """See that all models forgot these samples, and retained the same, as far as splits beside them say so."""
-    splits = {path: saved for path in paths if (saved := _split_beside(path, data)) is not None}
+    splits = {path: saved for path in paths if (saved := _resolved_split(path, data)) is not None}
     there, ours = set(data.samples.keys), _keys(data, "forget")
     for path, saved in splits.items():
         forgotten = set(saved.forget) & there
@@ -191,7 +189,7 @@ def _check_unlearned(paths: Sequence[str], data: UnlearningDataModule) -> None:
 
 def _check_original(path: str, data: UnlearningDataModule) -> None:
     """See that a model was trained on all samples, as far as a split beside it says so."""
-    saved = _split_beside(path, data)
+    saved = _resolved_split(path, data)
     trained = _keys(data, "train")
     if saved is None or knows_classes_alone(saved) or trained <= set(saved.retain):
         return
@@ -202,9 +200,9 @@ def _check_original(path: str, data: UnlearningDataModule) -> None:
     )
 
 
-def _split_beside(path: str, data: UnlearningDataModule) -> SavedSplit | None:
-    file = Path(path).parent / SPLIT
-    return resolve_classes(SavedSplit.load(file), data.samples) if file.is_file() else None
+def _resolved_split(path: str, data: UnlearningDataModule) -> SavedSplit | None:
+    saved = saved_beside(path)
+    return None if saved is None else resolve_classes(saved, data.samples)
 
 
 def _keys(data: UnlearningDataModule, part: Part) -> set[str]:
@@ -224,12 +222,13 @@ def _refuse_copies(model: LightningModule, data: UnlearningDataModule, paths: Ma
 
 
 def _loaded(model: LightningModule, path: str, data: UnlearningDataModule, group: str) -> LightningModule:
+    # All are given the input of the first unlearned one.
     if group in ("references", "held_out"):
-        reference = load_reference(model, path, data)
-        assert isinstance(reference, LightningModule)
-        return reference
-    other = copy.deepcopy(model)
-    load_into(other, read_weights(path)[0], path)
+        check_normalised(path, data)
+        other = load_reference(model, path, data)
+    else:
+        other = load_copy(model, path, data)
+    assert isinstance(other, LightningModule)
     return other
 
 

@@ -96,7 +96,7 @@ def audit(
                 report.requests += part.requests
                 report.audits += part.audits
         assert report is not None
-        for caution in of_originals(_originals(report), data):
+        for caution in of_originals(_originals(report), data, what.recipe.build(0)):
             log.warning("%s", caution)
             report.warnings.append(caution)
         counts = (("method", len(chosen)), ("forget set", len(sets)), ("model", models))

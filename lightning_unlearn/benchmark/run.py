@@ -92,7 +92,7 @@ def benchmark(
         for row in report.rows:
             row.notes += [notes[row.method]] if row.method in notes else []
         originals = [(f"{row.request}, seed {row.seed}", row.metrics) for row in report.rows if row.role == "original"]
-        for caution in of_originals(originals, data):
+        for caution in of_originals(originals, data, recipe.build(0)):
             log.warning("%s", caution)
             report.warnings.append(caution)
         counts = (("method", len(chosen)), ("forget set", len(sets)), ("seed", len(seeds)))

@@ -1,6 +1,5 @@
 """Judge what is left to judge by once the files of all forgotten samples are deleted, or where samples only were withdrawn."""
 
-import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,13 +8,12 @@ from pathlib import Path
 from torch import nn
 
 from lightning_unlearn.chain import TrainerFactory
-from lightning_unlearn.checkpoint import load_into, read_weights
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.evaluation.collecting import collect_outputs
 from lightning_unlearn.evaluation.new_report import new_report, request_of
 from lightning_unlearn.evaluation.panel import Panel
-from lightning_unlearn.loading import load_references
+from lightning_unlearn.loading import load_copy, load_references
 from lightning_unlearn.metrics.screen import Goal
 from lightning_unlearn.report.schema import Report, Role, Row
 from lightning_unlearn.words import plural, were
@@ -65,10 +63,7 @@ def judge_the_rest(
     retained = len(data.part("retain")[1])
     request = replace(request_of(data), count=len(gone), of=len(gone) + retained, digest=digest, gone=len(gone))
     models: list[tuple[str, Role, nn.Module]] = []
-    before = None
-    if original is not None:
-        before = copy.deepcopy(model)
-        load_into(before, read_weights(original)[0], original)
+    before = None if original is None else load_copy(model, original, data)
     others, cautions = load_references(model, references, data, before)
     models += [("reference", "reference", other) for other in others]
     models += [] if before is None else [("original", "original", before)]

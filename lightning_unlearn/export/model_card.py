@@ -197,7 +197,7 @@ def _evidence(report: Report) -> list[str]:
     names = [name for name in METRICS if name in present] + sorted(present - METRICS.keys())
     levels = {name: _mean(level.get(name) for level in report.levels.values()) for name in names}
     with_levels = any(math.isfinite(level) for level in levels.values())
-    roles = _ROLES | ({"original": "before the last request"} if report.earlier or len(report.history) > 1 else {})
+    roles = _ROLES | ({"original": "before the last request"} if report.is_later else {})
     head = [
         "metric",
         *(f"{method} ({roles[role]}, {len(rows)})" for (role, method), rows in groups.items()),

@@ -27,6 +27,7 @@ from lightning_unlearn.metrics.gaps import signed_gaps
 from lightning_unlearn.metrics.pairing import check_same_samples, check_same_split, mean_over_references
 from lightning_unlearn.metrics.relearn import relearn_gap
 from lightning_unlearn.outputs import Outputs, PartOutputs
+from lightning_unlearn.thresholds import FEWEST_FORGOTTEN
 from lightning_unlearn.words import plural, were
 
 __all__ = ["NO_REFERENCE", "Goal", "Screen", "levels", "screen"]
@@ -38,8 +39,6 @@ NO_REFERENCE = "No reference: how close this model is to retraining cannot be sa
 
 # Below this the number of forgotten samples carries no claim; the screen then states the standard error.
 ENOUGH_FORGOTTEN = 400
-# Below this nothing is said of forgotten against unseen samples: see FEWEST in report/wording.py, which imports no torch.
-FEWEST_FORGOTTEN = 10
 # One false positive at 1 % needs 100 non-members; five make the rate worth quoting without a remark.
 FEWEST_NON_MEMBERS, ENOUGH_NON_MEMBERS = 100, 500
 

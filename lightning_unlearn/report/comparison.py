@@ -95,7 +95,7 @@ def before(report: Report) -> str:
     Returns:
         Where an earlier request made it, that it is no original.
     """
-    return "Before this request" if report.earlier else "Original"
+    return "Before this request" if report.is_later else "Original"
 
 
 def references_of(report: Report, row: Row) -> list[Row]:

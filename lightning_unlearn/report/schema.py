@@ -218,6 +218,11 @@ class Report:
     earlier: int = 0
     first: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def is_later(self) -> bool:
+        """Whether an earlier request made the model before this one. Early versions wrote that into the history alone."""
+        return self.earlier > 0 or len(self.history) > 1
+
     def to_json(self) -> str:
         """Write the report as text.
 

@@ -191,7 +191,7 @@ def _models(report: Report, width: int) -> list[Grid]:
         entries = [entry for entry in compare(report, row, names) if math.isfinite(entry.value)]
         # A cost has no reference that it should equal.
         compared = [entry.metric not in COSTS for entry in entries]
-        to_reference = "Before to ref." if report.earlier else "Orig. to ref."
+        to_reference = "Before to ref." if report.is_later else "Orig. to ref."
         columns = {"This model": [number(entry.metric, entry.value) for entry in entries]}
         if references_of(report, row) or "gap/avg" in row.metrics:
             columns |= {

@@ -10,15 +10,13 @@ from lightning_unlearn.report.detect_wording import detect_limits, detect_summar
 from lightning_unlearn.report.labels import EXACT, SCREENING, TIERS, count, number, plain, seconds, with_spread
 from lightning_unlearn.report.leaderboard import Line, family, leaderboard, ranked_by
 from lightning_unlearn.report.schema import Report, Request, Row
+from lightning_unlearn.thresholds import FEWEST_FORGOTTEN
 from lightning_unlearn.words import plural, were
 
 __all__ = ["against_unseen", "brought_back", "limits", "noted", "reading", "remarks", "summary", "tier_line"]
 
 # For a claim about a method (evaluation, "Nothing is printed without its zero").
 DRAWS, POOLED = 5, 400
-# For a verdict on forgotten against unseen samples: an AUC of n samples against many has a standard error of up to
-# 1 / sqrt(12 n) at 0.5, 0.09 for ten. With fewer, a perfect AUC by chance is no rarity, and the interval is not to be trusted.
-FEWEST = 10
 # A number in a note, without what makes a sentence of it.
 _FIGURE = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?!\w|\.\d)")
 
@@ -55,11 +53,11 @@ def against_unseen(report: Report, row: Row) -> str:
     if not math.isfinite(auc):
         return ""
     shown = number("mia/auc", auc)
-    few = next((request.judged for request in report.requests if request.name == row.request and request.judged < FEWEST), None)
+    few = next((r.judged for r in report.requests if r.name == row.request and r.judged < FEWEST_FORGOTTEN), None)
     if few is not None:
         return (
             f"{plural(few, 'forgotten sample')} {'is' if few == 1 else 'are'} too few to say whether the model treats them as "
-            f"it does unseen ones (AUC {shown}; needed: {FEWEST} or more)."
+            f"it does unseen ones (AUC {shown}; needed: {FEWEST_FORGOTTEN} or more)."
         )
     if not (math.isfinite(low) and math.isfinite(high)):
         return f"Confidence ranks forgotten above unseen samples with AUC {shown} (0.5: alike); without an interval."
@@ -156,7 +154,7 @@ def _summary_model(report: Report, row: Row) -> list[str]:
         known = number("test/acc", test.reference)
         sentences.append(f"Models that were retrained without the forgotten samples reach {known} %.")
     elif gap is not None and math.isfinite(gap.value):
-        who = "the model before this request" if report.earlier else "the original"
+        who = "the model before this request" if report.is_later else "the original"
         sentences.append(f"Its average gap to retraining is {number('gap/avg', gap.value)} points{_levels(gap, who)}.")
     elif report.goal != "repair":
         if row.exact:

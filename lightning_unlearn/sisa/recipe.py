@@ -14,6 +14,8 @@ __all__ = ["SliceRecipe", "epochs_of_slices"]
 
 # Of the model: these change what its members become only through what is recorded by itself, or not at all.
 _OWN = ("shards", "slices", "aggregation")
+# Lightning's short names. Early fits recorded what was given.
+_PRECISIONS = {"16": "16-mixed", "bf16": "bf16-mixed", "32": "32-true", "64": "64-true"}
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,12 @@ class SliceRecipe:
         hyper = described.pop("hyper_parameters", {})
         assert isinstance(hyper, dict)
         given = trainer.stage_arguments
-        precision = given.pop("precision", "32-true")
+        precision = str(given.pop("precision", "32-true"))
         settings = {
             **{f"model.{name}": str(value) for name, value in described.items()},
             **{f"model.{name}": str(value) for name, value in hyper.items() if name not in _OWN},
             **{f"trainer.{name}": stable_repr(value) for name, value in given.items()},
-            "trainer.precision": str(precision),
+            "trainer.precision": _PRECISIONS.get(precision, precision),
             # BatchNorm takes its statistics on each rank, and sums are rounded otherwise elsewhere.
             "trainer.ranks": str(trainer.world_size),
             "trainer.device": trainer.strategy.root_device.type,
@@ -99,6 +101,9 @@ class SliceRecipe:
             ConfigError: They differ; the first difference is named.
         """
         before, after = ({**r.plain(), **r.settings, "settings": None} for r in (self, now))
+        for settings in (before, after):
+            precision = str(settings.get("trainer.precision"))
+            settings["trainer.precision"] = _PRECISIONS.get(precision, precision)
         for name in [*before, *(name for name in after if name not in before)]:
             if before.get(name) != after.get(name):
                 remedy = (

@@ -76,6 +76,8 @@ def fit_slices(trainer: FreshTrainer, model: Sisa, data: object) -> None:
         if store.exists:
             manifest = store.read()
             manifest.recipe.check_same(recipe, folder)
+            # Slices are named by what was recorded.
+            recipe = manifest.recipe
             if manifest.next is not None and SliceStore(manifest.next).exists:
                 raise ConfigError(
                     f"Samples of {folder} were deleted: {Path(manifest.next).parent} took its place. Fit elsewhere."

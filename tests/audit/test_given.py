@@ -78,3 +78,15 @@ def test_without_splits_all_is_taken_on_trust(lists, audit, tmp_path):
     for path in tmp_path.glob("*/*/split.json"):
         path.unlink()
     assert audit(given, forget=RandomFraction(0.1)).lines
+
+
+@pytest.mark.parametrize("kind", ["unlearned", "references", "originals"])
+def test_all_models_were_trained_on_the_input_that_they_are_given(kind, lists, audit, tmp_path):
+    given = lists()
+    path = tmp_path / kind / "1/split.json"
+    saved = json.loads(path.read_text())
+    path.write_text(json.dumps(saved | {"mean": [0.9]}))
+    with pytest.raises(
+        CheckpointError, match=rf"{kind}/1/last.ckpt was trained with mean \[0.9\] .* would be given the input of"
+    ):
+        audit(given)

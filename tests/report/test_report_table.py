@@ -2,15 +2,17 @@
 
 import io
 import math
+from dataclasses import replace
 
 import pytest
 from report_samples import EVIL, benchmark, hostile, single
 from rich.cells import cell_len
 
 from lightning_unlearn.report.labels import plain
+from lightning_unlearn.report.ledger_schema import PastRequest
 from lightning_unlearn.report.schema import Report, Row
 from lightning_unlearn.report.table import grids, show
-from lightning_unlearn.report.wording import noted
+from lightning_unlearn.report.wording import noted, summary
 
 
 class Terminal(io.StringIO):
@@ -54,6 +56,16 @@ def test_one_model_keeps_both_levels_at_80():
     (grid,) = grids(single(), 80)
     assert grid.head[:6] == ["", "This model", "Reference", "Difference", "Ref. to ref.", "Orig. to ref."]
     assert grid.rows[0][:6] == ["Gap", "2.00", "\u2014", "+2.00", "0.80", "9.00"]
+
+
+@pytest.mark.parametrize(("earlier", "requests", "later"), [(0, 0, False), (0, 1, False), (0, 2, True), (1, 2, True)])
+def test_what_an_earlier_request_made_is_no_original(earlier, requests, later):
+    past = [PastRequest(i, "", "rule", 1, "FineTune", "s", "b", "a", "0") for i in range(1, requests + 1)]
+    report = replace(single(), earlier=earlier, history=past)
+    (grid,) = grids(report, 200)
+    assert report.is_later == later
+    assert ("Before to ref." in grid.head, "Before this request" in grid.head) == (later, later)
+    assert ("the model before this request" in " ".join(summary(report))) == later
 
 
 def test_pipe_gets_plain_lines(monkeypatch):

@@ -219,6 +219,21 @@ def test_a_deletion_trains_as_long_as_the_fit_did_or_is_refused(name, value, mak
     assert_equal(model, fit(tmp_path / "c", make_data(keys, view="retain"), trainer=shorter))
 
 
+def test_early_fits_recorded_a_short_name_of_the_precision(make_data, tmp_path):
+    data = make_data()
+    keys = trained_keys(data, 2)
+    model = fit(tmp_path / "a", data)
+    path = tmp_path / "a/checkpoints/slices/slices.json"
+    text = path.read_text()
+    assert '"32-true"' in text
+    manifest = json.loads(text)
+    manifest["recipe"]["settings"]["trainer.precision"] = "32"
+    path.write_text(json.dumps(manifest))
+    delete(model, make_data(keys), tmp_path / "a/checkpoints/last.ckpt", tmp_path / "b")
+    with pytest.raises(ConfigError, match=r"trainer.precision was 32-true and is now 64-true"):
+        fit(tmp_path / "a", make_data(), trainer={"precision": 64})
+
+
 def test_no_clock_ends_a_training_that_is_to_be_done_again(copy, make_data, tmp_path):
     with pytest.raises(ConfigError, match=r"max_time is 00:01:00:00: .* fewer max_epochs"):
         fit(tmp_path / "clock", make_data(), trainer={"max_time": "00:01:00:00"})
