@@ -1,6 +1,5 @@
 """The Trainer that also unlearns and evaluates."""
 
-import copy
 import logging
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -15,7 +14,6 @@ from lightning_unlearn.benchmark.comparison import Comparison, check_preparation
 from lightning_unlearn.benchmark.run import benchmark
 from lightning_unlearn.cautions import of_copies, of_ensemble, of_original, of_split
 from lightning_unlearn.chain import check_chain, run_chain
-from lightning_unlearn.checkpoint import load_into, read_weights
 from lightning_unlearn.classifier import untrained_copy
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.earlier import only_withdraws
@@ -25,7 +23,7 @@ from lightning_unlearn.evaluation.new_report import new_report, request_of
 from lightning_unlearn.evaluation.panel import Panel
 from lightning_unlearn.evaluation.without_forgotten import judge_the_rest, none_is_there
 from lightning_unlearn.exceptions import ConfigError, DataError
-from lightning_unlearn.loading import check_model, load_references, save_unlearned
+from lightning_unlearn.loading import check_model, load_copy, load_references, save_unlearned
 from lightning_unlearn.metrics.screen import Goal
 from lightning_unlearn.ranks import lock_on_first
 from lightning_unlearn.report.schema import Report
@@ -244,9 +242,7 @@ class UnlearningTrainer(ScoringTrainer):
             )
         check_model(model, datamodule, checkpoint)
         panel = self._panel(datamodule, goal, relearn_epochs, None, svc)
-        before = copy.deepcopy(model) if original is not None else None
-        if before is not None and original is not None:
-            load_into(before, read_weights(original)[0], original)
+        before = None if original is None else load_copy(model, original, datamodule)
         if before is not None and relearn_steps:
             known = collect_outputs(self.fresh, before, datamodule, ["forget"])["forget"]
             panel.relearn_steps, panel.relearn_target = relearn_steps, known.accuracy
