@@ -179,19 +179,32 @@ def of_request(data: UnlearningDataModule) -> list[str]:
         data: The data, split.
 
     Returns:
-        Up to two sentences.
+        Up to three sentences.
     """
     said = []
-    if never := len(data.never_trained):
-        text = f"{plural(never, 'sample')} of the request {were(never)} never trained on and {'is' if never == 1 else 'are'}"
-        if data.forget_rule is not None and data.forget_rule.withdraws:
-            said.append(f"{text} not counted as forgotten, but withdrawn: in no part of the data from this run on.")
-        else:
-            said.append(f"{text} not counted. Unseen ones stay so; where they are to be withdrawn too, give ListedSamples.")
+    earlier = set() if data.saved is None else {*data.saved.withdrawn}
+    # Where a run is judged, its split has them already.
+    withdrawn = len({*data.never_trained} & {*data.withdrawn, *earlier})
+    if withdrawn:
+        text = f"{_of_request(withdrawn)} never trained on and {_are(withdrawn)}"
+        said.append(f"{text} not counted as forgotten, but withdrawn: in no part of the data from this run on.")
+    if never := len(data.never_trained) - withdrawn:
+        text = f"{_of_request(never)} never trained on and {_are(never)} not counted."
+        withdraws = data.forget_rule is not None and data.forget_rule.withdraws
+        advice = " Unseen ones stay so; where they are to be withdrawn too, give ListedSamples."
+        said.append(text if withdraws else text + advice)
     if before := len(data.forgotten_before):
-        text = f"{plural(before, 'sample')} of the request {were(before)} forgotten before"
-        said.append(f"{text} and {'is' if before == 1 else 'are'} not counted.")
+        what = "forgotten or withdrawn" if earlier & {*data.forgotten_before} else "forgotten"
+        said.append(f"{_of_request(before)} {what} before and {_are(before)} not counted.")
     return said
+
+
+def _of_request(number: int) -> str:
+    return f"{plural(number, 'sample')} of the request {were(number)}"
+
+
+def _are(number: int) -> str:
+    return "is" if number == 1 else "are"
 
 
 def of_copies(data: UnlearningDataModule) -> list[str]:

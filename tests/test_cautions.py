@@ -19,10 +19,12 @@ from lightning_unlearn.cautions import (
     of_originals,
     of_reference,
     of_relearning,
+    of_request,
     of_split,
 )
 from lightning_unlearn.checkpoint import save_weights
 from lightning_unlearn.data.datasets import Digits
+from lightning_unlearn.data.forget import ListedSamples
 from lightning_unlearn.data.noise import LabelNoise
 from lightning_unlearn.data.split import copies_among
 from lightning_unlearn.data.trigger import Trigger
@@ -242,3 +244,26 @@ def test_copies_are_not_looked_for_among_many_files(digits, make_data):
 
     many = Samples(Read(), torch.arange(6000) % 10, [str(i) for i in range(6000)])
     assert copies_among((many, torch.arange(5000)), [(many, torch.arange(5000, 6000)), data.part("test")]) == [0, 0]
+
+
+def test_only_unseen_samples_of_a_request_are_said_to_be_withdrawn(make_data, tmp_path):
+    split = make_data().saved_split(everything_trained=True)
+    *retain, came, known = split.retain
+    # One that came after the training is in no part.
+    replace(split, retain=[*retain, known]).save(tmp_path / "split.json")
+    (tmp_path / "list.txt").write_text("\n".join([*split.unseen[:2], came, known]))
+    data = make_data(forget=ListedSamples(tmp_path / "list.txt"))
+    data.use_split_of(tmp_path / "model.ckpt")
+    assert of_request(data) == [
+        "2 samples of the request were never trained on and are not counted as forgotten, but withdrawn: in no part of the "
+        "data from this run on.",
+        "1 sample of the request was never trained on and is not counted.",
+    ]
+    said = of_request(data)
+    data.saved_split().save(tmp_path / "split.json")
+    # The run itself is judged, and then the same is asked for again.
+    data.use_split_of(tmp_path / "unlearned.ckpt", forgotten_is_removed=False)
+    assert of_request(data) == said
+    (tmp_path / "list.txt").write_text("\n".join([*split.unseen[:2], came, retain[0]]))
+    data.use_split_of(tmp_path / "unlearned.ckpt")
+    assert of_request(data) == [said[1], "2 samples of the request were forgotten or withdrawn before and are not counted."]

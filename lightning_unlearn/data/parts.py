@@ -26,7 +26,7 @@ class Parts(NamedTuple):
         unseen: Indices of samples that the model never trained on, (U,), int64, sorted.
         removed: Indices of samples that earlier requests removed, (N,), int64, sorted.
         never_trained: Keys that the request names but the model never trained on.
-        forgotten_before: Keys that the request names although an earlier one removed them.
+        forgotten_before: Keys that the request names although an earlier one removed or withdrew them.
         withdrawn: Keys of samples that were unseen until this request listed them; they are in no part.
     """
 
@@ -81,6 +81,7 @@ def parts_of_saved(
     class_names: Sequence[str],
     name: str,
     may_be_empty: bool = False,
+    judged: bool = False,
 ) -> Parts:
     """The parts of a training set that was split before: of what the checkpoint was trained on, and nothing else.
 
@@ -92,6 +93,9 @@ def parts_of_saved(
         class_names: Names of the classes, in the order of the labels.
         name: Name of the data set, for the message.
         may_be_empty: Whether nothing is forgotten where the model knows none of what the rule names; else that is an error.
+
+        judged: Whether the rule is the request that led to the split, not one on top of it: what the split calls withdrawn
+            may then be of this request.
 
     Returns:
         The parts. What the split calls forgotten or removed is in none but `forget` and `removed`.
@@ -126,8 +130,9 @@ def parts_of_saved(
     also = forgotten[~torch.isin(forgotten, chosen.indices)]
     forget, retain = _split(chosen, candidates[~torch.isin(candidates, also)], may_be_empty)
     # What `saved.forget` names is this request, not an earlier one, also where its files are gone by now.
-    before_now = [key for key in chosen.never_trained if key in set(saved.removed)]
-    never = [key for key in chosen.never_trained if key not in {*saved.removed, *saved.forget}]
+    earlier = {*saved.removed} if judged else {*saved.removed, *saved.withdrawn}
+    before_now = [key for key in chosen.never_trained if key in earlier]
+    never = [key for key in chosen.never_trained if key not in earlier | {*saved.forget}]
     withdrawn = _listed(rule, never, saved.unseen)
     unseen = unseen[~torch.isin(unseen, positions(withdrawn, samples))]
     return Parts(forget, retain, unseen, torch.cat([removed, also]).sort().values, never, before_now, withdrawn)

@@ -68,6 +68,7 @@ class SplitData(LightningDataModule):
         self.split_seed = split_seed
         self.forget_seed = forget_seed
         self.saved: SavedSplit | None = None
+        self._judged = False
         # Then nothing is carved out.
         self.saw_everything = not dataset.has_images or unseen == "half_of_test"
         # Whether a count or share was carved out although the checkpoint came without the split that it was trained with.
@@ -140,6 +141,7 @@ class SplitData(LightningDataModule):
         if checkpoint is None or not self.dataset.has_images:
             return
         self.saved = saved_beside(checkpoint)
+        self._judged = not forgotten_is_removed
         self.dataset = normalised_as(self.dataset, self.saved)
         if self.label_noise is not None and (self.saved is not None or self._noise_known):
             self.set_noise(self.label_noise, () if self.saved is None else self.saved.named)
@@ -183,8 +185,8 @@ class SplitData(LightningDataModule):
     @cached_property
     def _parts(self) -> Parts:
         if self.saved is not None:
-            whose = (self.dataset.classes, self.dataset.name)
-            return parts_of_saved(self.samples, self.saved, self.forget_rule, self._forget_seed, *whose, self.may_be_empty)
+            how = (self.dataset.classes, self.dataset.name, self.may_be_empty, self._judged)
+            return parts_of_saved(self.samples, self.saved, self.forget_rule, self._forget_seed, *how)
         carved = None if self.saw_everything or isinstance(self.unseen, VisionData) else self._carve(len(self.samples))
         rule = (self.forget_rule, self._forget_seed)
         return fresh_parts(self.samples, carved, *rule, self.dataset.classes, self.may_be_empty)
@@ -304,7 +306,7 @@ class SplitData(LightningDataModule):
 
     @property
     def forgotten_before(self) -> list[str]:
-        """Keys that the request names although an earlier one removed them."""
+        """Keys that the request names although an earlier one removed or withdrew them."""
         return self._parts.forgotten_before
 
     @property

@@ -57,13 +57,20 @@ def test_unseen_samples_of_a_request_are_in_no_part_from_the_first_stage_on(monk
     assert "your data: 10 of the 10 forgotten files are there" in out
     # Whatever comes after it.
     assert main(["evaluate", "--run", "runs/x/2", *QUIET]) == 0
+    assert "2 samples of the request were never trained on and are not counted as forgotten, but withdrawn" in (
+        capsys.readouterr().out
+    )
     assert report_of("runs/evaluate/1")["requests"] == report_of("runs/x/2")["requests"]
     rows = [report_of(run)["rows"][-1]["metrics"] for run in ("runs/x/2", "runs/evaluate/1")]
     assert rows[0]["unseen/acc"] == rows[1]["unseen/acc"]
     assert main(["fit", "--run", "runs/x/2", "--trainer.max_epochs", "1", "--name", "reference"]) == 0
     assert main(["fit", "-c", "base.yaml", "--checkpoint", "runs/x/2/unlearned.ckpt", "--name", "on"]) == 0
     request("third", [unseen[0], before["retain"][12]])
+    capsys.readouterr()
     assert main(next_request("third", "runs/x/2")) == 0
+    out = capsys.readouterr().out
+    assert "1 sample of the request was forgotten or withdrawn before and is not counted" in out
+    assert "of the request was never trained on" not in out
     for folder in ("runs/reference/1/checkpoints", "runs/on/1/checkpoints", "runs/x/3"):
         assert split_of(folder)["withdrawn"] == sorted(unseen)
         assert split_of(folder)["unseen"] == split["unseen"]
