@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from types import FunctionType
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -28,16 +27,9 @@ from lightning_unlearn.files import write_atomic, write_text_atomic
 from lightning_unlearn.fingerprint import hash_of_weights
 from lightning_unlearn.random import at_stage, run_seed
 from lightning_unlearn.ranks import is_first
-from lightning_unlearn.sources import Code, hash_of_sources
+from lightning_unlearn.stage_settings import settings_of
 from lightning_unlearn.stages.base import UnlearningStage
-from lightning_unlearn.training import (
-    describe_batches,
-    describe_optimizer,
-    optimizer_class,
-    plain_attributes,
-    quiet,
-    stable_repr,
-)
+from lightning_unlearn.training import describe_batches, quiet
 
 __all__ = [
     "StageResult",
@@ -47,14 +39,10 @@ __all__ = [
     "result_of",
     "run_chain",
     "run_stage",
-    "settings_of",
-    "sources_of",
 ]
 
 log = logging.getLogger(__name__)
 
-# Public attributes of a stage that a run sets.
-_NO_SETTINGS = ("training", "selected")
 
 # Strategies that lose what a stage leaves behind, or split weights that edits need whole.
 _UNFIT = {
@@ -273,44 +261,6 @@ def remove_stage_files(folder: Path) -> None:
         path.unlink()
 
 
-def settings_of(stages: Sequence[UnlearningStage]) -> str:
-    """A chain in words that are the same whenever it is built from the same settings.
-
-    Args:
-        stages: The chain, before it ran.
-
-    Returns:
-        Classes, optimisers, selected parameters and plain settings, and a hash of what is the user's own code.
-    """
-    described = [
-        (type(stage).__qualname__, _optimizers(stage), stable_repr(stage.selector), plain_attributes(stage, _NO_SETTINGS))
-        for stage in stages
-    ]
-    return repr(described) + sources_of(stages)
-
-
-def sources_of(stages: Sequence[UnlearningStage]) -> str:
-    """A hash of the user's own code in a chain: of its stages, and of what they were given.
-
-    Args:
-        stages: The chain, before it ran.
-
-    Returns:
-        See `hash_of_sources`; empty where all of it is of this package, torch or Lightning.
-    """
-    code: list[Code] = []
-    for stage in stages:
-        code += [type(part) for part in stage.modules()]
-        for name, value in vars(stage).items():
-            if name.startswith("_"):
-                continue
-            held = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
-            code += [one if isinstance(one, type | FunctionType) else type(one) for one in held]
-            if name.endswith("optimizer") and callable(value):
-                code.append(optimizer_class(value))
-    return hash_of_sources(code)
-
-
 def detach(model: nn.Module) -> None:
     """Let a model forget the Trainer that it was last part of, so that it can be copied and used on.
 
@@ -358,11 +308,6 @@ def _identity(model: nn.Module, data: UnlearningDataModule, stages: Sequence[Unl
         "stages": settings_of(stages),
         "seeds": str(run_seed()),
     }
-
-
-def _optimizers(stage: UnlearningStage) -> list[str]:
-    """Classes and settings of the optimisers of a stage: those attributes that are called so."""
-    return [describe_optimizer(value) for key, value in sorted(vars(stage).items()) if key.endswith("optimizer") and value]
 
 
 def _work_of_all_ranks(stage: UnlearningStage, trainer: Trainer) -> float:

@@ -93,9 +93,7 @@ def load_copy(model: nn.Module, path: str, data: UnlearningDataModule) -> nn.Mod
         The copy. A checkpoint that does not fit, or was trained with another normalisation, is a `CheckpointError`.
     """
     check_normalised(path, data)
-    other = copy.deepcopy(model)
-    load_into(other, read_weights(path)[0], path)
-    return other
+    return _with_weights(model, path)
 
 
 def load_reference(model: nn.Module, path: str, data: UnlearningDataModule) -> nn.Module:
@@ -112,8 +110,7 @@ def load_reference(model: nn.Module, path: str, data: UnlearningDataModule) -> n
     Raises:
         CheckpointError: It does not fit, or was trained on forgotten samples.
     """
-    reference = copy.deepcopy(model)
-    load_into(reference, read_weights(path)[0], path)
+    reference = _with_weights(model, path)
     trained = data.trained_on(path)
     if trained:
         raise CheckpointError(
@@ -121,6 +118,12 @@ def load_reference(model: nn.Module, path: str, data: UnlearningDataModule) -> n
             "forget rule and --data.view retain."
         )
     return reference
+
+
+def _with_weights(model: nn.Module, path: str) -> nn.Module:
+    other = copy.deepcopy(model)
+    load_into(other, read_weights(path)[0], path)
+    return other
 
 
 def load_references(

@@ -16,7 +16,7 @@ import torch
 import yaml
 from lightning.pytorch import LightningModule, seed_everything
 
-from lightning_unlearn.chain import TrainerFactory, run_chain, sources_of
+from lightning_unlearn.chain import TrainerFactory, run_chain
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.forget import ForgetRule
 from lightning_unlearn.evaluation.collecting import collect_outputs
@@ -28,6 +28,7 @@ from lightning_unlearn.methods import Method, load_method
 from lightning_unlearn.metrics.unseen_match import distance_to_unseen, within_budget
 from lightning_unlearn.random import generator
 from lightning_unlearn.ranks import barrier, is_first
+from lightning_unlearn.stage_settings import sources_of
 
 __all__ = [
     "Trial",

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from lightning_unlearn.data.saved_split import SPLIT, SavedSplit, class_key, names_class
+from lightning_unlearn.data.saved_split import SavedSplit, class_key, names_class, saved_beside
 from lightning_unlearn.data.vision import Samples
 
 __all__ = ["knows_classes_alone", "resolve_classes", "split_without_data", "with_unseen"]
@@ -20,10 +20,10 @@ def split_without_data(checkpoint: str | Path | None, own: SavedSplit) -> SavedS
     Returns:
         The split to keep beside the unlearned model.
     """
-    path = None if checkpoint is None else Path(checkpoint).parent / SPLIT
-    if path is None or not path.is_file():
+    saved = None if checkpoint is None else saved_beside(checkpoint)
+    if saved is None:
         return replace(own, classes=[], data="", place="", altered=None, mean=[], std=[])
-    before = SavedSplit.load(path).for_another_request()
+    before = saved.for_another_request()
     return replace(before, forget=own.forget, retain=[key for key in before.retain if key not in own.forget])
 
 

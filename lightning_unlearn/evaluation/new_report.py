@@ -95,7 +95,7 @@ def new_report(kind: Kind, panel: Judging, title: str | None = None) -> Report:
             f"{why}: the test set was cut into two disjoint halves, "
             "one of which stands for unseen samples; test figures are those of the other half."
         )
-    gone, there = len(gone_of_request(data)), len(data.part("forget")[1])
+    gone, there = panel.request.gone, panel.request.judged
     if gone and there:
         warnings.append(
             f"{gone} of the {gone + there} forgotten samples are no longer in the data (deleted files?): figures of "
