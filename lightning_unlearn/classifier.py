@@ -18,12 +18,12 @@ from torch.optim import SGD, Optimizer
 from torchmetrics.aggregation import MeanMetric
 
 from lightning_unlearn import networks
-from lightning_unlearn.checkpoint import load_into, read_saved
 from lightning_unlearn.data.batch import Batch
 from lightning_unlearn.exceptions import CheckpointError, ConfigError
 from lightning_unlearn.functional.anatomy import own_reset
-from lightning_unlearn.mnemonic import give_codes
 from lightning_unlearn.schedule import Schedule, build_optimizer, logs_at, with_schedule
+from lightning_unlearn.weights.checkpoint import load_into, read_saved
+from lightning_unlearn.weights.mnemonic import give_codes
 
 __all__ = ["Classifier", "build_network", "default_optimizer", "untrained_copy"]
 

@@ -21,8 +21,8 @@ from lightning.pytorch.plugins import CheckpointIO, Precision
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
 from lightning_unlearn.callbacks.recipe import RecipeCallback
-from lightning_unlearn.checkpoint import AtomicCheckpointIO
 from lightning_unlearn.exceptions import ConfigError
+from lightning_unlearn.weights.checkpoint import AtomicCheckpointIO
 
 __all__ = ["FreshTrainer"]
 

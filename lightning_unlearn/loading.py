@@ -9,13 +9,13 @@ from lightning.pytorch import LightningModule
 from torch import nn
 
 from lightning_unlearn.cautions import of_reference
-from lightning_unlearn.checkpoint import load_into, read_saved, read_weights, save_weights
 from lightning_unlearn.data.as_trained import normalised_alike
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.saved_split import saved_beside
 from lightning_unlearn.exceptions import CheckpointError, DataError
-from lightning_unlearn.mnemonic import codes_of, give_codes
 from lightning_unlearn.stages.base import UnlearningStage
+from lightning_unlearn.weights.checkpoint import load_into, read_saved, read_weights, save_weights
+from lightning_unlearn.weights.mnemonic import codes_of, give_codes
 
 __all__ = ["check_model", "check_normalised", "load_copy", "load_reference", "load_references", "save_unlearned"]
 

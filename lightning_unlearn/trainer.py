@@ -13,11 +13,12 @@ from lightning_unlearn.bank.bank import Bank, Recipe
 from lightning_unlearn.benchmark.comparison import Comparison, check_preparation
 from lightning_unlearn.benchmark.run import benchmark
 from lightning_unlearn.cautions import of_copies, of_ensemble, of_original, of_split
-from lightning_unlearn.chain import check_chain, run_chain
+from lightning_unlearn.chain.run import check_chain, run_chain
 from lightning_unlearn.classifier import untrained_copy
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.earlier import only_withdraws
 from lightning_unlearn.data.forget import ForgetRule
+from lightning_unlearn.detection.scoring import ScoringTrainer
 from lightning_unlearn.evaluation.collecting import collect_outputs
 from lightning_unlearn.evaluation.new_report import new_report, request_of
 from lightning_unlearn.evaluation.panel import Panel
@@ -32,7 +33,6 @@ from lightning_unlearn.requests.history import add_history, check_newest, histor
 from lightning_unlearn.requests.record import RequestRecord, settle
 from lightning_unlearn.requests.withdrawing import withdraw
 from lightning_unlearn.requests.without_data import unlearn_without_data
-from lightning_unlearn.scoring import ScoringTrainer
 from lightning_unlearn.stages.base import UnlearningStage
 
 __all__ = ["Tier", "UnlearningTrainer"]

@@ -13,11 +13,11 @@ from torch.optim import Optimizer
 
 from lightning_unlearn.callbacks.rank_statistics import RankStatistics
 from lightning_unlearn.callbacks.seed_each_step import SeedEachStep
-from lightning_unlearn.checkpoint import AtomicCheckpointIO
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.views import View
 from lightning_unlearn.schedule import build_optimizer
 from lightning_unlearn.sources import Code, hash_of_sources
+from lightning_unlearn.weights.checkpoint import AtomicCheckpointIO
 
 __all__ = [
     "describe",

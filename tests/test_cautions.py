@@ -22,7 +22,6 @@ from lightning_unlearn.cautions import (
     of_request,
     of_split,
 )
-from lightning_unlearn.checkpoint import save_weights
 from lightning_unlearn.data.datasets import Digits
 from lightning_unlearn.data.forget import ListedSamples
 from lightning_unlearn.data.noise import LabelNoise
@@ -35,6 +34,7 @@ from lightning_unlearn.exceptions import CheckpointError
 from lightning_unlearn.loading import load_references
 from lightning_unlearn.sisa import Sisa
 from lightning_unlearn.stages import FineTune, NormDecay, Retrain, RetrainShards
+from lightning_unlearn.weights.checkpoint import save_weights
 
 
 def saved(folder, model, split=None):

@@ -7,11 +7,11 @@ from helpers import untrained
 from lightning.pytorch import Trainer
 from torch import nn
 
-from lightning_unlearn.checkpoint import save_weights
 from lightning_unlearn.classifier import Classifier, build_network, default_optimizer, untrained_copy
 from lightning_unlearn.exceptions import CheckpointError, ConfigError
 from lightning_unlearn.networks import MLP, ResNet
 from lightning_unlearn.training import quiet
+from lightning_unlearn.weights.checkpoint import save_weights
 
 
 def test_networks_by_short_name_class_path_and_timm_name():

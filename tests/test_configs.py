@@ -11,12 +11,12 @@ import torch
 import yaml
 from PIL import Image
 
+from lightning_unlearn.chain.methods import load_method
 from lightning_unlearn.classifier import Classifier
 from lightning_unlearn.cli import main
+from lightning_unlearn.config.shipped import config_names, find_config
 from lightning_unlearn.data.datasets import Digits
 from lightning_unlearn.functional.cut import cut
-from lightning_unlearn.methods import load_method
-from lightning_unlearn.shipped import config_names, find_config
 
 SHORT = ("--trainer.max_steps", "1", "--trainer.accelerator", "cpu", "--trainer.devices", "1")
 SMALL = ("--data.dataset.train_size", "400", "--data.unseen", "100", "--data.batch_size", "64")

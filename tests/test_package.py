@@ -14,7 +14,7 @@ PACKAGE = Path(lightning_unlearn.__file__).parent
 LONGEST = 400
 # Each alone in a fresh interpreter: what the users import, and what the layers end in.
 ENTRANCES = ("benchmark", "stages", "data.datamodule", "cli.lightning_cli")
-WITHOUT_TORCH = ("report.html", "report.command", "report.writing", "cli", "cli.report_command", "shipped", "files")
+WITHOUT_TORCH = ("report.html", "report.command", "report.writing", "cli", "cli.report_command", "config.shipped", "files")
 
 
 @cache

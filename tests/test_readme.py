@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from lightning_unlearn.cli import main
-from lightning_unlearn.shipped import config_names, find_config
+from lightning_unlearn.config.shipped import config_names, find_config
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

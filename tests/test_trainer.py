@@ -12,13 +12,13 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 
-from lightning_unlearn.chain import run_chain
-from lightning_unlearn.checkpoint import read_weights, save_weights
+from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.exceptions import ChainError, CheckpointError, ConfigError, DataError
 from lightning_unlearn.functional.structure import ParameterSelector
 from lightning_unlearn.stages import FineTune, MaskLearning, NormDecay, ResetLayers, UnlearningStage
 from lightning_unlearn.trainer import UnlearningTrainer
 from lightning_unlearn.training import fit_quietly
+from lightning_unlearn.weights.checkpoint import read_weights, save_weights
 
 
 class BoundedAscent(UnlearningStage):

@@ -11,9 +11,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from lightning_unlearn.callbacks.seed_each_step import SeedEachStep
-from lightning_unlearn.checkpoint import AtomicCheckpointIO
 from lightning_unlearn.data.augment import Augmentation
 from lightning_unlearn.training import describe, fit_quietly, quiet
+from lightning_unlearn.weights.checkpoint import AtomicCheckpointIO
 
 
 class Dropping(LightningModule):

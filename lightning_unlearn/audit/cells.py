@@ -13,14 +13,14 @@ from torch import Tensor
 
 from lightning_unlearn.audit.answers import SAMPLES, Answers, answers_of, audited_samples, rounded_to_int8
 from lightning_unlearn.bank.bank import Bank, Recipe
-from lightning_unlearn.chain import StageResult, TrainerFactory
-from lightning_unlearn.chain_many import run_chain_many
+from lightning_unlearn.chain.identity import digest, setup_of
+from lightning_unlearn.chain.many import run_chain_many
+from lightning_unlearn.chain.methods import Method
+from lightning_unlearn.chain.run import StageResult, TrainerFactory
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.evaluation.collecting import relearning_stages
 from lightning_unlearn.exceptions import DataError
-from lightning_unlearn.identity import digest, setup_of
-from lightning_unlearn.methods import Method
 
 __all__ = ["CHUNK", "Cell", "Cells", "Group", "asked", "cells_of", "seeds_of"]
 

@@ -13,7 +13,7 @@ from lightning_unlearn.audit.cells import CHUNK, asked
 from lightning_unlearn.audit.judging import CEILING, ZERO, Contender, Judge
 from lightning_unlearn.audit.run import FEWEST_MODELS, AuditTier, check_audit
 from lightning_unlearn.audit.strata import strata_of
-from lightning_unlearn.chain import TrainerFactory
+from lightning_unlearn.chain.run import TrainerFactory
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.forgotten_classes import knows_classes_alone, resolve_classes
 from lightning_unlearn.data.saved_split import SavedSplit, saved_beside
@@ -21,12 +21,12 @@ from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.evaluation.new_report import new_report, request_of
 from lightning_unlearn.evaluation.panel import Panel
 from lightning_unlearn.exceptions import CheckpointError, ConfigError, DataError
-from lightning_unlearn.fingerprint import hash_of_weights
 from lightning_unlearn.loading import check_model, check_normalised, load_copy, load_reference
 from lightning_unlearn.metrics.screen import Goal
 from lightning_unlearn.processes import one_thread
 from lightning_unlearn.report.audit_schema import Audit
 from lightning_unlearn.report.schema import Report
+from lightning_unlearn.weights.fingerprint import hash_of_weights
 
 __all__ = ["audit_given", "check_lists", "checkpoints"]
 

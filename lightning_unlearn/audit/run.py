@@ -17,13 +17,13 @@ from lightning_unlearn.audit.strata import strata_of
 from lightning_unlearn.bank.filling import train_missing
 from lightning_unlearn.benchmark.comparison import Comparison
 from lightning_unlearn.cautions import of_originals
-from lightning_unlearn.chain import TrainerFactory
+from lightning_unlearn.chain.methods import Method
+from lightning_unlearn.chain.run import TrainerFactory
 from lightning_unlearn.data.views import View
 from lightning_unlearn.evaluation.new_report import new_report, request_of
 from lightning_unlearn.evaluation.panel import Panel
 from lightning_unlearn.exceptions import ConfigError
 from lightning_unlearn.files import write_text_atomic
-from lightning_unlearn.methods import Method
 from lightning_unlearn.processes import Task, available_processes, one_thread, run_tasks
 from lightning_unlearn.ranks import lock_on_first
 from lightning_unlearn.report.audit_schema import WHOLE, Audit

@@ -16,16 +16,16 @@ from torch import Tensor
 
 from lightning_unlearn.callbacks.recipe import RecipeCallback
 from lightning_unlearn.callbacks.record_margins import RecordMargins
-from lightning_unlearn.checkpoint import read_saved, read_weights, save_weights
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.views import View
 from lightning_unlearn.exceptions import CheckpointError
 from lightning_unlearn.files import hash_of_file, write_atomic, write_text_atomic
-from lightning_unlearn.fingerprint import hash_of_weights
-from lightning_unlearn.mnemonic import codes_of, give_codes
 from lightning_unlearn.ranks import barrier, first_says, is_first, lock_on_first
-from lightning_unlearn.trained_on import Kept, record_in_bank
 from lightning_unlearn.training import describe, fit_quietly, stable_repr
+from lightning_unlearn.weights.checkpoint import read_saved, read_weights, save_weights
+from lightning_unlearn.weights.fingerprint import hash_of_weights
+from lightning_unlearn.weights.mnemonic import codes_of, give_codes
+from lightning_unlearn.weights.trained_on import Kept, record_in_bank
 
 __all__ = ["Bank", "Recipe"]
 

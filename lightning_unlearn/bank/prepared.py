@@ -8,13 +8,13 @@ from lightning.pytorch import LightningModule, seed_everything
 
 from lightning_unlearn import __version__
 from lightning_unlearn.bank.bank import Bank, Recipe
-from lightning_unlearn.chain import check_chain, run_chain
+from lightning_unlearn.chain.methods import Method, load_method
+from lightning_unlearn.chain.run import check_chain, run_chain
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.views import View
 from lightning_unlearn.data.whole import whole, without_forgotten
 from lightning_unlearn.exceptions import ConfigError
 from lightning_unlearn.fresh import FreshTrainer
-from lightning_unlearn.methods import Method, load_method
 from lightning_unlearn.ranks import barrier, first_says, is_first, lock_on_first
 from lightning_unlearn.stages.base import UnlearningStage
 from lightning_unlearn.stages.keep_zeros import KeepZeros

@@ -10,14 +10,14 @@ from lightning_unlearn.bank.bank import Bank, Recipe
 from lightning_unlearn.bank.prepared import Preparation
 from lightning_unlearn.benchmark.tuning import check_tuning
 from lightning_unlearn.callbacks.record_margins import RecordMargins
-from lightning_unlearn.chain import TrainerFactory, check_chain
+from lightning_unlearn.chain.methods import Method, load_method
+from lightning_unlearn.chain.run import TrainerFactory, check_chain
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.detected import DetectedMislabels
 from lightning_unlearn.data.forget import ForgetRule
 from lightning_unlearn.data.views import View
 from lightning_unlearn.detection.curves import check_rule
 from lightning_unlearn.exceptions import ConfigError, DataError
-from lightning_unlearn.methods import Method, load_method
 from lightning_unlearn.metrics.screen import Goal
 
 __all__ = ["Comparison", "ForgetSet", "check_preparation", "plan", "reference_seeds"]

@@ -16,15 +16,15 @@ from lightning_unlearn.benchmark.settings import check_settings, training_settin
 from lightning_unlearn.benchmark.tuning import development_draw, tune_method
 from lightning_unlearn.callbacks.record_margins import RecordMargins
 from lightning_unlearn.cautions import of_copies, of_originals
-from lightning_unlearn.chain import run_chain
+from lightning_unlearn.chain.identity import digest, setup_of
+from lightning_unlearn.chain.methods import Method, load_method
+from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.data.detected import DetectedMislabels
 from lightning_unlearn.detection.curves import detect_on_original
 from lightning_unlearn.evaluation.new_report import new_report, request_of
 from lightning_unlearn.evaluation.panel import Panel
 from lightning_unlearn.exceptions import UnlearnError
 from lightning_unlearn.files import write_text_atomic
-from lightning_unlearn.identity import digest, setup_of
-from lightning_unlearn.methods import Method, load_method
 from lightning_unlearn.ranks import barrier, is_first, lock_on_first
 from lightning_unlearn.report.decode import decode, encode
 from lightning_unlearn.report.schema import Report, Row

@@ -16,19 +16,19 @@ import torch
 import yaml
 from lightning.pytorch import LightningModule, seed_everything
 
-from lightning_unlearn.chain import TrainerFactory, run_chain
+from lightning_unlearn.chain.identity import digest, setup_of
+from lightning_unlearn.chain.methods import Method, load_method
+from lightning_unlearn.chain.run import TrainerFactory, run_chain
+from lightning_unlearn.chain.settings import sources_of
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.forget import ForgetRule
 from lightning_unlearn.evaluation.collecting import collect_outputs
 from lightning_unlearn.exceptions import ConfigError, UnlearnError
 from lightning_unlearn.files import write_text_atomic
-from lightning_unlearn.fingerprint import hash_of_weights
-from lightning_unlearn.identity import digest, setup_of
-from lightning_unlearn.methods import Method, load_method
 from lightning_unlearn.metrics.unseen_match import distance_to_unseen, within_budget
 from lightning_unlearn.random import generator
 from lightning_unlearn.ranks import barrier, is_first
-from lightning_unlearn.stage_settings import sources_of
+from lightning_unlearn.weights.fingerprint import hash_of_weights
 
 __all__ = [
     "Trial",

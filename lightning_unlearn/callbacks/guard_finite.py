@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_unlearn.callbacks.weight_edit import EditedStage
-from lightning_unlearn.collect import sum_over_ranks
+from lightning_unlearn.data.collect import sum_over_ranks
 from lightning_unlearn.exceptions import RunError
 
 __all__ = ["GuardFinite"]

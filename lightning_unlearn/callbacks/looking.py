@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_unlearn.callbacks.rank_statistics import share_buffers
 from lightning_unlearn.callbacks.weight_edit import EditedStage
-from lightning_unlearn.collect import collect
+from lightning_unlearn.data.collect import collect
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.exceptions import ConfigError

@@ -8,8 +8,8 @@ from lightning_unlearn.data.batch import Batch
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.hashing import uniform
 from lightning_unlearn.exceptions import ConfigError
-from lightning_unlearn.mnemonic import CODES_KEY, Codes, draw_codes, give_codes
 from lightning_unlearn.random import generator, run_seed
+from lightning_unlearn.weights.mnemonic import CODES_KEY, Codes, draw_codes, give_codes
 
 __all__ = ["MnemonicCodes", "mix_in"]
 

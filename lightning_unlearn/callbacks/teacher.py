@@ -11,8 +11,8 @@ from lightning_unlearn.artifacts import Artifacts
 from lightning_unlearn.callbacks.weight_edit import EditedStage, WeightEdit
 from lightning_unlearn.data.batch import Batch
 from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.data.sample_table import SampleTable
 from lightning_unlearn.data.split_data import Part
-from lightning_unlearn.sample_table import SampleTable
 from lightning_unlearn.work import Work
 
 __all__ = ["KeepOriginal", "Teacher"]

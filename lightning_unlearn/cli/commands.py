@@ -1,7 +1,7 @@
 """Names and summaries of the commands, known without importing torch."""
 
+from lightning_unlearn.config.names import hint
 from lightning_unlearn.exceptions import ConfigError
-from lightning_unlearn.names import hint
 
 __all__ = ["COMMANDS", "MAY_TRAIN", "NUMBERED", "PLAIN", "RESUMABLE", "WITH_LENGTH", "WITH_RUN", "known_command", "overview"]
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from lightning_unlearn.shipped import config_folder, config_names, find_config
-from lightning_unlearn.strict_yaml import Tree, parse_config, read_config
+from lightning_unlearn.config.shipped import config_folder, config_names, find_config
+from lightning_unlearn.config.strict_yaml import Tree, parse_config, read_config
 
 __all__ = ["Tree", "first_line", "method_names", "parse_config", "read_config", "read_layer", "tree_without"]
 

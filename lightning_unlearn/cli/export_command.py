@@ -13,14 +13,14 @@ from lightning_unlearn.cli.job import newest_checkpoint
 from lightning_unlearn.cli.known_classes import import_known_classes
 from lightning_unlearn.cli.plain_parser import PlainParser
 from lightning_unlearn.cli.run_folder import RunFolder
+from lightning_unlearn.config.explain import core_of
+from lightning_unlearn.config.introspection import class_at
 from lightning_unlearn.data.as_trained import normalised_as
 from lightning_unlearn.data.saved_split import saved_beside
 from lightning_unlearn.data.vision import VisionData
 from lightning_unlearn.exceptions import CheckpointError, ConfigError
-from lightning_unlearn.explain import core_of
 from lightning_unlearn.export.export import export
 from lightning_unlearn.export.model_card import int8_remark
-from lightning_unlearn.introspection import class_at
 from lightning_unlearn.report.labels import metric, number
 from lightning_unlearn.sisa.model import Sisa
 

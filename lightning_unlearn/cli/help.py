@@ -12,10 +12,10 @@ from lightning_unlearn.cli.arguments import Call
 from lightning_unlearn.cli.commands import COMMANDS, MAY_TRAIN, RESUMABLE
 from lightning_unlearn.cli.configs import first_line, method_names, read_config
 from lightning_unlearn.cli.in_force import values_in_force
+from lightning_unlearn.config.introspection import Argument, arguments_of, class_arguments, class_at
+from lightning_unlearn.config.shipped import config_folder, config_names, find_config
 from lightning_unlearn.data.forget import ForgetRule
 from lightning_unlearn.data.vision import VisionData
-from lightning_unlearn.introspection import Argument, arguments_of, class_arguments, class_at
-from lightning_unlearn.shipped import config_folder, config_names, find_config
 from lightning_unlearn.stages.base import UnlearningStage
 
 __all__ = ["command_help"]

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 from lightning_unlearn.cli.arguments import Call
 from lightning_unlearn.cli.configs import read_config
-from lightning_unlearn.shipped import find_config
+from lightning_unlearn.config.shipped import find_config
 
 __all__ = ["values_in_force"]
 

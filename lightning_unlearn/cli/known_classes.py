@@ -21,7 +21,7 @@ MODULES = (
     "data.some_classes",
     "data.suspected",
     "data.trigger",
-    "estimators",
+    "imitation.estimators",
     "functional.structure",
     "networks",
     "sisa.model",

@@ -12,10 +12,10 @@ from lightning_unlearn.cli.from_run import another_request
 from lightning_unlearn.cli.rule_watch import RuleWatch
 from lightning_unlearn.cli.run_folder import CONFIG, RunFolder
 from lightning_unlearn.cli.typed import as_list, list_arguments, refuse_cut_value, refuse_single_stage
+from lightning_unlearn.config.names import hint
+from lightning_unlearn.config.shipped import find_config
+from lightning_unlearn.config.stage_list import check_stage_list
 from lightning_unlearn.exceptions import ConfigError
-from lightning_unlearn.names import hint
-from lightning_unlearn.shipped import find_config
-from lightning_unlearn.stage_list import check_stage_list
 
 __all__ = ["OF_THE_DATA", "layered"]
 

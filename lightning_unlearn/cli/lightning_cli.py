@@ -14,7 +14,6 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning_unlearn.callbacks.guard_finite import GuardFinite
 from lightning_unlearn.callbacks.rank_statistics import RankStatistics
 from lightning_unlearn.callbacks.seed_each_step import SeedEachStep
-from lightning_unlearn.checkpoint import AtomicCheckpointIO
 from lightning_unlearn.cli.arguments import Call
 from lightning_unlearn.cli.commands import COMMANDS, NUMBERED, PLAIN, RESUMABLE, WITH_LENGTH
 from lightning_unlearn.cli.configs import Tree, parse_config, tree_without
@@ -26,14 +25,15 @@ from lightning_unlearn.cli.known_classes import import_known_classes
 from lightning_unlearn.cli.layers import OF_THE_DATA, layered
 from lightning_unlearn.cli.run_folder import RunFolder
 from lightning_unlearn.cli.verbs import VERBS
+from lightning_unlearn.config.explain import core_of, explain
+from lightning_unlearn.config.introspection import arguments_of
+from lightning_unlearn.config.shipped import find_config
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.detection.run import check_names
 from lightning_unlearn.detection.threshold import Threshold
 from lightning_unlearn.exceptions import ConfigError, UnlearnError
-from lightning_unlearn.explain import core_of, explain
-from lightning_unlearn.introspection import arguments_of
-from lightning_unlearn.shipped import find_config
 from lightning_unlearn.trainer import UnlearningTrainer
+from lightning_unlearn.weights.checkpoint import AtomicCheckpointIO
 
 __all__ = ["UnlearningCLI", "trainer_commands"]
 

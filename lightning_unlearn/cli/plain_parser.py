@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from lightning_unlearn.cli.commands import COMMANDS
+from lightning_unlearn.config.names import hint
 from lightning_unlearn.exceptions import ConfigError
-from lightning_unlearn.names import hint
 
 __all__ = ["PlainParser"]
 

@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 
 from lightning_unlearn.cli.configs import Tree, read_config, tree_without
+from lightning_unlearn.config.shipped import config_folder, find_config
 from lightning_unlearn.exceptions import ConfigError
-from lightning_unlearn.shipped import config_folder, find_config
 
 __all__ = ["RuleWatch"]
 

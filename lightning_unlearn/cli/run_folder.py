@@ -181,7 +181,7 @@ class RunFolder:
 
 def _same_class(before: object, now: object) -> bool:
     """Whether two class paths name one class, as a package and the module in it do."""
-    from lightning_unlearn.introspection import class_at  # imports jsonargparse, which `report` does without
+    from lightning_unlearn.config.introspection import class_at  # imports jsonargparse, which `report` does without
 
     kind = class_at(str(before))
     return kind is not None and kind is class_at(str(now))

@@ -10,7 +10,6 @@ from lightning_unlearn.audit.given import check_lists, checkpoints
 from lightning_unlearn.audit.run import check_audit
 from lightning_unlearn.benchmark.comparison import check_preparation, plan
 from lightning_unlearn.benchmark.settings import check_settings
-from lightning_unlearn.checkpoint import AtomicCheckpointIO
 from lightning_unlearn.cli.from_run import advice_without_data, files_of
 from lightning_unlearn.cli.job import Job, newest_checkpoint
 from lightning_unlearn.data.earlier import judge_as_saved, keep_forgotten, only_withdraws
@@ -27,6 +26,7 @@ from lightning_unlearn.requests.history import history_of
 from lightning_unlearn.requests.ledger import UNLEARNED
 from lightning_unlearn.requests.record import settle
 from lightning_unlearn.sisa.model import Sisa
+from lightning_unlearn.weights.checkpoint import AtomicCheckpointIO
 
 __all__ = ["VERBS"]
 

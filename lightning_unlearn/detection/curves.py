@@ -10,7 +10,7 @@ from torch import nn
 
 from lightning_unlearn.bank.bank import Bank, Recipe
 from lightning_unlearn.callbacks.record_margins import RecordMargins
-from lightning_unlearn.chain import TrainerFactory
+from lightning_unlearn.chain.run import TrainerFactory
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.detected import DetectedMislabels
 from lightning_unlearn.data.suspected import SuspectedMislabels

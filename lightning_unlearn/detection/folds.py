@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from lightning_unlearn.bank.bank import Bank, Recipe
-from lightning_unlearn.chain import TrainerFactory
+from lightning_unlearn.chain.run import TrainerFactory
 from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.detection.scores import Fold
 from lightning_unlearn.evaluation.collecting import collect_outputs
 from lightning_unlearn.exceptions import ConfigError
-from lightning_unlearn.scores import Fold
 
 __all__ = ["Folds", "confident_learning", "need_cleanlab"]
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from lightning_unlearn.callbacks.record_margins import RecordMargins
-from lightning_unlearn.checkpoint import AtomicCheckpointIO
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.exceptions import CheckpointError
+from lightning_unlearn.weights.checkpoint import AtomicCheckpointIO
 
 __all__ = ["MarginRecord"]
 

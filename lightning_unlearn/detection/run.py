@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from lightning_unlearn.chain import TrainerFactory
+from lightning_unlearn.chain.run import TrainerFactory
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.hashing import order
 from lightning_unlearn.data.request import nearest

@@ -9,9 +9,9 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
-from lightning_unlearn.chain import TrainerFactory, detach, run_chain
-from lightning_unlearn.collect import sum_over_ranks
+from lightning_unlearn.chain.run import TrainerFactory, detach, run_chain
 from lightning_unlearn.data.batch import Batch
+from lightning_unlearn.data.collect import sum_over_ranks
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.loaders import EvaluationLoader
 from lightning_unlearn.data.split_data import Part

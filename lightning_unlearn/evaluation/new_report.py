@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 
 from lightning_unlearn.cautions import of_copies, of_request, of_split
-from lightning_unlearn.chain import StageResult
+from lightning_unlearn.chain.run import StageResult
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.earlier import gone_of_request
 from lightning_unlearn.metrics.screen import Goal

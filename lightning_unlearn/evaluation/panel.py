@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_unlearn.cautions import loss_of_retained, of_labels, of_relearning
-from lightning_unlearn.chain import StageResult, TrainerFactory
+from lightning_unlearn.chain.run import StageResult, TrainerFactory
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.evaluation.collecting import collect_outputs, outputs_of, relearn

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
-from lightning_unlearn.chain import TrainerFactory, run_chain
-from lightning_unlearn.collect import sum_over_ranks
+from lightning_unlearn.chain.run import TrainerFactory, run_chain
 from lightning_unlearn.data.batch import Batch
+from lightning_unlearn.data.collect import sum_over_ranks
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.evaluation.collecting import collect_outputs
 from lightning_unlearn.stages.base import UnlearningStage

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from lightning_unlearn.chain import TrainerFactory
+from lightning_unlearn.chain.run import TrainerFactory
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.evaluation.collecting import collect_outputs

@@ -8,7 +8,7 @@ from lightning_unlearn.data.vision import is_content_key
 from lightning_unlearn.files import hash_of_file
 from lightning_unlearn.purge.folders import CONFIG
 from lightning_unlearn.purge.found import Purge
-from lightning_unlearn.trained_on import BANK_KEYS, ENTRY, TRAINED, Kept, kept_keys
+from lightning_unlearn.weights.trained_on import BANK_KEYS, ENTRY, TRAINED, Kept, kept_keys
 
 __all__ = ["JudgeOfWeights"]
 

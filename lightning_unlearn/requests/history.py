@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from lightning_unlearn.cautions import fallen_since
-from lightning_unlearn.checkpoint import read_request
 from lightning_unlearn.data.saved_split import SPLIT
 from lightning_unlearn.exceptions import CheckpointError, ConfigError
 from lightning_unlearn.files import hash_of_file
 from lightning_unlearn.report.schema import Report
 from lightning_unlearn.requests.ledger import BEGUN, LEDGER, Entry, entries_in, read_ledger
+from lightning_unlearn.weights.checkpoint import read_request
 
 __all__ = ["add_history", "check_newest", "history_of", "newer_run"]
 

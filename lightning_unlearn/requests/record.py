@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lightning_unlearn.chain import remove_stage_files
+from lightning_unlearn.chain.run import remove_stage_files
+from lightning_unlearn.chain.settings import settings_of
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.saved_split import SPLIT
 from lightning_unlearn.files import hash_of_file, write_text_atomic
@@ -17,7 +18,6 @@ from lightning_unlearn.report.writing import save_report
 from lightning_unlearn.requests.history import history_of
 from lightning_unlearn.requests.ledger import BEGUN, START, UNLEARNED, Entry, append, past_requests
 from lightning_unlearn.sisa.store import settle_slices
-from lightning_unlearn.stage_settings import settings_of
 from lightning_unlearn.stages.base import UnlearningStage
 
 __all__ = ["RequestRecord", "settle"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
-from lightning_unlearn.chain import TrainerFactory, run_chain
+from lightning_unlearn.chain.run import TrainerFactory, run_chain
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.evaluation.new_report import new_report, request_of
 from lightning_unlearn.evaluation.panel import Panel

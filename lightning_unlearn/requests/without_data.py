@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from lightning_unlearn.chain import StageResult, TrainerFactory, run_chain
+from lightning_unlearn.chain.run import StageResult, TrainerFactory, run_chain
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.forgotten_classes import split_without_data
 from lightning_unlearn.data.saved_split import SPLIT

@@ -11,11 +11,11 @@ from typing import BinaryIO, Self
 
 from torch import Tensor, nn
 
-from lightning_unlearn.checkpoint import read_weights, save_weights
 from lightning_unlearn.exceptions import CheckpointError, ConfigError
 from lightning_unlearn.files import write_atomic, write_text_atomic
 from lightning_unlearn.sisa.recipe import SliceRecipe
-from lightning_unlearn.trained_on import Kept, record_beside
+from lightning_unlearn.weights.checkpoint import read_weights, save_weights
+from lightning_unlearn.weights.trained_on import Kept, record_beside
 
 __all__ = ["FOLDER", "Manifest", "SliceStore", "settle_slices", "successor_of"]
 

@@ -12,7 +12,6 @@ from lightning.pytorch import Trainer
 from lightning_unlearn.callbacks.guard_finite import GuardFinite
 from lightning_unlearn.callbacks.rank_statistics import RankStatistics
 from lightning_unlearn.callbacks.seed_each_step import SeedEachStep
-from lightning_unlearn.checkpoint import save_weights
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.exceptions import ConfigError, DataError
 from lightning_unlearn.fresh import FreshTrainer
@@ -23,8 +22,9 @@ from lightning_unlearn.sisa.model import Sisa
 from lightning_unlearn.sisa.plan import Slice, SlicePlan, cut_slices
 from lightning_unlearn.sisa.recipe import SliceRecipe, epochs_of_slices
 from lightning_unlearn.sisa.store import FOLDER, Manifest, SliceStore
-from lightning_unlearn.trained_on import Kept
 from lightning_unlearn.training import quiet
+from lightning_unlearn.weights.checkpoint import save_weights
+from lightning_unlearn.weights.trained_on import Kept
 
 __all__ = ["fit_slices", "plan_slices", "train_missing"]
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from lightning_unlearn.collect import collect
 from lightning_unlearn.data.batch import Batch
+from lightning_unlearn.data.collect import collect
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.adversarial import nearest_adversarial
 from lightning_unlearn.functional.modes import differentiable_in

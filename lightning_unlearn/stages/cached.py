@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_unlearn.data.batch import Batch, joined
+from lightning_unlearn.data.sample_table import SampleTable
 from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.cut import Cut, cut
-from lightning_unlearn.sample_table import SampleTable
 from lightning_unlearn.stages.base import UnlearningStage
 
 __all__ = ["CachedStage"]

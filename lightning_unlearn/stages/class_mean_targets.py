@@ -5,7 +5,7 @@ import logging
 import torch
 from torch import nn
 
-from lightning_unlearn.collect import collect
+from lightning_unlearn.data.collect import collect
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.stages.base import UnlearningStage

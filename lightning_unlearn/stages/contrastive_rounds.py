@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from lightning_unlearn.collect import gather_rows
 from lightning_unlearn.data.batch import Batch
+from lightning_unlearn.data.collect import gather_rows
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.stages.alternating import AlternatingStage
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from lightning_unlearn.collect import sum_over_ranks
+from lightning_unlearn.data.collect import sum_over_ranks
 from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.exceptions import DataError
 from lightning_unlearn.functional.fisher import Kind, diagonal_fisher

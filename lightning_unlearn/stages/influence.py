@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_unlearn.callbacks.looking import check_budget
-from lightning_unlearn.collect import collect
 from lightning_unlearn.data.batch import Batch
+from lightning_unlearn.data.collect import collect
 from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.curvature import inverse_curvature_product

@@ -6,16 +6,16 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 
-from lightning_unlearn.collect import sum_over_ranks
+from lightning_unlearn.data.collect import sum_over_ranks
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.mnemonic import forgetting_step, mean_squared_gradient
 from lightning_unlearn.functional.structure import ParameterSelector
-from lightning_unlearn.mnemonic import codes_for, judge_step
 from lightning_unlearn.random import generator, run_seed
 from lightning_unlearn.stages.base import UnlearningStage
 from lightning_unlearn.stages.gradient_passes import mean_fisher
+from lightning_unlearn.weights.mnemonic import codes_for, judge_step
 
 __all__ = ["MnemonicForgetting"]
 

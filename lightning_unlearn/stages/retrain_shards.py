@@ -18,8 +18,8 @@ from lightning_unlearn.sisa.recipe import SliceRecipe
 from lightning_unlearn.sisa.store import FOLDER, Manifest, SliceStore
 from lightning_unlearn.sisa.training import plan_slices, train_missing
 from lightning_unlearn.stages.base import UnlearningStage
-from lightning_unlearn.trained_on import Kept
 from lightning_unlearn.training import quiet
+from lightning_unlearn.weights.trained_on import Kept
 
 __all__ = ["RetrainShards"]
 

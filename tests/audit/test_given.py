@@ -6,9 +6,9 @@ import pytest
 import torch
 from helpers import untrained
 
-from lightning_unlearn.checkpoint import save_weights
 from lightning_unlearn.data.forget import RandomFraction
 from lightning_unlearn.exceptions import CheckpointError
+from lightning_unlearn.weights.checkpoint import save_weights
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from lightning_unlearn.classifier import Classifier
 from lightning_unlearn.data.augment import Augmentation
 from lightning_unlearn.data.noise import LabelNoise
 from lightning_unlearn.files import hash_of_file
-from lightning_unlearn.fingerprint import hash_of_weights
+from lightning_unlearn.weights.fingerprint import hash_of_weights
 
 RECIPE = Recipe(untrained, 1, {"accelerator": "cpu"})
 

@@ -5,12 +5,12 @@ from helpers import untrained
 from lightning_unlearn.bank.bank import Bank, Recipe
 from lightning_unlearn.bank.prepared import Preparation
 from lightning_unlearn.callbacks.mnemonic_codes import MnemonicCodes
+from lightning_unlearn.config.shipped import config_names
 from lightning_unlearn.data.whole import whole, without_forgotten
 from lightning_unlearn.exceptions import ConfigError
 from lightning_unlearn.files import hash_of_file
 from lightning_unlearn.functional.anatomy import layer_weights
-from lightning_unlearn.mnemonic import codes_of
-from lightning_unlearn.shipped import config_names
+from lightning_unlearn.weights.mnemonic import codes_of
 
 CPU = {"accelerator": "cpu", "devices": 1}
 SPARSE = """

@@ -4,7 +4,7 @@ import pytest
 from helpers import untrained
 
 from lightning_unlearn.benchmark.comparison import plan
-from lightning_unlearn.chain import run_chain
+from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.data.forget import RandomFraction, WholeClasses
 from lightning_unlearn.exceptions import ChainError, ConfigError, DataError
 from lightning_unlearn.functional.anatomy import layer_weights

@@ -10,11 +10,11 @@ from helpers import untrained
 
 from lightning_unlearn.benchmark.comparison import plan
 from lightning_unlearn.benchmark.tuning import Trial, best_trial, settings_to_try, with_factors
+from lightning_unlearn.chain.methods import load_method
+from lightning_unlearn.config.shipped import config_names
 from lightning_unlearn.data.forget import RandomFraction, WholeClasses
 from lightning_unlearn.data.vision import VisionData
 from lightning_unlearn.exceptions import ConfigError
-from lightning_unlearn.methods import load_method
-from lightning_unlearn.shipped import config_names
 
 SGD = "{class_path: torch.optim.SGD, init_args: {lr: 0.05}}"
 TUNE = f"""stages:

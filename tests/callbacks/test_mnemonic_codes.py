@@ -5,13 +5,13 @@ from lightning.pytorch import Callback, seed_everything
 
 from lightning_unlearn.bank.bank import Bank, Recipe
 from lightning_unlearn.callbacks.mnemonic_codes import MnemonicCodes
-from lightning_unlearn.checkpoint import AtomicCheckpointIO, read_saved
 from lightning_unlearn.data.augment import Augmentation
 from lightning_unlearn.data.forget import WholeClasses
 from lightning_unlearn.exceptions import ConfigError
 from lightning_unlearn.loading import check_model
-from lightning_unlearn.mnemonic import codes_of
 from lightning_unlearn.training import fit_quietly
+from lightning_unlearn.weights.checkpoint import AtomicCheckpointIO, read_saved
+from lightning_unlearn.weights.mnemonic import codes_of
 
 CPU = {"accelerator": "cpu", "devices": 1}
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from lightning_unlearn.callbacks.record_margins import RecordMargins
 from lightning_unlearn.callbacks.seed_each_step import SeedEachStep
-from lightning_unlearn.chain import run_chain
+from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.data.vision import VisionData
 from lightning_unlearn.detection.record import MarginRecord
 from lightning_unlearn.exceptions import CheckpointError, ConfigError

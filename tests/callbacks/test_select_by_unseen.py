@@ -6,11 +6,11 @@ import torch
 from helpers import sgd
 
 from lightning_unlearn.callbacks.select_by_unseen import SelectByUnseen
-from lightning_unlearn.chain import run_chain
+from lightning_unlearn.chain.methods import load_method
+from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.data.forget import WholeClasses
 from lightning_unlearn.data.vision import VisionData
 from lightning_unlearn.exceptions import ChainError
-from lightning_unlearn.methods import load_method
 from lightning_unlearn.metrics.unseen_match import error_gap, margin_advantage, within_budget
 from lightning_unlearn.outputs import PartOutputs
 from lightning_unlearn.stages import FineTune, GradientAscent, Scrub

@@ -7,7 +7,7 @@ from helpers import sgd
 
 from lightning_unlearn.artifacts import Artifacts
 from lightning_unlearn.callbacks.teacher import KeepOriginal, Teacher
-from lightning_unlearn.chain import run_chain
+from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.data.augment import Augmentation
 from lightning_unlearn.stages import UnlearningStage
 

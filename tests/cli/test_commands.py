@@ -8,10 +8,10 @@ import pytest
 import torch
 import yaml
 
-from lightning_unlearn.checkpoint import read_weights
 from lightning_unlearn.classifier import Classifier
 from lightning_unlearn.cli import main
 from lightning_unlearn.cli.lightning_cli import UnlearningCLI, trainer_commands
+from lightning_unlearn.weights.checkpoint import read_weights
 from tests.cli.conftest import CHECKPOINT, UNLEARN
 
 

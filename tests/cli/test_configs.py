@@ -4,8 +4,8 @@ import pytest
 import yaml
 
 from lightning_unlearn.cli.configs import first_line, method_names, parse_config, read_layer
+from lightning_unlearn.config.shipped import config_names, find_config
 from lightning_unlearn.exceptions import ConfigError
-from lightning_unlearn.shipped import config_names, find_config
 
 ARGUMENTS = {
     "unlearn": frozenset({"trainer", "data", "stages", "checkpoint", "goal"}),

@@ -21,7 +21,7 @@ from lightning_unlearn.purge import find
 from lightning_unlearn.report.schema import Report
 from lightning_unlearn.report.writing import save_report
 from lightning_unlearn.requests.ledger import past_requests, read_ledger
-from lightning_unlearn.trained_on import Kept, kept_keys, record_beside
+from lightning_unlearn.weights.trained_on import Kept, kept_keys, record_beside
 from tests.cli.conftest import CHECKPOINT, UNLEARN
 
 QUIET = ("--relearn_epochs", "0")

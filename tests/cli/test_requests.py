@@ -12,10 +12,10 @@ import torch
 import yaml
 from PIL import Image
 
-from lightning_unlearn.checkpoint import read_weights
 from lightning_unlearn.cli import main
 from lightning_unlearn.data.loaders import BatchMaker
 from lightning_unlearn.requests.ledger import entries_in, read_ledger
+from lightning_unlearn.weights.checkpoint import read_weights
 from tests.cli.conftest import start
 
 CLASSES = ("cat", "dog", "owl")

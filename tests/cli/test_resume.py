@@ -7,8 +7,8 @@ import pytest
 import torch
 import yaml
 
-from lightning_unlearn.checkpoint import read_weights
 from lightning_unlearn.cli import main
+from lightning_unlearn.weights.checkpoint import read_weights
 from tests.cli.conftest import CHECKPOINT, UNLEARN, start, wait_for
 
 FIT = ["fit", "-c", "base.yaml", "--trainer.max_epochs", "4"]

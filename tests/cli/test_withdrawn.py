@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from lightning_unlearn.checkpoint import read_weights
 from lightning_unlearn.cli import main
 from lightning_unlearn.requests.ledger import read_ledger
+from lightning_unlearn.weights.checkpoint import read_weights
 from tests.cli.conftest import start
 from tests.cli.test_requests import (
     QUIET,

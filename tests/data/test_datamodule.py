@@ -10,7 +10,7 @@ from lightning_unlearn.data.noise import LabelNoise
 from lightning_unlearn.data.reading import pick
 from lightning_unlearn.data.vision import Samples, VisionData, content_keys
 from lightning_unlearn.exceptions import ConfigError, DataError
-from lightning_unlearn.trained_on import kept_keys
+from lightning_unlearn.weights.trained_on import kept_keys
 
 
 def index(data, part):

@@ -5,16 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lightning_unlearn.chain import run_chain
+from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.data.earlier import judge_as_saved, keep_forgotten, only_withdraws
 from lightning_unlearn.data.forget import ListedSamples, RandomFraction, WholeClasses
 from lightning_unlearn.data.reading import pick
 from lightning_unlearn.data.saved_split import SavedSplit
 from lightning_unlearn.data.views import VIEWS
 from lightning_unlearn.data.vision import VisionData
-from lightning_unlearn.estimators import Neighbours
 from lightning_unlearn.evaluation.collecting import collect_outputs
 from lightning_unlearn.exceptions import AlreadyForgottenError, DataError, NothingKnownError
+from lightning_unlearn.imitation.estimators import Neighbours
 from lightning_unlearn.stages import EstimateUnseen
 
 

@@ -18,21 +18,21 @@ from lightning_unlearn.callbacks.keep_mask import KeepMask
 from lightning_unlearn.callbacks.record_margins import RecordMargins
 from lightning_unlearn.callbacks.select_by_unseen import SelectByUnseen
 from lightning_unlearn.callbacks.teacher import Teacher
-from lightning_unlearn.chain import run_chain
+from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.classifier import Classifier
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.datasets import Digits
 from lightning_unlearn.data.forget import ListedSamples, RandomFraction, WholeClasses
-from lightning_unlearn.estimators import Copies, Neighbours, Surrogate
 from lightning_unlearn.evaluation.collecting import collect_outputs
 from lightning_unlearn.exceptions import UnlearnError
 from lightning_unlearn.functional.structure import ParameterSelector
+from lightning_unlearn.imitation.estimators import Copies, Neighbours, Surrogate
 from lightning_unlearn.metrics.unseen_match import distance_to_unseen
-from lightning_unlearn.mnemonic import draw_codes, give_codes
 from lightning_unlearn.sisa import Sisa
 from lightning_unlearn.stages.gradient_passes import mean_fisher, mean_gradient
 from lightning_unlearn.trainer import UnlearningTrainer
 from lightning_unlearn.training import fit_quietly
+from lightning_unlearn.weights.mnemonic import draw_codes, give_codes
 
 
 def sgd(lr):

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from lightning_unlearn import stages
-from lightning_unlearn.checkpoint import save_weights
 from lightning_unlearn.classifier import Classifier
+from lightning_unlearn.weights.checkpoint import save_weights
 
 pytestmark = pytest.mark.ddp
 

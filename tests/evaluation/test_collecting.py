@@ -35,7 +35,7 @@ def test_evaluation_leaves_the_model_alone(trained_resnet, make_data, fresh):
 
 
 def test_relearning_is_fine_tuning_on_the_retained_samples(trained, make_data, fresh):
-    from lightning_unlearn.chain import run_chain
+    from lightning_unlearn.chain.run import run_chain
 
     found = relearn(fresh, trained, make_data(), 1, ["forget"])["forget"]
     run_chain(fresh, trained, make_data(), [FineTune(max_epochs=1, optimizer=sgd(0.02, momentum=0.9), cache=False)])

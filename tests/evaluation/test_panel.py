@@ -5,7 +5,7 @@ import pytest
 import torch
 from helpers import untrained
 
-from lightning_unlearn.chain import run_chain
+from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.evaluation.new_report import machine, new_report, request_of
 from lightning_unlearn.evaluation.panel import Panel
 from lightning_unlearn.report.schema import Report

@@ -19,7 +19,7 @@ import runs
 import torch
 import yaml
 
-from lightning_unlearn.checkpoint import AtomicCheckpointIO, read_weights, save_weights
+from lightning_unlearn.weights.checkpoint import AtomicCheckpointIO, read_weights, save_weights
 
 SHARED_MEMORY = Path("/dev/shm")
 FINISHED = {

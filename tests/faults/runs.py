@@ -11,13 +11,13 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from lightning_unlearn.callbacks.seed_each_step import SeedEachStep
-from lightning_unlearn.checkpoint import save_weights
 from lightning_unlearn.classifier import Classifier
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.datasets import Digits
 from lightning_unlearn.data.forget import RandomFraction
 from lightning_unlearn.stages import FineTune, MaskLearning, NormDecay
 from lightning_unlearn.trainer import UnlearningTrainer
+from lightning_unlearn.weights.checkpoint import save_weights
 
 # What the last `unlearn` of a folder ran, one stage a line.
 STAGES_RUN = "stages_run.txt"

@@ -17,11 +17,11 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import CSVLogger
 
-from lightning_unlearn.checkpoint import AtomicCheckpointIO, read_weights
 from lightning_unlearn.evaluation.panel import Panel
 from lightning_unlearn.exceptions import CheckpointError, ConfigError, RunError
 from lightning_unlearn.files import lock_folder
 from lightning_unlearn.stages import FineTune, GaussianNoise, UnlearningStage
+from lightning_unlearn.weights.checkpoint import AtomicCheckpointIO, read_weights
 
 pytestmark = pytest.mark.faults
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from lightning_unlearn.checkpoint import AtomicCheckpointIO, read_weights
+from lightning_unlearn.weights.checkpoint import AtomicCheckpointIO, read_weights
 
 SAVE_FOR_EVER = """
 import sys
 import torch
-from lightning_unlearn.checkpoint import AtomicCheckpointIO
+from lightning_unlearn.weights.checkpoint import AtomicCheckpointIO
 
 plugin, step = AtomicCheckpointIO(), 0
 while True:

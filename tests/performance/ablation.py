@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 import yaml
 
+from lightning_unlearn.chain.methods import load_method
 from lightning_unlearn.cli import main
 from lightning_unlearn.functional.masks import share_on
 from lightning_unlearn.functional.pruning import largest
-from lightning_unlearn.methods import load_method
 from lightning_unlearn.random import generator
 from lightning_unlearn.stages import UnlearningStage
 from lightning_unlearn.stages.gradient_passes import mean_gradient

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import CSVLogger
 from timing import medians, show
 from torch.optim import SGD
 
-from lightning_unlearn.chain import run_chain
+from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.forget import RandomFraction
 from lightning_unlearn.data.reading import resident_samples

@@ -18,7 +18,8 @@ from lightning.pytorch import LightningModule, seed_everything
 from torch.optim import SGD
 
 from lightning_unlearn.bank.bank import Bank, Recipe
-from lightning_unlearn.chain import run_chain
+from lightning_unlearn.chain.methods import load_method
+from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.classifier import Classifier
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.datasets import Digits
@@ -26,7 +27,6 @@ from lightning_unlearn.data.forget import WholeClasses
 from lightning_unlearn.data.some_classes import SomeClasses
 from lightning_unlearn.evaluation.collecting import collect_outputs
 from lightning_unlearn.exceptions import UnlearnError
-from lightning_unlearn.methods import load_method
 from lightning_unlearn.trainer import UnlearningTrainer
 from lightning_unlearn.training import fit_quietly
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from lightning_unlearn.checkpoint import read_weights
 from lightning_unlearn.classifier import Classifier
 from lightning_unlearn.data.augment import Augmentation
 from lightning_unlearn.data.vision import VisionData
 from lightning_unlearn.exceptions import ChainError, CheckpointError, ConfigError, DataError
 from lightning_unlearn.sisa import Sisa
 from lightning_unlearn.stages import FineTune, RetrainShards
+from lightning_unlearn.weights.checkpoint import read_weights
 from tests.sisa.conftest import assert_equal, checkpoints, delete, fit, make_model, make_trainer, without
 
 

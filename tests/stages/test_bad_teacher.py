@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers import assert_same, sgd, steps
 
-from lightning_unlearn.chain import run_chain
+from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.stages import BadTeacher
 

@@ -8,7 +8,7 @@ from helpers import sgd
 from torch import nn
 
 from lightning_unlearn.artifacts import Artifacts
-from lightning_unlearn.chain import run_chain
+from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.data.batch import Batch, parts_of
 from lightning_unlearn.functional.modes import set_modes
 from lightning_unlearn.functional.structure import ParameterSelector

@@ -5,11 +5,11 @@ import torch
 from helpers import sgd
 from torch import nn
 
-from lightning_unlearn.chain import run_chain
+from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.data.augment import Augmentation
-from lightning_unlearn.estimators import Copies
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.structure import ParameterSelector
+from lightning_unlearn.imitation.estimators import Copies
 from lightning_unlearn.stages import EstimateUnseen, FineTune, ImitateUnseen, MaskLearning
 
 END = ParameterSelector(parts=["last_stage", "head"])

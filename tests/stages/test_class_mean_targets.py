@@ -3,10 +3,10 @@ import copy
 import pytest
 import torch
 
-from lightning_unlearn.chain import run_chain
+from lightning_unlearn.chain.methods import load_method
+from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.data.forget import RandomFraction
 from lightning_unlearn.exceptions import ChainError
-from lightning_unlearn.methods import load_method
 from lightning_unlearn.stages import ClassMeanTargets
 
 

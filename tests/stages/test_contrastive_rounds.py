@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from helpers import assert_same, sgd, steps
 
-from lightning_unlearn.chain import run_chain
+from lightning_unlearn.chain.methods import load_method
+from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.exceptions import ChainError
-from lightning_unlearn.methods import load_method
 from lightning_unlearn.stages import ContrastiveRounds, KLToUniform
 from lightning_unlearn.stages.contrastive_rounds import contrast
 

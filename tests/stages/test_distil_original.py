@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from helpers import assert_same, sgd, steps
 
 from lightning_unlearn.callbacks.select_by_unseen import SelectByUnseen
-from lightning_unlearn.chain import check_chain, run_chain
+from lightning_unlearn.chain.run import check_chain, run_chain
 from lightning_unlearn.data.saved_split import SavedSplit
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.stages import ClassMeanTargets, DistilOriginal, EstimateUnseen, FineTune, KeepWeights, ResetLayers

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from helpers import sgd
 
-from lightning_unlearn.chain import run_chain
+from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.stages import FineTune
 
 

@@ -47,7 +47,7 @@ def test_no_sample_above_the_ceiling_has_a_gradient(ceiling):
 
 
 def test_chance_is_the_ceiling_unless_another_is_given(trained, make_data, fresh, monkeypatch):
-    from lightning_unlearn.chain import run_chain
+    from lightning_unlearn.chain.run import run_chain
 
     ceilings = []
 

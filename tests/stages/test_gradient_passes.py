@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lightning_unlearn.chain import run_chain
+from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.exceptions import DataError
 from lightning_unlearn.functional.structure import ParameterSelector
 from lightning_unlearn.stages import UnlearningStage

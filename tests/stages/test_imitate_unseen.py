@@ -8,14 +8,14 @@ import torch.nn.functional as F
 from helpers import sgd
 
 from lightning_unlearn.artifacts import Artifacts
-from lightning_unlearn.chain import run_chain
+from lightning_unlearn.chain.methods import load_method
+from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.data.forget import ForgetRule, RandomCount, Selection, WholeClasses
-from lightning_unlearn.estimators import Copies, KernelRegression, Neighbours, OwnAnswer
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.calibration import log_odds
 from lightning_unlearn.functional.divergences import margin
 from lightning_unlearn.functional.structure import ParameterSelector
-from lightning_unlearn.methods import load_method
+from lightning_unlearn.imitation.estimators import Copies, KernelRegression, Neighbours, OwnAnswer
 from lightning_unlearn.stages import EstimateUnseen, FineTune, ImitateUnseen, NormDecay, Relabel
 
 

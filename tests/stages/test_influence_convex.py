@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lightning_unlearn.chain import run_chain
+from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.functional.curvature import curvature_product, dense_curvature, inverse_curvature_product
 from lightning_unlearn.functional.structure import ParameterSelector
 from lightning_unlearn.stages import Influence

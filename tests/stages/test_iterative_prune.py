@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers import sgd
 
-from lightning_unlearn.chain import run_chain
+from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.pruning import shares_of_rounds
 from lightning_unlearn.stages import FineTune, IterativePrune

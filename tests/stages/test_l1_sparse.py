@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from helpers import sgd
 
-from lightning_unlearn.chain import run_chain
+from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.stages import L1Sparse
 from lightning_unlearn.stages.l1_sparse import penalty_of_epoch

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from helpers import sgd
 
-from lightning_unlearn.chain import run_chain
+from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.data.forget import WholeClasses
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.structure import ParameterSelector

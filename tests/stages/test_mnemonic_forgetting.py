@@ -14,8 +14,7 @@ from helpers import sgd, untrained
 from lightning.pytorch import seed_everything
 
 from lightning_unlearn.callbacks.mnemonic_codes import MnemonicCodes
-from lightning_unlearn.chain import run_chain
-from lightning_unlearn.checkpoint import read_saved, save_weights
+from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.datasets import Digits
 from lightning_unlearn.data.forget import RandomFraction, WholeClasses
@@ -23,9 +22,10 @@ from lightning_unlearn.data.forgotten_classes import resolve_classes
 from lightning_unlearn.data.no_data import NoData
 from lightning_unlearn.data.saved_split import SavedSplit
 from lightning_unlearn.exceptions import ChainError, CheckpointError, DataError
-from lightning_unlearn.mnemonic import Codes, codes_of, draw_codes, give_codes, judge_step
 from lightning_unlearn.stages import FineTune, FisherNoise, MnemonicForgetting
 from lightning_unlearn.training import fit_quietly
+from lightning_unlearn.weights.checkpoint import read_saved, save_weights
+from lightning_unlearn.weights.mnemonic import Codes, codes_of, draw_codes, give_codes, judge_step
 
 REPOSITORY = Path(__file__).parents[2]
 THREE = WholeClasses([3])

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from helpers import assert_same, sgd, steps
 
-from lightning_unlearn.chain import run_chain
+from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.stages import NegGradPlus
 

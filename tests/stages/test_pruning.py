@@ -4,11 +4,11 @@ import pytest
 import torch
 from helpers import sgd
 
-from lightning_unlearn.chain import check_chain, run_chain
-from lightning_unlearn.chain_many import run_chain_many
+from lightning_unlearn.chain.many import run_chain_many
+from lightning_unlearn.chain.methods import load_method
+from lightning_unlearn.chain.run import check_chain, run_chain
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.structure import ParameterSelector
-from lightning_unlearn.methods import load_method
 from lightning_unlearn.stages import FineTune, GaussianNoise, GradientAscent, KeepZeros, MagnitudePrune, SynFlowPrune
 
 

@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from helpers import assert_same, sgd, steps
 
-from lightning_unlearn.chain import run_chain
+from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.data.suspected import SuspectedMislabels
-from lightning_unlearn.estimators import Neighbours
 from lightning_unlearn.exceptions import ChainError
+from lightning_unlearn.imitation.estimators import Neighbours
 from lightning_unlearn.stages import EstimateUnseen, Relabel
 
 

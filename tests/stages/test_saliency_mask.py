@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from helpers import sgd
 
-from lightning_unlearn.chain import check_chain, run_chain
+from lightning_unlearn.chain.run import check_chain, run_chain
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.stages import SaliencyMask, SalientRandomLabel
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 import yaml
 
-from lightning_unlearn.chain import run_chain
+from lightning_unlearn.chain.methods import load_method
+from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.classifier import Classifier
+from lightning_unlearn.config.shipped import find_config
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.forget import RandomCount
 from lightning_unlearn.data.vision import Samples, VisionData
-from lightning_unlearn.methods import load_method
-from lightning_unlearn.shipped import find_config
 
 # Network, its arguments, and what of its forward cost lies behind the cut, at most.
 NETWORKS = {

@@ -7,7 +7,7 @@ import torch
 from helpers import sgd
 from torch import nn
 
-from lightning_unlearn.chain import run_chain
+from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.structure import ParameterSelector
 from lightning_unlearn.stages import GaussianNoise, ResetLayers, Retrain

@@ -18,8 +18,8 @@ from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from lightning_unlearn.exceptions import CheckpointError
 from lightning_unlearn.files import write_atomic
-from lightning_unlearn.mnemonic import CODES_KEY, Codes
-from lightning_unlearn.plain import plain_values, without_notes
+from lightning_unlearn.weights.mnemonic import CODES_KEY, Codes
+from lightning_unlearn.weights.plain import plain_values, without_notes
 
 __all__ = ["AtomicCheckpointIO", "load_into", "read_request", "read_saved", "read_weights", "save_weights"]
 

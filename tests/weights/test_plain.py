@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lightning_unlearn.plain import plain_values, without_notes
+from lightning_unlearn.weights.plain import plain_values, without_notes
 
 
 class Text(str):

@@ -18,9 +18,9 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_unlearn.checkpoint import AtomicCheckpointIO, load_into, read_weights, save_weights
 from lightning_unlearn.exceptions import CheckpointError
 from lightning_unlearn.networks import MLP, ResNet, SmallCNN
+from lightning_unlearn.weights.checkpoint import AtomicCheckpointIO, load_into, read_weights, save_weights
 
 
 class Evil:

@@ -1,6 +1,6 @@
 import torch
 
-from lightning_unlearn.collect import collect, sum_over_ranks
+from lightning_unlearn.data.collect import collect, sum_over_ranks
 from lightning_unlearn.data.loaders import EvaluationLoader
 
 

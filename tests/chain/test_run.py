@@ -7,11 +7,11 @@ import torch
 from helpers import sgd
 
 from lightning_unlearn.artifacts import Artifacts
-from lightning_unlearn.chain import check_chain, run_chain
+from lightning_unlearn.chain.run import check_chain, run_chain
+from lightning_unlearn.chain.settings import settings_of
 from lightning_unlearn.data.augment import Augmentation
 from lightning_unlearn.exceptions import ChainError, ConfigError, DataError
 from lightning_unlearn.functional.structure import ParameterSelector
-from lightning_unlearn.stage_settings import settings_of
 from lightning_unlearn.stages import (
     EstimateUnseen,
     FineTune,

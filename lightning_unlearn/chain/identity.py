@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 
 from lightning_unlearn import __version__
-from lightning_unlearn.chain import TrainerFactory
+from lightning_unlearn.chain.run import TrainerFactory
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.split_data import PARTS, Part
 from lightning_unlearn.fresh import FreshTrainer

@@ -6,6 +6,7 @@ from pathlib import Path
 from lightning.pytorch import LightningModule
 
 from lightning_unlearn.bank.bank import Bank, Recipe
+from lightning_unlearn.chain.methods import load_method
 from lightning_unlearn.classifier import untrained_copy
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.detection.folds import Folds
@@ -13,12 +14,11 @@ from lightning_unlearn.detection.record import MarginRecord
 from lightning_unlearn.detection.report import report_of
 from lightning_unlearn.detection.result import Detection
 from lightning_unlearn.detection.run import SCORES, detect
+from lightning_unlearn.detection.scores import SampleScores, sample_scores
 from lightning_unlearn.detection.threshold import Threshold
 from lightning_unlearn.exceptions import ConfigError
 from lightning_unlearn.loading import check_model
-from lightning_unlearn.methods import load_method
 from lightning_unlearn.report.writing import save_report
-from lightning_unlearn.scores import SampleScores, sample_scores
 from lightning_unlearn.sisa.trainer import SlicedTrainer
 
 __all__ = ["ScoringTrainer"]

@@ -4,8 +4,8 @@ import sys
 import pytest
 import yaml
 
+from lightning_unlearn.config.shipped import config_folder, config_names, find_config
 from lightning_unlearn.exceptions import ConfigError
-from lightning_unlearn.shipped import config_folder, config_names, find_config
 
 
 def test_every_file_has_a_short_name_and_is_yaml():
@@ -35,5 +35,5 @@ def test_other_names_are_refused(name):
 
 
 def test_the_list_is_there_without_torch():
-    code = "import sys, lightning_unlearn.shipped as s; s.config_names(); assert 'torch' not in sys.modules"
+    code = "import sys, lightning_unlearn.config.shipped as s; s.config_names(); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -8,14 +8,14 @@ from pathlib import Path
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 import lightning_unlearn.callbacks.select_by_unseen  # ruff: ignore[unused-import]  # as below
+from lightning_unlearn.chain.settings import sources_of
+from lightning_unlearn.config.explain import explain
+from lightning_unlearn.config.introspection import arguments_of
+from lightning_unlearn.config.shipped import find_config
+from lightning_unlearn.config.stage_list import check_stage_list
+from lightning_unlearn.config.strict_yaml import read_config
 from lightning_unlearn.exceptions import ConfigError, UnlearnError
-from lightning_unlearn.explain import explain
-from lightning_unlearn.introspection import arguments_of
-from lightning_unlearn.shipped import find_config
-from lightning_unlearn.stage_list import check_stage_list
-from lightning_unlearn.stage_settings import sources_of
 from lightning_unlearn.stages.base import UnlearningStage
-from lightning_unlearn.strict_yaml import read_config
 from lightning_unlearn.training import stable_repr
 
 __all__ = ["Method", "load_method"]

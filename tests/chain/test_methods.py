@@ -2,10 +2,10 @@ import re
 
 import pytest
 
-from lightning_unlearn.chain import check_chain
+from lightning_unlearn.chain.methods import load_method
+from lightning_unlearn.chain.run import check_chain
+from lightning_unlearn.config.shipped import config_names
 from lightning_unlearn.exceptions import ChainError, ConfigError
-from lightning_unlearn.methods import load_method
-from lightning_unlearn.shipped import config_names
 from lightning_unlearn.stages import FineTune, MaskLearning, NormDecay
 from lightning_unlearn.training import describe_optimizer
 

@@ -6,8 +6,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from lightning_unlearn.introspection import Argument, class_arguments, class_at, subclass_names
-from lightning_unlearn.names import hint
+from lightning_unlearn.config.introspection import Argument, class_arguments, class_at, subclass_names
+from lightning_unlearn.config.names import hint
 
 __all__ = ["core_of", "explain"]
 

@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lightning_unlearn.artifacts import Tensors
-from lightning_unlearn.collect import collect
+from lightning_unlearn.data.collect import collect
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.split_data import Part
-from lightning_unlearn.estimators import Estimator
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.calibration import log_odds, strike_classes
 from lightning_unlearn.functional.mixture import choose_mixture, mixed
+from lightning_unlearn.imitation.estimators import Estimator
 
 __all__ = ["Guesses", "check_estimators", "check_samples"]
 

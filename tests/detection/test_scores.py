@@ -5,8 +5,8 @@ from helpers import untrained
 from lightning_unlearn.bank.bank import Bank, Recipe
 from lightning_unlearn.data.by_score import ByScore, read_scores
 from lightning_unlearn.data.noise import LabelNoise, NoisyLabels
+from lightning_unlearn.detection.scores import Fold, SampleScores, sample_scores
 from lightning_unlearn.exceptions import ChainError, ConfigError
-from lightning_unlearn.scores import Fold, SampleScores, sample_scores
 from lightning_unlearn.stages import FineTune, Retrain
 
 RECIPE = Recipe(untrained, 30, {"accelerator": "cpu"})

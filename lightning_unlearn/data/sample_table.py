@@ -6,8 +6,8 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from lightning_unlearn.collect import collect
 from lightning_unlearn.data.batch import Batch
+from lightning_unlearn.data.collect import collect
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.split_data import Part
 

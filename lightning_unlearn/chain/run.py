@@ -18,18 +18,18 @@ from lightning_unlearn.callbacks.guard_finite import GuardFinite
 from lightning_unlearn.callbacks.keep_pruned import KeepPruned
 from lightning_unlearn.callbacks.rank_statistics import RankStatistics
 from lightning_unlearn.callbacks.seed_each_step import SeedEachStep
-from lightning_unlearn.checkpoint import AtomicCheckpointIO
-from lightning_unlearn.collect import sum_over_ranks
+from lightning_unlearn.chain.settings import settings_of
+from lightning_unlearn.data.collect import sum_over_ranks
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.views import VIEWS
 from lightning_unlearn.exceptions import ChainError, ConfigError
 from lightning_unlearn.files import write_atomic, write_text_atomic
-from lightning_unlearn.fingerprint import hash_of_weights
 from lightning_unlearn.random import at_stage, run_seed
 from lightning_unlearn.ranks import is_first
-from lightning_unlearn.stage_settings import settings_of
 from lightning_unlearn.stages.base import UnlearningStage
 from lightning_unlearn.training import describe_batches, quiet
+from lightning_unlearn.weights.checkpoint import AtomicCheckpointIO
+from lightning_unlearn.weights.fingerprint import hash_of_weights
 
 __all__ = [
     "StageResult",

@@ -8,12 +8,12 @@ import torch
 from helpers import sgd
 from lightning.pytorch import Callback, seed_everything
 
-from lightning_unlearn.chain import run_chain
-from lightning_unlearn.chain_many import run_chain_many
+from lightning_unlearn.chain.many import run_chain_many
+from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.data.augment import Augmentation
-from lightning_unlearn.estimators import Copies, Neighbours, Surrogate
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.structure import ParameterSelector
+from lightning_unlearn.imitation.estimators import Copies, Neighbours, Surrogate
 from lightning_unlearn.stages.class_weighted_fine_tune import ClassWeightedFineTune
 from lightning_unlearn.stages.estimate_unseen import EstimateUnseen
 from lightning_unlearn.stages.fine_tune import FineTune
@@ -87,7 +87,7 @@ def both(model, make_data, make_trainer, build, **kwargs):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_each_model_becomes_what_it_becomes_alone(method, trained, make_data, make_trainer, caplog):
-    with caplog.at_level(logging.DEBUG, "lightning_unlearn.chain_many"):
+    with caplog.at_level(logging.DEBUG, "lightning_unlearn.chain.many"):
         together, alone, many, single = both(trained, make_data, make_trainer, METHODS[method])
     last = f"stage {len(single[0])}"
     assert any(last in record.message for record in caplog.records) == (method in ALONE)
@@ -139,7 +139,7 @@ class Watching(Callback):
 def test_what_cannot_share_a_fit_runs_alone(arguments, build, reason, trained, make_data, make_trainer, caplog):
     fresh = make_trainer(**arguments).fresh
     together, alone = originals(trained), originals(trained)[0]
-    with caplog.at_level(logging.DEBUG, "lightning_unlearn.chain_many"):
+    with caplog.at_level(logging.DEBUG, "lightning_unlearn.chain.many"):
         run_chain_many(fresh, together, make_data(), build, SEEDS)
     assert reason in caplog.text
     seed_everything(SEEDS[0], verbose=False)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lightning_unlearn.artifacts import Artifacts
 from lightning_unlearn.callbacks.guard_finite import GuardFinite
-from lightning_unlearn.chain import StageResult, TrainerFactory, detach, result_of, run_stage
+from lightning_unlearn.chain.run import StageResult, TrainerFactory, detach, result_of, run_stage
 from lightning_unlearn.classifier import Classifier
 from lightning_unlearn.data.batch import Batch
 from lightning_unlearn.data.datamodule import UnlearningDataModule

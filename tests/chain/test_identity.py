@@ -10,15 +10,15 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 
 from lightning_unlearn.audit.cells import Cell, Cells
 from lightning_unlearn.bank.bank import Bank, Recipe
-from lightning_unlearn.chain import run_chain
-from lightning_unlearn.checkpoint import AtomicCheckpointIO
+from lightning_unlearn.chain.identity import setup_of
+from lightning_unlearn.chain.methods import load_method
+from lightning_unlearn.chain.run import run_chain
+from lightning_unlearn.chain.settings import settings_of, sources_of
+from lightning_unlearn.config.shipped import config_names
 from lightning_unlearn.data.vision import VisionData
 from lightning_unlearn.exceptions import ConfigError
-from lightning_unlearn.identity import setup_of
-from lightning_unlearn.methods import load_method
-from lightning_unlearn.shipped import config_names
-from lightning_unlearn.stage_settings import settings_of, sources_of
 from lightning_unlearn.stages import FineTune
+from lightning_unlearn.weights.checkpoint import AtomicCheckpointIO
 
 STAGE = """from torch.nn.functional import cross_entropy
 from lightning_unlearn.stages import UnlearningStage

@@ -17,7 +17,7 @@ from lightning.pytorch import seed_everything
 from torch import Tensor
 
 from lightning_unlearn.bank.bank import Bank, Recipe
-from lightning_unlearn.chain import TrainerFactory, check_chain, run_chain
+from lightning_unlearn.chain.run import TrainerFactory, check_chain, run_chain
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.forget import ForgetRule, Selection
 from lightning_unlearn.data.hashing import order

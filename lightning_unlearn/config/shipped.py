@@ -16,7 +16,7 @@ def config_folder() -> Path:
     Returns:
         The folder.
     """
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     inside = package / "configs"
     return inside if inside.is_dir() else package.parent / "configs"
 

@@ -1,0 +1,1 @@
+"""Shipped configuration files, strict YAML, and errors of the parser in one line. Imports no torch."""

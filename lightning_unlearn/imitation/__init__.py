@@ -1,0 +1,1 @@
+"""Estimators of what a model that never saw a sample would say, and their mixtures."""
