@@ -83,7 +83,8 @@ class Teacher(Callback):
         cast(_Worker, pl_module).work.watch(self.network)
         if data.augmentation is not None or not self.once:
             return
-        self._table = SampleTable(self._wide, data, [self.part], trainer)
+        self._table = SampleTable(len(data.part(self.part)[0]))
+        self._table.add(self._wide, data, self.part, trainer)
         self.network.cpu()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,6 +1,6 @@
 """Rows of samples that are computed once and looked up by sample index."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from lightning.pytorch import Trainer
@@ -18,25 +18,15 @@ class SampleTable:
     """What a function gives of each sample, such as features or a teacher's logits, on the trainer's device.
 
     Args:
-        forward: Gives one row per sample of a batch, (B, ...).
-        data: The shared data.
-        parts: Parts whose samples are in it; their indices speak of one set.
-        trainer: Knows the ranks, the device and the precision.
+        samples: Number of samples of the set that indices speak of; rows are there once they were added.
     """
 
-    def __init__(
-        self, forward: Callable[[Batch], Tensor], data: UnlearningDataModule, parts: Sequence[Part], trainer: Trainer
-    ) -> None:
-        indices = [data.part(part)[1] for part in parts]
-        loaders = [data.evaluation_loader(part) for part in parts]
-        rows = [collect(forward, loader, index, trainer) for loader, index in zip(loaders, indices, strict=True)]
-        position = torch.zeros(len(data.part(parts[0])[0]), dtype=torch.int64)
-        position[torch.cat(indices)] = torch.arange(sum(map(len, indices)))
-        self.rows = torch.cat(rows)
-        self._position = position.to(trainer.strategy.root_device)
+    def __init__(self, samples: int) -> None:
+        self.rows = torch.empty(0)
+        self._position = torch.full((samples,), -1, dtype=torch.int64)
 
     def __getitem__(self, index: Tensor) -> Tensor:
-        """Rows of samples.
+        """Rows of samples that were added.
 
         Args:
             index: Sample indices, (B,), int64.
@@ -45,3 +35,30 @@ class SampleTable:
             (B, ...).
         """
         return self.rows[self._position[index]]
+
+    def add(
+        self,
+        forward: Callable[[Batch], Tensor],
+        data: UnlearningDataModule,
+        part: Part,
+        trainer: Trainer,
+        index: Tensor | None = None,
+    ) -> None:
+        """Compute the rows of samples that are not there yet.
+
+        Args:
+            forward: Gives one row per sample of a batch, (B, ...); always the same function of a sample.
+            data: The shared data.
+            part: A part of it; parts of one table are parts of one set.
+            trainer: Knows the ranks, the device and the precision.
+            index: Samples of the part, (N,), sorted; None: all.
+        """
+        wanted = data.part(part)[1] if index is None else index
+        missing = wanted[self._position.cpu()[wanted] < 0]
+        if len(missing) == 0:
+            return
+        found = collect(forward, data.evaluation_loader(part, missing), missing, trainer)
+        there = 0 if self.rows.numel() == 0 else len(self.rows)
+        self.rows = found if there == 0 else torch.cat([self.rows, found])
+        self._position = self._position.to(found.device)
+        self._position[missing.to(found.device)] = torch.arange(there, there + len(missing), device=found.device)

@@ -2,7 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -11,23 +12,29 @@ from torch import Tensor, nn
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.anatomy import head_name, last_hidden, last_stage
 from lightning_unlearn.functional.calibration import neighbour_votes
-from lightning_unlearn.functional.kernel_regression import kernel_regression
+from lightning_unlearn.functional.kernel_regression import KernelRidge
 from lightning_unlearn.random import generator
 
-__all__ = ["Copies", "Estimator", "KernelRegression", "Neighbours", "OwnAnswer", "Surrogate"]
+__all__ = [
+    "AnswerEstimator",
+    "BankEstimator",
+    "Copies",
+    "Estimator",
+    "Fitted",
+    "KernelRegression",
+    "Neighbours",
+    "OwnAnswer",
+    "Surrogate",
+]
 
 
 class Estimator(ABC):
-    """Gives class probabilities for a sample as if it had never been seen.
-
-    `rows` runs the network once over samples, a *bank* of retained samples among them; `estimate` needs no network any more.
+    """Gives class probabilities for a sample as if it had never been seen: an `AnswerEstimator` or a `BankEstimator`.
 
     Class attributes:
-        uses_bank: Whether estimates need the bank.
         asks_surrogate: Whether the network that is asked is the one that `TrainSurrogate` left.
     """
 
-    uses_bank: ClassVar[bool] = False
     asks_surrogate: ClassVar[bool] = False
 
     def __repr__(self) -> str:
@@ -42,26 +49,89 @@ class Estimator(ABC):
             images: (B, C, H, W), un-augmented and normalised.
 
         Returns:
-            One row per sample, (B, D).
+            One row per sample, (B, ...).
         """
 
+
+class AnswerEstimator(Estimator):
+    """Says something about a sample by the network's answers alone."""
+
     @abstractmethod
-    def estimate(self, rows: Tensor, bank: Tensor, labels: Tensor, num_classes: int, own: bool) -> Tensor:
+    def estimate(self, rows: Tensor, num_classes: int) -> Tensor:
         """Probabilities of samples.
 
         Args:
-            rows: Their rows, (N, D).
-            bank: Rows of retained samples, (M, D).
-            labels: Labels of those, (M,), int64.
+            rows: Their rows, (N, ...).
             num_classes: K.
-            own: Whether the samples are those of the bank.
 
         Returns:
             (N, K), rows summing to 1.
         """
 
 
-class Copies(Estimator):
+class Fitted(Protocol):
+    """What a `BankEstimator` says once it has seen its bank."""
+
+    def of(self, rows: Tensor) -> Tensor:
+        """Probabilities of samples by their rows, (N, ...) -> (N, K)."""
+        ...
+
+    def of_bank(self) -> Tensor:
+        """Probabilities of the samples of the bank, (M, K), each without itself."""
+        ...
+
+
+class BankEstimator(Estimator):
+    """Compares a sample with a *bank* of retained ones, in the features of a layer.
+
+    Args:
+        layer: Where samples are compared: `head` (what enters the head), `last_hidden` (what the last layer of weights before
+            the head gives, without its activation), `last_stage` (what enters the last stage, see `functional.anatomy`),
+            `pixels`, or the name of a module, whose output counts. Tokens are averaged to one.
+        pool: Maps are averaged to so many rows and columns.
+    """
+
+    def __init__(self, layer: str = "head", pool: int = 2) -> None:
+        if pool < 1:
+            raise ChainError(f"{type(self).__name__}: pool is {pool}; needed: at least 1.")
+        self.layer = layer
+        self.pool = pool
+
+    def rows(self, network: nn.Module, images: Tensor) -> Tensor:
+        """See `Estimator.rows`: features."""
+        return self.pooled(images) if self.layer == "pixels" else self.pooled(_features(network, images, self.layer))
+
+    def pooled(self, features: Tensor) -> Tensor:
+        """Features as rows.
+
+        Args:
+            features: Maps (B, C, H, W), tokens (B, T, D), or (B, D), of the layer.
+
+        Returns:
+            (B, ...), float32.
+        """
+        found = features.float()
+        if found.ndim == 4 and self.layer != "pixels":
+            found = F.adaptive_avg_pool2d(found, self.pool)
+        elif found.ndim == 3:
+            found = found.mean(1)
+        return found.flatten(1)
+
+    @abstractmethod
+    def fit(self, bank: Tensor, labels: Tensor, num_classes: int) -> Fitted:
+        """Look at the bank.
+
+        Args:
+            bank: Rows of retained samples, (M, ...).
+            labels: Their labels, (M,), int64.
+            num_classes: K.
+
+        Returns:
+            What is said about other samples, and about these.
+        """
+
+
+class Copies(AnswerEstimator):
     """The network's mean answer to transformed copies of a sample, such as it was not trained on.
 
     Every sample gets the same copies, so that estimates can be compared. What a transformation uncovers is filled with the
@@ -99,12 +169,12 @@ class Copies(Estimator):
             logits.append(network(_moved(copy, down * size, right * size, turn * self.rotation)).float())
         return torch.cat(logits, 1)
 
-    def estimate(self, rows: Tensor, bank: Tensor, labels: Tensor, num_classes: int, own: bool) -> Tensor:
-        """See `Estimator.estimate`; in float64, for in float32 many sure answers would be equal."""
+    def estimate(self, rows: Tensor, num_classes: int) -> Tensor:
+        """See `AnswerEstimator.estimate`; in float64, for in float32 many sure answers would be equal."""
         return rows.double().view(len(rows), self.count, num_classes).softmax(2).mean(1)
 
 
-class OwnAnswer(Estimator):
+class OwnAnswer(AnswerEstimator):
     """The network's own answer: for originals that remember little, such as those trained with augmentation.
 
     Calibration takes from it what is remembered on average.
@@ -115,8 +185,8 @@ class OwnAnswer(Estimator):
         logits: Tensor = network(images).float()
         return logits
 
-    def estimate(self, rows: Tensor, bank: Tensor, labels: Tensor, num_classes: int, own: bool) -> Tensor:
-        """See `Estimator.estimate`; in float64, for in float32 many sure answers would be equal."""
+    def estimate(self, rows: Tensor, num_classes: int) -> Tensor:
+        """See `AnswerEstimator.estimate`; in float64, for in float32 many sure answers would be equal."""
         return rows.double().softmax(1)
 
 
@@ -130,34 +200,41 @@ class Surrogate(OwnAnswer):
     asks_surrogate = True
 
 
-class Neighbours(Estimator):
+class Neighbours(BankEstimator):
     """The labels of the nearest retained samples.
 
     Args:
         k: How many of them vote.
-        layer: Where samples are compared: `head` (what enters the head), `last_hidden` (what the last layer of weights before
-            the head gives, without its activation), `last_stage` (what enters the last stage, see `functional.anatomy`),
-            `pixels`, or the name of a module, whose output counts. Maps are averaged to 2x2, tokens to one.
+        layer: See `BankEstimator`.
+        pool: See `BankEstimator`.
     """
 
-    uses_bank = True
-
-    def __init__(self, k: int = 15, layer: str = "head") -> None:
+    def __init__(self, k: int = 15, layer: str = "head", pool: int = 2) -> None:
+        super().__init__(layer, pool)
         if k < 1:
             raise ChainError(f"Neighbours: k is {k}; needed: at least 1.")
         self.k = k
-        self.layer = layer
 
-    def rows(self, network: nn.Module, images: Tensor) -> Tensor:
-        """See `Estimator.rows`: features."""
-        return _features(network, images, self.layer)
-
-    def estimate(self, rows: Tensor, bank: Tensor, labels: Tensor, num_classes: int, own: bool) -> Tensor:
-        """See `Estimator.estimate`: votes."""
-        return neighbour_votes(rows, bank, labels, self.k, num_classes, own)
+    def fit(self, bank: Tensor, labels: Tensor, num_classes: int) -> Fitted:
+        """See `BankEstimator.fit`: votes."""
+        return _Votes(bank, labels, self.k, num_classes)
 
 
-class KernelRegression(Estimator):
+@dataclass(frozen=True)
+class _Votes:
+    bank: Tensor
+    labels: Tensor
+    k: int
+    num_classes: int
+
+    def of(self, rows: Tensor) -> Tensor:
+        return neighbour_votes(rows, self.bank, self.labels, self.k, self.num_classes)
+
+    def of_bank(self) -> Tensor:
+        return neighbour_votes(self.bank, self.bank, self.labels, self.k, self.num_classes, own=True)
+
+
+class KernelRegression(BankEstimator):
     """A regression on the labels of retained samples, in the network's features: a wide layer trained on them, in closed form.
 
     Samples of the bank are predicted without themselves. Costs bank^3 multiplications and bank^2 numbers of memory.
@@ -165,33 +242,26 @@ class KernelRegression(Estimator):
     Args:
         ridge: Regularisation, in units of the kernel's mean diagonal, above 0. Small: wrong labels near a sample count as much
             as they do for a network that has learnt them.
-        layer: Whose features, as in `Neighbours`.
+        layer: See `BankEstimator`.
+        pool: See `BankEstimator`.
     """
 
-    uses_bank = True
-
-    def __init__(self, ridge: float = 0.1, layer: str = "head") -> None:
+    def __init__(self, ridge: float = 0.1, layer: str = "head", pool: int = 2) -> None:
+        super().__init__(layer, pool)
         if not ridge > 0:
             raise ChainError(f"KernelRegression: ridge is {ridge}; needed: above 0.")
         self.ridge = ridge
-        self.layer = layer
 
-    def rows(self, network: nn.Module, images: Tensor) -> Tensor:
-        """See `Estimator.rows`: features."""
-        return _features(network, images, self.layer)
-
-    def estimate(self, rows: Tensor, bank: Tensor, labels: Tensor, num_classes: int, own: bool) -> Tensor:
-        """See `Estimator.estimate`: the regression's probabilities."""
+    def fit(self, bank: Tensor, labels: Tensor, num_classes: int) -> Fitted:
+        """See `BankEstimator.fit`: the regression."""
         try:
-            return kernel_regression(rows, bank, labels, num_classes, self.ridge, own)
+            return KernelRidge(bank, labels, num_classes, self.ridge)
         except ValueError as error:
             raise ChainError(f"KernelRegression: {error}.") from error
 
 
 def _features(network: nn.Module, images: Tensor, layer: str) -> Tensor:
-    """What a layer makes of images, (B, D), float32."""
-    if layer == "pixels":
-        return images.flatten(1).float()
+    """What a layer makes of images."""
     modules = dict(network.named_modules())
     caught: list[Tensor] = []
     if layer in ("head", "last_stage"):
@@ -209,12 +279,7 @@ def _features(network: nn.Module, images: Tensor, layer: str) -> Tensor:
         network(images)
     finally:
         handle.remove()
-    found = caught[0].float()
-    if found.ndim == 4:
-        found = F.adaptive_avg_pool2d(found, 2)
-    elif found.ndim == 3:
-        found = found.mean(1)
-    return found.flatten(1)
+    return caught[0]
 
 
 def _moved(images: Tensor, down: float, right: float, degrees: float) -> Tensor:

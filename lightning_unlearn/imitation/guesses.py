@@ -1,22 +1,26 @@
 """What several estimators say about samples, beside what the network itself says."""
 
+import math
 from collections.abc import Callable, Sequence
+from typing import TypeGuard, cast
 
 import torch
-from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from lightning_unlearn.artifacts import Tensors
 from lightning_unlearn.data.collect import collect
-from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.exceptions import ChainError
+from lightning_unlearn.frozen_beginning import RunningStage, before_last_stage
 from lightning_unlearn.functional.calibration import log_odds, strike_classes
 from lightning_unlearn.functional.mixture import choose_mixture, mixed
-from lightning_unlearn.imitation.estimators import Estimator
+from lightning_unlearn.imitation.estimators import AnswerEstimator, BankEstimator, Estimator, Fitted, OwnAnswer
 
-__all__ = ["Guesses", "check_estimators", "check_samples"]
+__all__ = ["Guesses", "check_calibration", "check_estimators", "check_samples"]
+
+# Samples whose features are looked up and pooled at once.
+_CHUNK = 512
 
 
 def check_estimators(
@@ -47,21 +51,39 @@ def check_estimators(
         )
 
 
-def check_samples(bank_samples: int, class_bank_samples: int, unseen_samples: int) -> None:
+def check_samples(bank_samples: int, class_bank_samples: int, unseen_samples: int, rank_samples: int | None) -> None:
     """Refuse too few samples to guess by.
 
     Args:
         bank_samples: Retained samples among which a sample is compared, itself left out.
         class_bank_samples: The same for samples of classes that go as a whole.
         unseen_samples: Unseen samples on which a mixture is chosen.
+        rank_samples: Samples of the bank among which others are ranked; None: all.
 
     Raises:
-        ChainError: A bank has fewer than two samples, or there is no unseen one.
+        ChainError: A bank has fewer than two samples, or there is none to rank among, or no unseen one.
     """
-    if min(bank_samples, class_bank_samples) < 2 or unseen_samples < 1:
+    if min(bank_samples, class_bank_samples) < 2 or unseen_samples < 1 or (rank_samples is not None and rank_samples < 1):
         raise ChainError(
-            f"EstimateUnseen: bank_samples is {bank_samples}, class_bank_samples {class_bank_samples} and unseen_samples "
-            f"{unseen_samples}; needed: at least two samples in each bank, and one unseen sample."
+            f"EstimateUnseen: bank_samples is {bank_samples}, class_bank_samples {class_bank_samples}, rank_samples "
+            f"{rank_samples} and unseen_samples {unseen_samples}; needed: at least two samples in each bank, and one to rank "
+            "among and one unseen sample."
+        )
+
+
+def check_calibration(rank_noise: float, aim_below: float) -> None:
+    """Refuse a calibration that cannot be.
+
+    Args:
+        rank_noise: Noise on guesses before they are ranked.
+        aim_below: Log-odds by which targets are lowered.
+
+    Raises:
+        ChainError: The noise is below 0, or the other is not finite.
+    """
+    if not rank_noise >= 0 or not math.isfinite(aim_below):
+        raise ChainError(
+            f"EstimateUnseen: aim_below is {aim_below} and rank_noise {rank_noise}; needed: a finite number, and 0 or more."
         )
 
 
@@ -70,11 +92,10 @@ class Guesses:
 
     Args:
         estimators: What guesses.
-        bank: Indices of the retained samples that estimators may look at, (M,).
-        network: The network, on its device and in eval mode.
-        data: The data, split.
-        trainer: Moves batches, and joins what the ranks saw.
-        num_classes: K.
+        bank: Indices of the retained samples that estimators may look at, (M,), sorted.
+        members: Those of them among which others are compared, (R,), sorted.
+        stage: In its fit; its network is in eval mode. Where an estimator looks at what enters the last stage, that is computed
+            once, and left to later stages.
         surrogate: Weights and buffers of the network that `Surrogate` asks, by name; None: there is none.
     """
 
@@ -82,33 +103,37 @@ class Guesses:
         self,
         estimators: Sequence[Estimator],
         bank: Tensor,
-        network: nn.Module,
-        data: UnlearningDataModule,
-        trainer: Trainer,
-        num_classes: int,
+        members: Tensor,
+        stage: RunningStage,
         surrogate: Tensors | None = None,
     ) -> None:
-        self.estimators, self.bank, self.num_classes = estimators, bank, num_classes
-        self.bank_labels = data.part("retain")[0].targets[bank]
-        self._network, self._data, self._trainer = network, data, trainer
-        device = trainer.strategy.root_device
-        self._surrogate = None if surrogate is None else _WithWeights(network, {n: t.to(device) for n, t in surrogate.items()})
-        self._bank_rows: dict[int, Tensor] = {}
-        self._members: dict[int, Tensor] = {}
+        self._estimators, self._bank, self._members = estimators, bank, members
+        self._network, self._data, self._trainer = stage.classifier, stage.data, stage.trainer
+        self._labels = self._data.part("retain")[0].targets
+        self._beginning = before_last_stage(stage) if any(map(_looks_at_last_stage, estimators)) else None
+        self._surrogate: _WithWeights | None = None
+        if surrogate is not None:
+            device = self._trainer.strategy.root_device
+            self._surrogate = _WithWeights(self._network, {name: value.to(device) for name, value in surrogate.items()})
+        self._fitted: dict[int, Fitted] = {}
+        self._of_members: dict[int, Tensor] = {}
+
+    @property
+    def member_labels(self) -> Tensor:
+        """Labels of the members, (R,), int64."""
+        return self._labels[self._members]
 
     def answers(self, part: Part, index: Tensor) -> Tensor:
         """The network's own probabilities.
 
         Args:
             part: Part of the data.
-            index: Samples of it, (N,).
+            index: Samples of it, (N,), sorted.
 
         Returns:
             (N, K), float64 on the CPU: in float32 a sure answer would be no different from a certain one.
         """
-        loader = self._data.evaluation_loader(part, index)
-        logits = collect(lambda batch: self._network(batch.input).float(), loader, index, self._trainer)
-        return logits.cpu().double().softmax(1)
+        return self._ask(OwnAnswer(), part, index).double().softmax(1)
 
     def of(self, i: int, part: Part, index: Tensor) -> Tensor:
         """What one estimator says.
@@ -116,58 +141,63 @@ class Guesses:
         Args:
             i: Its number.
             part: Part of the data.
-            index: Samples of it, (N,).
+            index: Samples of it, (N,), sorted.
 
         Returns:
             (N, K), on the CPU.
         """
-        rows = self._rows(i, part, index)
-        # Those that do not look at the bank need no features of it.
-        bank = self._rows_of_bank(i) if self.estimators[i].uses_bank else rows
-        return self.estimators[i].estimate(rows, bank, self.bank_labels, self.num_classes, False)
+        estimator = self._estimators[i]
+        rows = self._ask(estimator, part, index)
+        if isinstance(estimator, BankEstimator):
+            return self._fit(i, estimator).of(rows)
+        return cast(AnswerEstimator, estimator).estimate(rows, self._data.num_classes)
+
+    def of_members(self, i: int) -> Tensor:
+        """What one estimator says about the members, each without its own entry in the bank.
+
+        Args:
+            i: Its number.
+
+        Returns:
+            (R, K), on the CPU.
+        """
+        if i not in self._of_members:
+            estimator = self._estimators[i]
+            if isinstance(estimator, BankEstimator):
+                whole = self._fit(i, estimator).of_bank()
+                self._of_members[i] = whole[torch.searchsorted(self._bank, self._members)]
+            else:
+                self._of_members[i] = self.of(i, "retain", self._members)
+        return self._of_members[i]
 
     def without_classes(self, part: Part, index: Tensor, classes: Tensor) -> Tensor:
         """The mean of what all of them say once some classes are struck from it; see `strike_classes`.
 
         Args:
             part: Part of the data.
-            index: Samples of it, (N,).
+            index: Samples of it, (N,), sorted.
             classes: Classes that get no probability, (C,).
 
         Returns:
             (N, K), float64.
         """
-        said = [strike_classes(self.of(i, part, index).double(), classes) for i in range(len(self.estimators))]
+        said = [strike_classes(self.of(i, part, index).double(), classes) for i in range(len(self._estimators))]
         return torch.stack(said).mean(0)
-
-    def of_bank(self, i: int) -> Tensor:
-        """What one estimator says about the bank itself, each sample without its own entry.
-
-        Args:
-            i: Its number.
-
-        Returns:
-            (M, K), on the CPU.
-        """
-        if i not in self._members:
-            rows = self._rows_of_bank(i)
-            self._members[i] = self.estimators[i].estimate(rows, rows, self.bank_labels, self.num_classes, True)
-        return self._members[i]
 
     def faithful_weights(self, part: Part, index: Tensor) -> list[float]:
         """The mixture of them that best follows what the network says of samples that it never saw; see `choose_mixture`.
 
         Args:
             part: Part of the data that holds such samples.
-            index: Samples of it, (N,), at least two.
+            index: Samples of it, (N,), sorted, at least two.
 
         Returns:
             One weight per estimator.
         """
         labels = self._data.part(part)[0].targets[index]
-        every = range(len(self.estimators))
-        members, others = [self.of_bank(i) for i in every], [self.of(i, part, index) for i in every]
-        return choose_mixture(members, self.bank_labels, others, labels, log_odds(self.answers(part, index), labels))
+        every = range(len(self._estimators))
+        members, others = [self.of_members(i) for i in every], [self.of(i, part, index) for i in every]
+        return choose_mixture(members, self.member_labels, others, labels, log_odds(self.answers(part, index), labels))
 
     def mixture(self, weights: Sequence[float], part: Part, index: Tensor) -> Tensor:
         """The weighted mean of what they say; see `mixed`.
@@ -175,36 +205,47 @@ class Guesses:
         Args:
             weights: One per estimator.
             part: Part of the data.
-            index: Samples of it, (N,).
+            index: Samples of it, (N,), sorted.
 
         Returns:
             (N, K), float64.
         """
         return _mixture(weights, lambda i: self.of(i, part, index))
 
-    def mixture_of_bank(self, weights: Sequence[float]) -> Tensor:
-        """The same for the bank.
+    def mixture_of_members(self, weights: Sequence[float]) -> Tensor:
+        """The same for the members.
 
         Args:
             weights: One per estimator.
 
         Returns:
-            (M, K), float64.
+            (R, K), float64.
         """
-        return _mixture(weights, self.of_bank)
+        return _mixture(weights, self.of_members)
 
-    def _rows_of_bank(self, i: int) -> Tensor:
-        if i not in self._bank_rows:
-            self._bank_rows[i] = self._rows(i, "retain", self.bank)
-        return self._bank_rows[i]
+    def _fit(self, i: int, estimator: BankEstimator) -> Fitted:
+        if i not in self._fitted:
+            rows = self._ask(estimator, "retain", self._bank)
+            self._fitted[i] = estimator.fit(rows, self._labels[self._bank], self._data.num_classes)
+        return self._fitted[i]
 
-    def _rows(self, i: int, part: Part, index: Tensor) -> Tensor:
-        loader = self._data.evaluation_loader(part, index)
-        asked = self._network
-        if self.estimators[i].asks_surrogate:
+    def _ask(self, estimator: Estimator, part: Part, index: Tensor) -> Tensor:
+        """The rows of an estimator, on the CPU; from what was computed of the beginning where it needs no more."""
+        if self._beginning is not None and type(estimator) is OwnAnswer:
+            return self._beginning.logits(part, index).cpu()
+        if self._beginning is not None and _looks_at_last_stage(estimator):
+            table = self._beginning.of(part, index)
+            return torch.cat([estimator.pooled(table[of]) for of in torch.split(index.to(table.rows.device), _CHUNK)]).cpu()
+        asked: nn.Module = self._network
+        if estimator.asks_surrogate:
             assert self._surrogate is not None  # the chain was checked
             asked = self._surrogate
-        return collect(lambda batch: self.estimators[i].rows(asked, batch.input), loader, index, self._trainer).cpu()
+        loader = self._data.evaluation_loader(part, index)
+        return collect(lambda batch: estimator.rows(asked, batch.input), loader, index, self._trainer).cpu()
+
+
+def _looks_at_last_stage(estimator: Estimator) -> TypeGuard[BankEstimator]:
+    return isinstance(estimator, BankEstimator) and estimator.layer == "last_stage"
 
 
 class _WithWeights(nn.Module):

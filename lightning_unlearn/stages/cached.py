@@ -9,6 +9,7 @@ from lightning_unlearn.data.batch import Batch, joined
 from lightning_unlearn.data.sample_table import SampleTable
 from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.exceptions import ChainError
+from lightning_unlearn.frozen_beginning import FrozenBeginning
 from lightning_unlearn.functional.cut import Cut, cut
 from lightning_unlearn.stages.base import UnlearningStage
 
@@ -23,8 +24,9 @@ CACHE_LIMIT = 4 * 2**30
 class CachedStage(UnlearningStage):
     """A stage that can run on cached features where everything before the trained parameters is frozen.
 
-    The frozen part runs in eval mode on un-augmented images, so its output for a sample never changes: it is computed once
-    and kept on the device, up to 4 GiB. Objectives call `logits` in place of the classifier.
+    The frozen part runs in eval mode on un-augmented images, so its output for a sample never changes: it is computed once,
+    unless an earlier stage of the chain has left it, and kept on the device, up to 4 GiB. Objectives call `logits` in place of
+    the classifier.
 
     Args:
         cache: True: an error where the conditions do not hold; False: never; None: where they hold.
@@ -106,12 +108,7 @@ class CachedStage(UnlearningStage):
         frozen = len(self.selected) < len(list(self.classifier.parameters()))
         if self.max_epochs == 0 or not frozen:
             return None
-        return cut(self.classifier, self.selected, self._example())
-
-    def _example(self) -> Tensor:
-        # Not from a loader: a rank may have no sample of a small part.
-        example: Tensor = self.trainer.precision_plugin.convert_input(self.data.example(1).to(self.device))
-        return example
+        return cut(self.classifier, self.selected, self.example())
 
     def _why_not(self, found: Cut | None) -> str | None:
         if self.cache is False:
@@ -128,14 +125,13 @@ class CachedStage(UnlearningStage):
     def _bytes(self, found: Cut) -> int:
         """What the features of all parts will take, by those of one sample."""
         with torch.no_grad(), self.trainer.precision_plugin.forward_context():
-            one: Tensor = found.prefix(self._example())
+            one: Tensor = found.prefix(self.example())
         return one.numel() * one.element_size() * sum(len(self.data.part(part)[1]) for part in self.cached_parts())
 
     def _fill(self) -> None:
         assert self.cached is not None
-        prefix, data = self.cached.prefix, self.data
-        watched = self.work.watch(prefix, 1 - self.cached.share)
-        self._watched_tail = self.work.watch(self.cached.tail, self.cached.share)
-        self._features = SampleTable(lambda batch: prefix(batch.input), data, self.cached_parts(), self.trainer)
-        watched.remove()
-        data.skip_images()
+        beginning = FrozenBeginning(self.cached, self)
+        self._watched_tail = beginning.watched_tail
+        for part in self.cached_parts():
+            self._features = beginning.of(part)
+        self.data.skip_images()

@@ -1,6 +1,5 @@
 """Estimate what a model that never saw the forgotten samples would say about them."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -10,7 +9,7 @@ from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.calibration import calibrated, strike_classes
 from lightning_unlearn.imitation.estimators import Copies, Estimator, Neighbours, OwnAnswer
-from lightning_unlearn.imitation.guesses import Guesses, check_estimators, check_samples
+from lightning_unlearn.imitation.guesses import Guesses, check_calibration, check_estimators, check_samples
 from lightning_unlearn.random import generator
 from lightning_unlearn.stages.base import UnlearningStage
 
@@ -33,7 +32,7 @@ class EstimateUnseen(UnlearningStage):
     Args:
         estimators: What guesses; None: `Copies` and `Neighbours` with their defaults.
         weights: Weight of each estimator; None: chosen on unseen samples; see `choose_mixture`.
-        bank_samples: Retained samples for neighbours and ranks, a random part; with `Surrogate` it is those held out.
+        bank_samples: Retained samples that estimators compare with, a random part; with `Surrogate` it is those held out.
         unseen_samples: Unseen samples on which the mixture is chosen, of classes that are retained.
         calibrate: Whether guesses are calibrated.
         rank_noise: Noise on the guesses before they are ranked, in units of their deviation: else targets differ too little.
@@ -41,6 +40,7 @@ class EstimateUnseen(UnlearningStage):
         class_estimators: What guesses for samples of classes of which none is retained, each with the same weight; None: the
             network's own answer.
         class_bank_samples: The same as `bank_samples` for these.
+        rank_samples: Those of the bank among which forgotten samples are ranked, a random part; None: all.
     """
 
     view = "none"
@@ -58,16 +58,14 @@ class EstimateUnseen(UnlearningStage):
         aim_below: float = 0.0,
         class_estimators: Sequence[Estimator] | None = None,
         class_bank_samples: int = 2000,
+        rank_samples: int | None = None,
     ) -> None:
         super().__init__(max_epochs=0)
         chosen = (Copies(), Neighbours()) if estimators is None else tuple(estimators)
         weights = (1.0,) if weights is None and len(chosen) == 1 else weights
         check_estimators(chosen, weights, class_estimators)
-        check_samples(bank_samples, class_bank_samples, unseen_samples)
-        if not rank_noise >= 0 or not math.isfinite(aim_below):
-            raise ChainError(
-                f"EstimateUnseen: aim_below is {aim_below} and rank_noise {rank_noise}; needed: a finite number, and 0 or more."
-            )
+        check_samples(bank_samples, class_bank_samples, unseen_samples, rank_samples)
+        check_calibration(rank_noise, aim_below)
         self.requires = ("surrogate", "held_out") if any(estimator.asks_surrogate for estimator in chosen) else ()
         self.estimators = chosen
         self.weights = None if weights is None else tuple(weights)
@@ -78,6 +76,7 @@ class EstimateUnseen(UnlearningStage):
         self.aim_below = aim_below
         self.class_estimators = (OwnAnswer(),) if class_estimators is None else tuple(class_estimators)
         self.class_bank_samples = class_bank_samples
+        self.rank_samples = rank_samples
         self._summary: dict[str, float] = {}
 
     @property
@@ -126,11 +125,12 @@ class EstimateUnseen(UnlearningStage):
         return {"estimate": self._summary}
 
     def _guesses(self, estimators: Sequence[Estimator], count: int) -> Guesses:
+        surrogate = None
+        bank = self.data.random_part("retain", count, "estimate")
         if any(estimator.asks_surrogate for estimator in estimators):
             bank, surrogate = self.artifacts["held_out"]["index"], self.artifacts["surrogate"]
-        else:
-            bank, surrogate = self.data.random_part("retain", count, "estimate"), None
-        return Guesses(estimators, bank, self.classifier, self.data, self.trainer, self.num_classes, surrogate)
+        members = self.data.random_part("retain", self.rank_samples, "estimate", among=bank)
+        return Guesses(estimators, bank, members, self, surrogate)
 
     def _estimate(self, guesses: Guesses, index: Tensor, targets: Tensor, gone: Tensor) -> Tensor:
         unseen = self.data.unseen_of_retained_classes
@@ -143,8 +143,7 @@ class EstimateUnseen(UnlearningStage):
         probabilities = guesses.mixture(weights, "forget", index)
         if not self.calibrate:
             return probabilities
-        members, labels = guesses.mixture_of_bank(weights), guesses.bank_labels
+        members, labels = guesses.mixture_of_members(weights), guesses.member_labels
         truth = strike_classes(guesses.answers("unseen", unseen), gone)
-        truth_labels = self.data.part("unseen")[0].targets[unseen]
-        noise = generator("rank noise")
-        return calibrated(probabilities, targets, members, labels, truth, truth_labels, self.rank_noise, self.aim_below, noise)
+        true_labels, noise = self.data.part("unseen")[0].targets[unseen], generator("rank noise")
+        return calibrated(probabilities, targets, members, labels, truth, true_labels, self.rank_noise, self.aim_below, noise)

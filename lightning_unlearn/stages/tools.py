@@ -26,6 +26,11 @@ class StageTools(LightningModule):
         """Number of classes of the data."""
         return self.data.num_classes
 
+    def example(self) -> Tensor:
+        """One training image as the network gets it, (1, C, H, W); not from a loader: a rank may have none of a small part."""
+        example: Tensor = self.trainer.precision_plugin.convert_input(self.data.example(1).to(self.device))
+        return example
+
     def rank_weight(self, batch: Batch) -> float:
         """See `Batch.weight`, with the ranks of the running fit."""
         return batch.weight(self.trainer.world_size)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_unlearn.functional.kernel_regression import kernel_regression, relu_tangent_kernel
+from lightning_unlearn.functional.kernel_regression import KernelRidge, relu_tangent_kernel
 
 
 def _samples(n, dim=5, seed=0):
@@ -38,7 +38,7 @@ def test_equal_and_opposite_samples_are_within_the_domain_of_the_angle():
 
 def test_a_sample_of_the_bank_is_predicted_as_if_it_were_not_there():
     bank, labels = _samples(12), torch.arange(12) % 3
-    own = kernel_regression(bank, bank, labels, 3, 0.1, own=True)
+    own = KernelRidge(bank, labels, 3, 0.1).of_bank()
     # The same by leaving each one out in turn; ridge and temperature are those of the whole bank.
     kernel = relu_tangent_kernel(bank, bank)
     ridge = 0.1 * kernel.diagonal().mean() * torch.eye(12)
@@ -55,7 +55,7 @@ def test_a_sample_of_the_bank_is_predicted_as_if_it_were_not_there():
 
 def test_probabilities_of_new_samples_follow_the_labels_near_them():
     bank = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]])
-    found = kernel_regression(torch.tensor([[1.0, 0.05], [0.05, 1.0]]), bank, torch.tensor([0, 0, 1, 1]), 2, 0.01)
+    found = KernelRidge(bank, torch.tensor([0, 0, 1, 1]), 2, 0.01).of(torch.tensor([[1.0, 0.05], [0.05, 1.0]]))
     assert found.dtype == torch.float32
     assert torch.allclose(found.sum(1), torch.ones(2))
     assert found.argmax(1).tolist() == [0, 1]
@@ -66,8 +66,8 @@ def test_temperature_tells_wrong_labels_from_right_ones():
     bank = _samples(200, dim=3)
     truth = (bank[:, 0] > 0).long()
     noise = torch.rand(200, generator=torch.Generator().manual_seed(2)) < 0.3
-    clean = kernel_regression(bank, bank, truth, 2, 1.0, own=True)
-    noisy = kernel_regression(bank, bank, torch.where(noise, 1 - truth, truth), 2, 1.0, own=True)
+    clean = KernelRidge(bank, truth, 2, 1.0).of_bank()
+    noisy = KernelRidge(bank, torch.where(noise, 1 - truth, truth), 2, 1.0).of_bank()
     assert float(noisy.max(1).values.mean()) < float(clean.max(1).values.mean()) - 0.1
     assert math.isclose(float(noisy.sum()), 200, rel_tol=1e-4)
 
@@ -76,14 +76,14 @@ def test_temperature_tells_wrong_labels_from_right_ones():
 def test_scale_of_features_does_not_matter(scale):
     bank, labels = _samples(20), torch.arange(20) % 4
     assert torch.allclose(
-        kernel_regression(bank * scale, bank * scale, labels, 4, 0.1, own=True),
-        kernel_regression(bank, bank, labels, 4, 0.1, own=True),
+        KernelRidge(bank * scale, labels, 4, 0.1).of_bank(),
+        KernelRidge(bank, labels, 4, 0.1).of_bank(),
         atol=1e-4,
     )
 
 
 def test_features_that_say_nothing_give_no_answer():
-    found = kernel_regression(torch.zeros(2, 3), torch.zeros(8, 3), torch.arange(8) % 4, 4, 0.1)
+    found = KernelRidge(torch.zeros(8, 3), torch.arange(8) % 4, 4, 0.1).of(torch.zeros(2, 3))
     assert torch.allclose(found, torch.full((2, 4), 0.25))
 
 
@@ -91,9 +91,9 @@ def test_features_that_say_nothing_give_no_answer():
 def test_what_cannot_be_inverted_is_named(value, message):
     bank = torch.full((4, 3), value)
     with pytest.raises(ValueError, match=f"4 labelled samples .*{message}"):
-        kernel_regression(bank, bank, torch.tensor([0, 1, 0, 1]), 2, ridge=-1 if value == 0 else 0.1)
+        KernelRidge(bank, torch.tensor([0, 1, 0, 1]), 2, ridge=-1 if value == 0 else 0.1)
 
 
 def test_one_labelled_sample_is_too_few():
     with pytest.raises(ValueError, match="1 labelled samples are too few; needed: at least two"):
-        kernel_regression(torch.ones(2, 3), torch.ones(1, 3), torch.tensor([0]), 2, 0.1)
+        KernelRidge(torch.ones(1, 3), torch.tensor([0]), 2, 0.1)

@@ -43,7 +43,7 @@ def test_every_sample_gets_the_same_copies_in_every_batch(images):
     whole = Copies(3, (0.5,), rotation=10).rows(Recorder(), images)
     parts = torch.cat([Copies(3, (0.5,), rotation=10).rows(Recorder(), part) for part in images.split(2)])
     torch.testing.assert_close(whole, parts)
-    found = Copies(3, (0.5,), rotation=10).estimate(whole, whole, torch.zeros(5).long(), 2, own=False)
+    found = Copies(3, (0.5,), rotation=10).estimate(whole, 2)
     torch.testing.assert_close(found, torch.stack([x.double().softmax(1) for x in whole.split(2, 1)]).mean(0))
 
 
@@ -70,9 +70,7 @@ def test_half_a_pixel_is_the_mean_of_two():
 def test_its_own_answer_is_the_networks(images):
     network = SmallCNN(in_chans=3, num_classes=4, image_size=8).eval()
     rows = OwnAnswer().rows(network, images)
-    torch.testing.assert_close(
-        OwnAnswer().estimate(rows, rows, torch.zeros(5).long(), 4, own=False), network(images).double().softmax(1)
-    )
+    torch.testing.assert_close(OwnAnswer().estimate(rows, 4), network(images).double().softmax(1))
 
 
 @pytest.mark.parametrize("layer", ["head", "pixels", "stem"])
@@ -81,7 +79,7 @@ def test_neighbours_see_what_they_are_asked_to(layer, images):
     if layer == "stem":
         layer = next(name for name, m in network.named_modules() if isinstance(m, nn.Conv2d))
     rows = Neighbours(1, layer).rows(network, images)
-    votes = Neighbours(1, layer).estimate(rows, rows, torch.tensor([0, 1, 2, 3, 0]), 4, own=False)
+    votes = Neighbours(1, layer).fit(rows, torch.tensor([0, 1, 2, 3, 0]), 4).of(rows)
     assert votes.argmax(1).tolist() == [0, 1, 2, 3, 0]
     if layer == "pixels":
         assert torch.equal(rows, images.flatten(1))

@@ -9,8 +9,8 @@ from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.data.augment import Augmentation
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.structure import ParameterSelector
-from lightning_unlearn.imitation.estimators import Copies
-from lightning_unlearn.stages import EstimateUnseen, FineTune, ImitateUnseen, MaskLearning
+from lightning_unlearn.imitation.estimators import Copies, KernelRegression
+from lightning_unlearn.stages import EstimateUnseen, FineTune, ImitateUnseen, MaskLearning, NormDecay
 
 END = ParameterSelector(parts=["last_stage", "head"])
 
@@ -126,3 +126,51 @@ def test_features_that_take_too_much_memory_are_not_cached(trained_resnet, make_
     assert "features are not cached: they would take" in caplog.text
     with pytest.raises(ChainError, match="features cannot be cached: they would take"):
         run(True)
+
+
+def estimate_and_teach():
+    regression = KernelRegression(ridge=0.3, layer="last_stage")
+    stages = [EstimateUnseen([regression], bank_samples=150), ImitateUnseen(max_steps=6, optimizer=sgd(0.05), parameters=END)]
+    return stages[:1], stages[1:]
+
+
+@pytest.mark.parametrize("network", ["trained", "trained_resnet"])
+def test_estimates_and_weights_do_not_depend_on_who_computed_the_features(network, request, make_data, fresh, monkeypatch):
+    start, weights, targets = request.getfixturevalue(network), [], []
+    for shared in (True, False):
+        if not shared:
+            monkeypatch.setattr("lightning_unlearn.imitation.guesses.before_last_stage", lambda stage: None)
+        model = copy.deepcopy(start)
+        estimate, teach = estimate_and_teach()
+        run_chain(fresh, model, make_data(), estimate + teach)
+        weights.append(model.state_dict())
+        targets.append(estimate[0].artifacts["targets"]["probabilities"])
+    torch.testing.assert_close(*targets, rtol=1e-4, atol=1e-6)
+    for name, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][name], rtol=1e-4, atol=1e-5)
+
+
+def test_features_are_computed_once_in_a_chain(trained_resnet, make_data, fresh):
+    data = make_data()
+    counts = {part: len(data.part(part)[1]) for part in ("forget", "retain", "unseen")}
+    estimate, teach = estimate_and_teach()
+    share, taught = {}, []
+    teach[0].on_train_start = lambda: share.update(tail=teach[0].cached.share)
+    teach[0].on_train_batch_start = lambda batch, i: taught.append(sum(len(part.index) for part in batch.values()))
+    first, second = run_chain(fresh, trained_resnet, data, estimate + teach)
+    tail = share["tail"]
+    # Unseen samples are answered, which takes the end too; of forgotten ones and the bank features are enough.
+    assert first.work == pytest.approx((1 - tail) * (counts["forget"] + 150) + counts["unseen"])
+    assert second.work == pytest.approx((1 - tail) * (counts["retain"] - 150) + 3 * tail * sum(taught))
+
+
+def test_features_of_other_weights_are_not_taken(trained_resnet, make_data, fresh):
+    outcomes = []
+    for cache in (None, False):
+        model = copy.deepcopy(trained_resnet)
+        first, last = fine_tune(None), [FineTune(max_steps=3, optimizer=sgd(0.05), parameters=END, cache=cache)]
+        decay = NormDecay(0.5, parameters=ParameterSelector(parts=["whole"]))
+        run_chain(fresh, model, make_data(), [*first, decay, *last])
+        outcomes.append(model.state_dict())
+    for name, value in outcomes[0].items():
+        torch.testing.assert_close(value, outcomes[1][name], rtol=1e-4, atol=1e-5)
