@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from lightning_unlearn.functional.masks import binary_mask, l1_of_scores
+from lightning_unlearn.functional.masks import l1_of_scores
 
 __all__ = ["MaskScores"]
 
@@ -23,19 +23,16 @@ class MaskScores(nn.ParameterDict):
         self._keys_of = {name: name.replace(".", "/") for name in weights}
         super().__init__({self._keys_of[n]: nn.Parameter(torch.full_like(w, initial)) for n, w in weights.items()})
 
-    def masks(self, threshold: float) -> dict[str, Tensor]:
-        """Masks through which gradients pass to the scores; see `binary_mask`.
-
-        Args:
-            threshold: Score above which a weight is on.
+    def by_name(self) -> dict[str, Tensor]:
+        """The scores by parameter name.
 
         Returns:
-            Zeros and ones by parameter name.
+            Each of its parameter's shape.
         """
-        return {name: binary_mask(self[key], threshold) for name, key in self._keys_of.items()}
+        return {name: self[key] for name, key in self._keys_of.items()}
 
     def on(self, threshold: float) -> dict[str, Tensor]:
-        """The same without gradients.
+        """What is on.
 
         Args:
             threshold: Score above which a weight is on.

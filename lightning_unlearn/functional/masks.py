@@ -4,43 +4,52 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 from torch.func import functional_call
 
-__all__ = ["binary_mask", "decay", "l1_of_scores", "masked_call", "share_on"]
+__all__ = ["decay", "l1_of_scores", "masked", "masked_call", "share_on"]
 
 
-class _StraightThrough(torch.autograd.Function):
-    """Step function forward, identity backward."""
+class _Masked(torch.autograd.Function):
+    """W * 1[score > threshold] forward; backward as if the step function were the identity."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(scores: Tensor, threshold: float) -> Tensor:
-        return (scores > threshold).to(scores.dtype)
+    def forward(weight: Tensor, scores: Tensor, threshold: float) -> Tensor:
+        return torch.where(scores > threshold, weight, 0)
 
     @staticmethod
-    def setup_context(ctx: object, inputs: tuple[Tensor, float], output: Tensor) -> None:
-        """Nothing to keep."""
+    def setup_context(ctx: FunctionCtx, inputs: tuple[Tensor, Tensor, float], output: Tensor) -> None:
+        weight, scores, threshold = inputs
+        ctx.save_for_backward(weight, scores)
+        ctx.threshold = threshold  # type: ignore[attr-defined]  # free attributes are torch's way
 
     @staticmethod
-    def backward(ctx: object, grad_output: Tensor) -> tuple[Tensor, None]:
-        return grad_output, None
+    def backward(ctx: FunctionCtx, grad_output: Tensor) -> tuple[Tensor | None, Tensor, None]:
+        weight, scores = ctx.saved_tensors  # type: ignore[attr-defined]  # set by torch, absent in its annotations
+        of_weight = None
+        if ctx.needs_input_grad[0]:  # type: ignore[attr-defined]  # likewise
+            of_weight = torch.where(scores > ctx.threshold, grad_output, 0)  # type: ignore[attr-defined]  # likewise
+        return of_weight, grad_output * weight, None
 
 
-def binary_mask(scores: Tensor, threshold: float) -> Tensor:
-    """1 where a score is above the threshold, else 0; the gradient passes to the scores unchanged.
+def masked(weight: Tensor, scores: Tensor, threshold: float) -> Tensor:
+    """A weight where its score is above a threshold, else 0; the gradient passes straight through to the score.
 
-    Piggyback (Mallya et al., ECCV 2018): scores start at 1e-2, the threshold is 5e-3.
+    Piggyback (Mallya et al., ECCV 2018): W * b with b = 1[score > threshold], and the gradient of b is that of the score;
+    scores start at 1e-2, the threshold is 5e-3.
 
     Args:
-        scores: Any shape, floating point.
+        weight: Any shape, floating point.
+        scores: The same shape.
         threshold: A score equal to it is off.
 
     Returns:
-        Zeros and ones of the shape and dtype of `scores`.
+        The same shape.
     """
-    mask: Tensor = _StraightThrough.apply(scores, threshold)
-    return mask
+    found: Tensor = _Masked.apply(weight, scores, threshold)
+    return found
 
 
 def share_on(masks: Tensor | Iterable[Tensor]) -> Tensor:
@@ -75,25 +84,27 @@ def l1_of_scores(scores: Iterable[Tensor]) -> Tensor:
     return torch.stack([torch.linalg.vector_norm(score, 1) for score in scores]).sum()
 
 
-def masked_call(module: nn.Module, masks: Mapping[str, Tensor], x: Tensor) -> Tensor:
-    """Output of a module whose weights are multiplied by masks, W * b, without changing the module.
+def masked_call(module: nn.Module, scores: Mapping[str, Tensor], threshold: float, x: Tensor) -> Tensor:
+    """Output of a module some of whose weights are masked by scores, without changing the module; see `masked`.
 
     Args:
         module: Any module.
-        masks: Parameter name -> mask of the parameter's shape; others are used as they are.
+        scores: Parameter name -> scores of the parameter's shape; others are used as they are.
+        threshold: Score above which a weight is on.
         x: The module's input.
 
     Returns:
-        The module's output; gradients reach the masks (and those weights that require them).
+        The module's output; gradients reach the scores (and those weights that require them).
 
     Raises:
-        ValueError: If a mask names no parameter of the module.
+        ValueError: If scores are for no parameter of the module.
     """
     own = dict(module.named_parameters())
-    unknown = [name for name in masks if name not in own]
+    unknown = [name for name in scores if name not in own]
     if unknown:
-        raise ValueError(f"masks holds {unknown[0]!r}, which {type(module).__name__} does not have.")
-    out: Tensor = functional_call(module, {name: own[name] * mask for name, mask in masks.items()}, (x,))
+        raise ValueError(f"scores holds {unknown[0]!r}, which {type(module).__name__} does not have.")
+    weights = {name: masked(own[name], of, threshold) for name, of in scores.items()}
+    out: Tensor = functional_call(module, weights, (x,))
     return out
 
 

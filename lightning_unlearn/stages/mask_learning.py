@@ -73,17 +73,16 @@ class MaskLearning(CachedStage):
         self.initial = initial
         self.exclusive = exclusive
         self.view = "both_equal" if exclusive else "forget"
-        self._course: list[Tensor] = []
+        self._course: dict[int, Tensor] = {}
         self._active: Literal["forget", "retain"] = "forget"
 
     def bind(self, classifier: nn.Module, artifacts: Artifacts) -> None:
         """See `UnlearningStage.bind`; the selected weights get scores, and nothing else is trained."""
         super().bind(classifier, artifacts)
-        self._course = []
+        self._course = {}
         classifier.requires_grad_(False)
-        parameters = dict(classifier.named_parameters())
         groups = ("forget", "retain") if self.exclusive else ("forget",)
-        weights = {name: parameters[name] for name in self.selected}
+        weights = {name: classifier.get_parameter(name) for name in self.selected}
         self.scores = nn.ModuleDict({group: MaskScores(weights, self.initial) for group in groups})
 
     def choose(self, classifier: nn.Module) -> list[str]:
@@ -100,24 +99,23 @@ class MaskLearning(CachedStage):
             A scalar.
         """
         if isinstance(batch, Batch):
-            return self._loss("forget", F.cross_entropy(self.logits(batch), batch.target))
+            return F.cross_entropy(self.logits(batch), batch.target) + self.penalty * self._scores("forget").l1()
         losses = []
         for group in ("forget", "retain"):
             self._active = group
             values = F.cross_entropy(self.logits(batch[group]), batch[group].target, reduction="none")
-            losses.append(self._loss(group, self.mean(values, batch[group])))
+            losses.append(self.mean(values, batch[group]) + self.penalty * self._scores(group).l1())
         return torch.stack(losses).sum()
-
-    def _loss(self, group: str, loss: Tensor) -> Tensor:
-        return loss + self.penalty * self._scores(group).l1()
 
     def run(self, module: nn.Module, x: Tensor) -> Tensor:
         """Logits with masked weights; see `CachedStage.run`."""
-        return masked_call(module, self._scores(self._active).masks(self.threshold), x)
+        return masked_call(module, self._scores(self._active).by_name(), self.threshold, x)
 
     def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
-        """Record the share of ones; it is not read before the end, so no step waits for the device."""
-        self._course.append(share_on(self._scores("forget").on(self.threshold).values()))
+        """Record the share of ones in at most 50 steps; it is not read before the end, so none waits for the device."""
+        step = self.trainer.global_step - 1
+        if step % -(-int(self.trainer.estimated_stepping_batches) // 50) == 0:
+            self._course[step] = share_on(self._scores("forget").on(self.threshold).values())
 
     def on_train_end(self) -> None:
         """Leave the mask for later stages."""
@@ -138,9 +136,8 @@ class MaskLearning(CachedStage):
         self.artifacts["mask"] = masks
 
     def summary(self) -> Mapping[str, Mapping[str, float]]:
-        """Share of ones per layer, and over the steps (at most 50 of them)."""
-        course = {str(i): float(self._course[i]) for i in range(0, len(self._course), -(-len(self._course) // 50) or 1)}
-        return {"mask_on": self._shares, "mask_course": course}
+        """Share of ones per layer, and over the steps."""
+        return {"mask_on": self._shares, "mask_course": {str(step): float(on) for step, on in self._course.items()}}
 
     def release(self) -> None:
         """See `UnlearningStage.release`; the scores go too."""

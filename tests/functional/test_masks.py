@@ -4,23 +4,31 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_unlearn.functional.masks import binary_mask, decay, l1_of_scores, masked_call, share_on
+from lightning_unlearn.functional.masks import decay, l1_of_scores, masked, masked_call, share_on
 from lightning_unlearn.networks import ResNet
 
 
 def test_the_step_is_forward_and_the_identity_backward():
     scores = torch.tensor([0.01, 0.005, -1.0, 0.006], requires_grad=True)
-    mask = binary_mask(scores, 0.005)
-    assert mask.tolist() == [1, 0, 0, 1]
-    weight = torch.tensor([2.0, 3.0, 5.0, 7.0])
-    (mask * weight).sum().backward()
+    weight = torch.tensor([2.0, 3.0, 5.0, 7.0], requires_grad=True)
+    found = masked(weight, scores, 0.005)
+    assert found.tolist() == [2, 0, 0, 7]
+    (found * torch.tensor([1.0, 2.0, 3.0, 4.0])).sum().backward()
+    assert scores.grad.tolist() == [2, 6, 15, 28]
+    assert weight.grad.tolist() == [1, 0, 0, 4]
+
+
+def test_a_frozen_weight_gets_no_gradient():
+    scores, weight = torch.randn(3, requires_grad=True), torch.randn(3)
+    masked(weight, scores, 0.0).sum().backward()
     assert torch.equal(scores.grad, weight)
+    assert weight.grad is None
 
 
 def test_masks_also_work_under_vmap():
-    scores = torch.randn(3, 5, dtype=torch.float64)
-    grads = torch.func.vmap(torch.func.grad(lambda s: (binary_mask(s, 0.0) * s.detach()).sum()))(scores)
-    assert torch.equal(grads, scores)
+    weight, scores = torch.randn(5, dtype=torch.float64), torch.randn(3, 5, dtype=torch.float64)
+    grads = torch.func.vmap(torch.func.grad(lambda s: masked(weight, s, 0.0).sum()))(scores)
+    assert torch.equal(grads, weight.expand(3, 5))
 
 
 def test_share_and_norm_count_over_all_tensors():
@@ -38,7 +46,7 @@ def test_a_masked_call_is_a_call_of_the_edited_network():
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     scores = {name: torch.randn_like(p).requires_grad_() for name, p in network.named_parameters() if "layer2" in name}
     before = {k: v.clone() for k, v in network.state_dict().items()}
-    out = masked_call(network, {k: binary_mask(s, 0.0) for k, s in scores.items()}, x)
+    out = masked_call(network, scores, 0.0, x)
     out.square().sum().backward()
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
 
@@ -51,7 +59,7 @@ def test_a_masked_call_is_a_call_of_the_edited_network():
     for name, score in scores.items():
         torch.testing.assert_close(score.grad, own[name].grad * before[name], rtol=1e-12, atol=1e-12)
     with pytest.raises(ValueError, match="'body'"):
-        masked_call(network, {"body": x}, x)
+        masked_call(network, {"body": x}, 0.0, x)
 
 
 @pytest.mark.parametrize("kind", [torch.bool, torch.float32])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lightning_unlearn.functional.anatomy import last_stage, weight_layers
 from lightning_unlearn.functional.cut import cut
-from lightning_unlearn.functional.masks import binary_mask, l1_of_scores, masked_call, share_on
+from lightning_unlearn.functional.masks import l1_of_scores, masked_call, share_on
 from lightning_unlearn.networks import ResNet
 
 BUDGET = {"B6 over full steps": 3.5, "B6 over uncached": 1.7, "B7 overhead": 0.12}
@@ -35,8 +35,7 @@ def learn_masks(
     scores = {name: torch.full_like(own[name], START).requires_grad_() for name in names}
     optimizer = torch.optim.Adam(scores.values(), RATE)
     for index in batches(epochs):
-        masks = {name: binary_mask(score, THRESHOLD) for name, score in scores.items()}
-        loss = F.cross_entropy(masked_call(module, masks, inputs[index]), targets[index])
+        loss = F.cross_entropy(masked_call(module, scores, THRESHOLD, inputs[index]), targets[index])
         optimizer.zero_grad()
         (loss + L1 * l1_of_scores(scores.values())).backward()
         optimizer.step()

@@ -47,10 +47,8 @@ def test_the_mask_is_smaller_the_higher_the_penalty_and_keeps_what_it_needs(trai
         shares.append(float(mask.float().mean()))
         summary = stage.summary()
         assert summary["mask_on"] == {"network.fc.weight": pytest.approx(shares[-1])}
-        assert len(summary["mask_course"]) <= 51
-        for steps in (1, 50, 51, 99, 101):
-            stage._course = [0.5] * steps
-            assert 1 <= len(stage.summary()["mask_course"]) <= 50
+        steps = 12 * -(-len(index) // 32)
+        assert list(summary["mask_course"]) == [str(step) for step in range(steps)]
         with torch.no_grad():
             hidden = trained.network.hidden(trained.network.features(next(iter(data.evaluation_loader("forget"))).input))
             answers = F.linear(hidden, trained.network.fc.weight * mask, trained.network.fc.bias).argmax(1)
@@ -97,3 +95,12 @@ def test_where_few_weights_may_tell_the_class_the_error_says_what_to_do(trained,
     with pytest.raises(ChainError, match=r"Lower penalty \(0\.01\) or max_epochs \(40\)") as found:
         run_chain(fresh, trained, data, [MaskLearning(max_epochs=40, penalty=1e-2, batch_size=32, exclusive=exclusive)])
     assert ("A few weights may tell one class" in str(found.value)) == advised
+
+
+@pytest.mark.parametrize(("steps", "every"), [(1, 1), (50, 1), (51, 2), (101, 3)])
+def test_the_course_of_the_mask_has_at_most_fifty_points(steps, every, trained, make_data, fresh):
+    stage = MaskLearning(max_epochs=200, max_steps=steps, penalty=0.0, parameters=HEAD)
+    stage.on_train_end = lambda: setattr(stage, "_shares", {})  # a mask of this length would be refused
+    run_chain(fresh, trained, make_data(), [stage])
+    assert list(stage._course) == list(range(0, steps, every))
+    assert len(stage._course) <= 50
