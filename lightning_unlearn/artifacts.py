@@ -59,6 +59,10 @@ class Artifacts:
             self._features = (known_by, SampleTable(samples))
         return self._features[1]
 
+    def drop_features(self) -> None:
+        """Let the features go: the chain has ended, or the next stage is no use to them."""
+        self._features = None
+
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
         """All groups, as plain dicts.
 

@@ -2,25 +2,32 @@
 
 from typing import Protocol
 
+import torch
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
 from lightning_unlearn.artifacts import Artifacts
 from lightning_unlearn.data.batch import Batch
-from lightning_unlearn.data.collect import collect
+from lightning_unlearn.data.collect import sum_over_ranks
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.sample_table import SampleTable
 from lightning_unlearn.data.split_data import Part
-from lightning_unlearn.functional.cut import Cut, cut
-from lightning_unlearn.functional.structure import ParameterSelector
+from lightning_unlearn.functional.cut import Cut
 from lightning_unlearn.weights.fingerprint import hash_of_weights
 from lightning_unlearn.work import Work
 
-__all__ = ["FrozenBeginning", "RunningStage", "before_last_stage"]
+__all__ = ["FrozenBeginning", "RunningStage", "features_too_large"]
+
+# Samples whose features go through the end at once.
+_CHUNK = 512
+
+
+# Bytes of features that are kept on each device, all ranks keep all of them. Twice that is needed while they are put together.
+CACHE_LIMIT = 4 * 2**30
 
 
 class RunningStage(Protocol):
-    """What is looked at of a stage in its fit."""
+    """What is asked of a stage in its fit; features are left in its artifacts."""
 
     classifier: nn.Module
     artifacts: Artifacts
@@ -32,24 +39,27 @@ class RunningStage(Protocol):
         """The DataModule of the fit."""
         ...
 
-    def example(self) -> Tensor:
+    def example_image(self) -> Tensor:
         """One training image as the network gets it, (1, C, H, W)."""
         ...
 
 
 class FrozenBeginning:
-    """The features that cross a cut, by sample, in eval mode and of un-augmented images.
+    """The features that cross a cut, by sample, of un-augmented images; its beginning is in eval mode and not trained.
 
     Those of the training set are left to later stages whose beginning is the same, weights and all: none computes them again.
 
     Args:
-        found: Where the network is cut; its beginning is not trained.
+        found: Where the network is cut.
         stage: In its fit. What the beginning forwards, and each call of the end, counts as its work.
+
+    Attributes:
+        watched_tail: Its `remove` ends the counting of calls of the end.
     """
 
     def __init__(self, found: Cut, stage: RunningStage) -> None:
         self._prefix, self._tail, self._data, self._trainer = found.prefix, found.tail, stage.data, stage.trainer
-        known_by = f"{found.prefix.code}\n{hash_of_weights(found.prefix)}"
+        known_by = f"{found.prefix}\n{[m.training for m in found.prefix.modules()]}\n{hash_of_weights(found.prefix)}"
         self._table = stage.artifacts.features(known_by, len(stage.data.samples))
         self._others: dict[Part, SampleTable] = {}
         stage.work.watch(found.prefix, 1 - found.share)
@@ -59,15 +69,16 @@ class FrozenBeginning:
         """The features of a part of the data; what is missing is computed.
 
         Args:
-            part: The part.
+            part: The part. Of unseen samples features are kept as long as this object; they are in a table of their own.
             index: Samples of it, (N,), sorted; None: all.
 
         Returns:
             A table with rows for these samples, among others.
         """
-        samples = self._data.part(part)[0]
-        own = samples is self._data.samples
-        table = self._table if own else self._others.setdefault(part, SampleTable(len(samples)))
+        table = self._table
+        if part not in ("retain", "forget", "train"):
+            table = self._others.get(part) or SampleTable(len(self._data.part(part)[0]))
+            self._others[part] = table
         table.add(self._forward, self._data, part, self._trainer, index)
         return table
 
@@ -81,24 +92,34 @@ class FrozenBeginning:
         Returns:
             (N, K), float32, on the device.
         """
-        table = self.of(part, index)
-        loader = self._data.evaluation_loader(part, index)
-        return collect(lambda batch: self._tail(table[batch.index]).float(), loader, index, self._trainer)
+        table, trainer = self.of(part, index), self._trainer
+        index = index.to(table.rows.device)
+        rows = torch.zeros(len(index), self._data.num_classes, device=index.device)
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
+            # Every rank answers for some, and adds zeros for the others.
+            for of in torch.split(torch.arange(trainer.global_rank, len(index), trainer.world_size), _CHUNK):
+                rows[of] = self._tail(table[index[of]]).float()
+        return sum_over_ranks(rows, trainer)
 
     def _forward(self, batch: Batch) -> Tensor:
         features: Tensor = self._prefix(batch.input)
         return features
 
 
-def before_last_stage(stage: RunningStage) -> FrozenBeginning | None:
-    """The network up to its last stage, as those who train the last stage and the head will find it.
+def features_too_large(found: Cut, stage: RunningStage, samples: int) -> str | None:
+    """Why the features of so many samples are not kept.
 
     Args:
+        found: Where the network is cut.
         stage: In its fit.
+        samples: How many.
 
     Returns:
-        The beginning; None where no single tensor leads from it to the last stage.
+        The end of a sentence; None where they may be kept.
     """
-    end = ParameterSelector(parts=["last_stage", "head"]).names(stage.classifier)
-    found = cut(stage.classifier, end, stage.example())
-    return None if found is None else FrozenBeginning(found, stage)
+    with torch.no_grad(), stage.trainer.precision_plugin.forward_context():
+        one: Tensor = found.prefix(stage.example_image())
+    size = one.numel() * one.element_size() * samples
+    if size <= CACHE_LIMIT:
+        return None
+    return f"they would take {size / 2**30:.1f} GiB of each device, and {CACHE_LIMIT / 2**30:.0f} are allowed"

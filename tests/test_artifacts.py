@@ -28,3 +28,16 @@ def test_a_copy_is_one():
     state["mask"].clear()
     assert "w" in artifacts["mask"]
     assert Artifacts(artifacts.state_dict())["mask"]["w"].tolist() == [1]
+
+
+def test_features_are_there_for_those_who_know_them():
+    artifacts = Artifacts()
+    table = artifacts.features("network 1", 5)
+    assert artifacts.features("network 1", 5) is table
+    other = artifacts.features("network 2", 5)
+    assert other is not table
+    assert artifacts.features("network 1", 5) is not table  # let go when others took their place
+    assert artifacts.state_dict() == {}
+    kept = artifacts.features("network 1", 5)
+    artifacts.drop_features()
+    assert artifacts.features("network 1", 5) is not kept

@@ -12,7 +12,7 @@ from lightning_unlearn.data.forget import RandomFraction, WholeClasses
 from lightning_unlearn.evaluation.collecting import collect_outputs
 from lightning_unlearn.exceptions import ConfigError
 from lightning_unlearn.functional.structure import ParameterSelector
-from lightning_unlearn.imitation.estimators import Copies, Neighbours, Surrogate
+from lightning_unlearn.imitation import Copies, Neighbours, Surrogate
 from lightning_unlearn.weights.mnemonic import draw_codes, give_codes
 
 # Bases, and what works on an ensemble alone, see tests/sisa.

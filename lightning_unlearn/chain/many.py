@@ -96,10 +96,14 @@ def _run_group(
             log.debug("stage %d, %s: one model after another: %s", position + 1, type(stages[0]).__name__, reason)
             taken = []
             for model, left, seed in zip(models, artifacts, seeds, strict=True):
+                # What the stages that failed computed is in no count of work.
+                left.drop_features()
                 seed_everything(seed, verbose=False)
                 taken.append(run_stage(fresh, model, data, build_method()[position], left, position))
         for mine, result in zip(results, taken, strict=True):
             mine.append(result)
+    for left in artifacts:
+        left.drop_features()
     return results
 
 

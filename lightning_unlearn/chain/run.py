@@ -177,17 +177,20 @@ def run_chain(
         model.load_state_dict(saved["state_dict"])
         artifacts = Artifacts(saved["artifacts"])
         results = [_read_result(folder, i) for i in range(done)]
-    for i, stage in enumerate(stages):
-        if i < done:
-            continue
-        results.append(run_stage(fresh, model, data, stage, artifacts, i))
-        if folder is not None:
-            log.info("stage %d of %d, %s: %.1f s", i + 1, len(stages), results[-1].name, results[-1].seconds)
-        if folder is not None and is_first():
-            # The result first: the checkpoint is what says that the stage has ended.
-            write_text_atomic(folder / f"stage{i}.json", json.dumps(asdict(results[-1])))
-            saved = {"run": identity, "state_dict": model.state_dict(), "artifacts": artifacts.state_dict()}
-            write_atomic(folder / f"stage{i}.ckpt", partial(torch.save, saved))
+    try:
+        for i, stage in enumerate(stages):
+            if i < done:
+                continue
+            results.append(run_stage(fresh, model, data, stage, artifacts, i))
+            if folder is not None:
+                log.info("stage %d of %d, %s: %.1f s", i + 1, len(stages), results[-1].name, results[-1].seconds)
+            if folder is not None and is_first():
+                # The result first: the checkpoint is what says that the stage has ended.
+                write_text_atomic(folder / f"stage{i}.json", json.dumps(asdict(results[-1])))
+                saved = {"run": identity, "state_dict": model.state_dict(), "artifacts": artifacts.state_dict()}
+                write_atomic(folder / f"stage{i}.ckpt", partial(torch.save, saved))
+    finally:
+        artifacts.drop_features()
     return results
 
 

@@ -58,7 +58,7 @@ class SampleTable:
         if len(missing) == 0:
             return
         found = collect(forward, data.evaluation_loader(part, missing), missing, trainer)
-        there = 0 if self.rows.numel() == 0 else len(self.rows)
-        self.rows = found if there == 0 else torch.cat([self.rows, found])
+        there = len(self.rows)
+        self.rows = torch.cat([self.rows, found]) if there else found
         self._position = self._position.to(found.device)
         self._position[missing.to(found.device)] = torch.arange(there, there + len(missing), device=found.device)

@@ -8,6 +8,7 @@ __all__ = ["KernelRidge", "relu_tangent_kernel"]
 
 # Temperatures that are tried; scores of a regression on one-hot labels lie between 0 and 1.
 _TEMPERATURES = torch.logspace(-2, 0.5, 26, dtype=torch.float64)
+_ROWS = 2048
 _TINY = torch.finfo(torch.float64).tiny
 
 
@@ -80,7 +81,9 @@ class KernelRidge:
         Returns:
             (N, K), rows summing to 1, float32.
         """
-        scores = relu_tangent_kernel(rows.flatten(1), self._bank) @ self._weights
+        # In pieces: the kernel's intermediates are several times its size.
+        pieces = torch.split(rows.flatten(1), _ROWS)
+        scores = torch.cat([relu_tangent_kernel(piece, self._bank) @ self._weights for piece in pieces])
         return (scores / self._temperature).softmax(1).float()
 
     def of_bank(self) -> Tensor:

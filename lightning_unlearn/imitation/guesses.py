@@ -1,6 +1,5 @@
 """What several estimators say about samples, beside what the network itself says."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import TypeGuard, cast
 
@@ -11,80 +10,18 @@ from torch.func import functional_call
 from lightning_unlearn.artifacts import Tensors
 from lightning_unlearn.data.collect import collect
 from lightning_unlearn.data.split_data import Part
-from lightning_unlearn.exceptions import ChainError
-from lightning_unlearn.frozen_beginning import RunningStage, before_last_stage
+from lightning_unlearn.frozen_beginning import FrozenBeginning, RunningStage, features_too_large
 from lightning_unlearn.functional.calibration import log_odds, strike_classes
+from lightning_unlearn.functional.cut import cut
 from lightning_unlearn.functional.mixture import choose_mixture, mixed
-from lightning_unlearn.imitation.estimators import AnswerEstimator, BankEstimator, Estimator, Fitted, OwnAnswer
+from lightning_unlearn.functional.structure import ParameterSelector
+from lightning_unlearn.imitation.compared import BankEstimator, Fitted, features_of
+from lightning_unlearn.imitation.estimators import AnswerEstimator, Estimator, OwnAnswer
 
-__all__ = ["Guesses", "check_calibration", "check_estimators", "check_samples"]
+__all__ = ["Guesses"]
 
 # Samples whose features are looked up and pooled at once.
 _CHUNK = 512
-
-
-def check_estimators(
-    estimators: Sequence[Estimator], weights: Sequence[float] | None, class_estimators: Sequence[Estimator] | None
-) -> None:
-    """Refuse estimators and weights that do not fit.
-
-    Args:
-        estimators: What guesses.
-        weights: One for each; None: they are chosen later.
-        class_estimators: What guesses for samples of classes of which none is retained; None: the network's own answer.
-
-    Raises:
-        ChainError: There is no estimator, or there are more or fewer weights, one below 0, or none above it; or what guesses
-            for whole classes is nothing, or a surrogate.
-    """
-    fits = weights is None or (len(weights) == len(estimators) and all(w >= 0 for w in weights) and sum(weights) > 0)
-    if not estimators or not fits:
-        given = None if weights is None else list(weights)
-        raise ChainError(
-            f"EstimateUnseen: {len(estimators)} estimators and weights {given}; needed: at least one estimator, and one "
-            "weight of 0 or more for each, not all 0, or none at all."
-        )
-    if class_estimators is not None and (not class_estimators or any(e.asks_surrogate for e in class_estimators)):
-        raise ChainError(
-            f"EstimateUnseen: class_estimators is {list(class_estimators)}; needed: at least one, and not Surrogate, which "
-            "is not trained where whole classes alone are forgotten; or null for OwnAnswer."
-        )
-
-
-def check_samples(bank_samples: int, class_bank_samples: int, unseen_samples: int, rank_samples: int | None) -> None:
-    """Refuse too few samples to guess by.
-
-    Args:
-        bank_samples: Retained samples among which a sample is compared, itself left out.
-        class_bank_samples: The same for samples of classes that go as a whole.
-        unseen_samples: Unseen samples on which a mixture is chosen.
-        rank_samples: Samples of the bank among which others are ranked; None: all.
-
-    Raises:
-        ChainError: A bank has fewer than two samples, or there is none to rank among, or no unseen one.
-    """
-    if min(bank_samples, class_bank_samples) < 2 or unseen_samples < 1 or (rank_samples is not None and rank_samples < 1):
-        raise ChainError(
-            f"EstimateUnseen: bank_samples is {bank_samples}, class_bank_samples {class_bank_samples}, rank_samples "
-            f"{rank_samples} and unseen_samples {unseen_samples}; needed: at least two samples in each bank, and one to rank "
-            "among and one unseen sample."
-        )
-
-
-def check_calibration(rank_noise: float, aim_below: float) -> None:
-    """Refuse a calibration that cannot be.
-
-    Args:
-        rank_noise: Noise on guesses before they are ranked.
-        aim_below: Log-odds by which targets are lowered.
-
-    Raises:
-        ChainError: The noise is below 0, or the other is not finite.
-    """
-    if not rank_noise >= 0 or not math.isfinite(aim_below):
-        raise ChainError(
-            f"EstimateUnseen: aim_below is {aim_below} and rank_noise {rank_noise}; needed: a finite number, and 0 or more."
-        )
 
 
 class Guesses:
@@ -110,7 +47,7 @@ class Guesses:
         self._estimators, self._bank, self._members = estimators, bank, members
         self._network, self._data, self._trainer = stage.classifier, stage.data, stage.trainer
         self._labels = self._data.part("retain")[0].targets
-        self._beginning = before_last_stage(stage) if any(map(_looks_at_last_stage, estimators)) else None
+        self._beginning = _beginning(stage, len(bank)) if any(map(_looks_at_last_stage, estimators)) else None
         self._surrogate: _WithWeights | None = None
         if surrogate is not None:
             device = self._trainer.strategy.root_device
@@ -245,7 +182,30 @@ class Guesses:
 
 
 def _looks_at_last_stage(estimator: Estimator) -> TypeGuard[BankEstimator]:
-    return isinstance(estimator, BankEstimator) and estimator.layer == "last_stage"
+    """Whether its rows are what enters the last stage of the network, and nothing else."""
+    own = isinstance(estimator, BankEstimator) and type(estimator).rows is not BankEstimator.rows
+    return isinstance(estimator, BankEstimator) and estimator.layer == "last_stage" and not (own or estimator.asks_surrogate)
+
+
+def _beginning(stage: RunningStage, bank: int) -> FrozenBeginning | None:
+    """The network up to its last stage, as who trains the last stage and the head will find it.
+
+    Args:
+        stage: In its fit.
+        bank: Samples of the bank.
+
+    Returns:
+        None where something else enters the last stage than one tensor, or where features would take too much memory.
+    """
+    end = ParameterSelector(parts=["last_stage", "head"]).names(stage.classifier)
+    image = stage.example_image()
+    found = cut(stage.classifier, end, image)
+    samples = bank + sum(len(stage.data.part(part)[1]) for part in ("forget", "unseen"))
+    if found is None or features_too_large(found, stage, samples) is not None:
+        return None
+    with torch.no_grad(), stage.trainer.precision_plugin.forward_context():
+        same = torch.equal(found.prefix(image), features_of(stage.classifier, image, "last_stage"))
+    return FrozenBeginning(found, stage) if same else None
 
 
 class _WithWeights(nn.Module):

@@ -2,14 +2,15 @@
 
 import logging
 
-import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.dropout import _DropoutNd
 
 from lightning_unlearn.data.batch import Batch, joined
 from lightning_unlearn.data.sample_table import SampleTable
 from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.exceptions import ChainError
-from lightning_unlearn.frozen_beginning import FrozenBeginning
+from lightning_unlearn.frozen_beginning import FrozenBeginning, features_too_large
 from lightning_unlearn.functional.cut import Cut, cut
 from lightning_unlearn.stages.base import UnlearningStage
 
@@ -17,8 +18,8 @@ __all__ = ["CachedStage"]
 
 log = logging.getLogger(__name__)
 
-# Bytes of features that are kept on each device, all ranks keep all of them. Twice that is needed while they are put together.
-CACHE_LIMIT = 4 * 2**30
+# What answers otherwise in train mode.
+_BY_MODE = (_DropoutNd, _NormBase)
 
 
 class CachedStage(UnlearningStage):
@@ -55,13 +56,15 @@ class CachedStage(UnlearningStage):
         if reason is None:
             self.cached = found
             self._fill()
-        elif self.cache:
+            return
+        self.artifacts.drop_features()
+        if self.cache:
             raise ChainError(f"{type(self).__name__}: features cannot be cached: {reason}. Set cache to null or false.")
-        elif found is not None and self.cache is None:
+        if found is not None and self.cache is None:
             log.info("%s: features are not cached: %s.", type(self).__name__, reason)
 
     def on_fit_end(self) -> None:
-        """Let the features go."""
+        """Let the features go; a later stage finds them in the artifacts."""
         self.cached = None
         self._features = None
 
@@ -108,7 +111,7 @@ class CachedStage(UnlearningStage):
         frozen = len(self.selected) < len(list(self.classifier.parameters()))
         if self.max_epochs == 0 or not frozen:
             return None
-        return cut(self.classifier, self.selected, self.example())
+        return cut(self.classifier, self.selected, self.example_image())
 
     def _why_not(self, found: Cut | None) -> str | None:
         if self.cache is False:
@@ -117,21 +120,18 @@ class CachedStage(UnlearningStage):
             return "images are augmented"
         if found is None:
             return "no single tensor leads from a frozen beginning to the trained parameters"
-        size = self._bytes(found)
-        if size > CACHE_LIMIT:
-            return f"they would take {size / 2**30:.1f} GiB of each device, and {CACHE_LIMIT / 2**30:.0f} are allowed"
-        return None
-
-    def _bytes(self, found: Cut) -> int:
-        """What the features of all parts will take, by those of one sample."""
-        with torch.no_grad(), self.trainer.precision_plugin.forward_context():
-            one: Tensor = found.prefix(self.example())
-        return one.numel() * one.element_size() * sum(len(self.data.part(part)[1]) for part in self.cached_parts())
+        if any(m.training for m in found.prefix.modules() if isinstance(m, _BY_MODE)):
+            return "dropout or a norm in train mode stands before the trained parameters"
+        return features_too_large(found, self, sum(len(self.data.part(part)[1]) for part in self.cached_parts()))
 
     def _fill(self) -> None:
         assert self.cached is not None
         beginning = FrozenBeginning(self.cached, self)
         self._watched_tail = beginning.watched_tail
-        for part in self.cached_parts():
-            self._features = beginning.of(part)
+        tables = [beginning.of(part) for part in self.cached_parts()]
+        if any(table is not tables[0] for table in tables):
+            raise ChainError(
+                f"{type(self).__name__}: cached_parts gives {self.cached_parts()}, which are not parts of one set."
+            )
+        self._features = tables[0]
         self.data.skip_images()

@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.calibration import calibrated, strike_classes
-from lightning_unlearn.imitation.estimators import Copies, Estimator, Neighbours, OwnAnswer
-from lightning_unlearn.imitation.guesses import Guesses, check_calibration, check_estimators, check_samples
+from lightning_unlearn.imitation import Copies, Estimator, Neighbours, OwnAnswer
+from lightning_unlearn.imitation.checks import check_calibration, check_estimators, check_samples
+from lightning_unlearn.imitation.guesses import Guesses
 from lightning_unlearn.random import generator
 from lightning_unlearn.stages.base import UnlearningStage
 

@@ -26,7 +26,7 @@ class StageTools(LightningModule):
         """Number of classes of the data."""
         return self.data.num_classes
 
-    def example(self) -> Tensor:
+    def example_image(self) -> Tensor:
         """One training image as the network gets it, (1, C, H, W); not from a loader: a rank may have none of a small part."""
         example: Tensor = self.trainer.precision_plugin.convert_input(self.data.example(1).to(self.device))
         return example

@@ -13,7 +13,7 @@ from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.data.augment import Augmentation
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.structure import ParameterSelector
-from lightning_unlearn.imitation.estimators import Copies, Neighbours, Surrogate
+from lightning_unlearn.imitation import Copies, KernelRegression, Neighbours, Surrogate
 from lightning_unlearn.stages.class_weighted_fine_tune import ClassWeightedFineTune
 from lightning_unlearn.stages.estimate_unseen import EstimateUnseen
 from lightning_unlearn.stages.fine_tune import FineTune
@@ -49,6 +49,10 @@ METHODS = {
     "uncached_part": lambda: [tuned(parameters=END, cache=False)],
     "imitate": imitated,
     "imitate_end": lambda: imitated(parameters=END),
+    "imitate_shared": lambda: [
+        EstimateUnseen([KernelRegression(layer="last_stage")], unseen_samples=20, bank_samples=100, rank_samples=40),
+        ImitateUnseen(passes=2, forget_batch_size=16, optimizer=sgd(0.05), parameters=END),
+    ],
     "surrogate": lambda: [
         TrainSurrogate(held_out_samples=40, optimizer=sgd(0.05)),
         EstimateUnseen([Surrogate()]),

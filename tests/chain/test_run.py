@@ -12,6 +12,7 @@ from lightning_unlearn.chain.settings import settings_of
 from lightning_unlearn.data.augment import Augmentation
 from lightning_unlearn.exceptions import ChainError, ConfigError, DataError
 from lightning_unlearn.functional.structure import ParameterSelector
+from lightning_unlearn.imitation import KernelRegression
 from lightning_unlearn.stages import (
     EstimateUnseen,
     FineTune,
@@ -102,6 +103,26 @@ def test_a_chain_goes_on_at_the_unfinished_stage(trained, make_data, fresh, tmp_
     assert (tmp_path / "stage0.ckpt").stat().st_mtime_ns == written
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in whole.state_dict().items())
     assert [(r.name, r.work, r.summary) for r in resumed] == [(r.name, r.work, r.summary) for r in results]
+
+
+def test_a_chain_goes_on_where_features_were_shared(trained_resnet, make_data, fresh, tmp_path):
+    end = ParameterSelector(parts=["last_stage", "head"])
+
+    def build(fails):
+        estimate = EstimateUnseen([KernelRegression(layer="last_stage")], bank_samples=100)
+        teach = ImitateUnseen(max_steps=4, optimizer=sgd(0.05), parameters=end, cache=True)
+        return [estimate, Interrupted(fails, optimizer=sgd(0.05), parameters=end), teach]
+
+    whole, again = copy.deepcopy(trained_resnet), copy.deepcopy(trained_resnet)
+    results = run_chain(fresh, whole, make_data(), build(False))
+    with pytest.raises(OSError, match="the disk is gone"):
+        run_chain(fresh, copy.deepcopy(trained_resnet), make_data(), build(True), tmp_path)
+    resumed = run_chain(fresh, again, make_data(), build(False), tmp_path)
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], value, rtol=1e-5, atol=1e-6)
+    # What the first stage had computed is gone with its process, and computed again: the bank, and the forgotten samples.
+    assert resumed[1].work > results[1].work
+    assert resumed[2].work > results[2].work
 
 
 class Listed(FineTune):

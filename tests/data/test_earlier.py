@@ -14,7 +14,7 @@ from lightning_unlearn.data.views import VIEWS
 from lightning_unlearn.data.vision import VisionData
 from lightning_unlearn.evaluation.collecting import collect_outputs
 from lightning_unlearn.exceptions import AlreadyForgottenError, DataError, NothingKnownError
-from lightning_unlearn.imitation.estimators import Neighbours
+from lightning_unlearn.imitation import Neighbours
 from lightning_unlearn.stages import EstimateUnseen
 
 

@@ -26,7 +26,7 @@ from lightning_unlearn.data.forget import ListedSamples, RandomFraction, WholeCl
 from lightning_unlearn.evaluation.collecting import collect_outputs
 from lightning_unlearn.exceptions import UnlearnError
 from lightning_unlearn.functional.structure import ParameterSelector
-from lightning_unlearn.imitation.estimators import Copies, Neighbours, Surrogate
+from lightning_unlearn.imitation import Copies, KernelRegression, Neighbours, OwnAnswer, Surrogate
 from lightning_unlearn.metrics.unseen_match import distance_to_unseen
 from lightning_unlearn.sisa import Sisa
 from lightning_unlearn.stages.gradient_passes import mean_fisher, mean_gradient
@@ -56,6 +56,7 @@ def chains(long):
     length = {"max_epochs": 50, "max_steps": 20} if long else {"max_epochs": 1}
     forget = {"batch_size": 5, **length}
     estimate = {"estimators": [Copies(2, (1,)), Neighbours(3)], "bank_samples": 101, "unseen_samples": 21}
+    shared = {**estimate, "estimators": [KernelRegression(layer="last_stage"), OwnAnswer()], "rank_samples": 31}
     mask = {"penalty": 1e-4, "batch_size": 3, "optimizer": adam(2e-3), "max_epochs": 5 if long else 1}
     imitate = {"max_steps": 20 if long else 6, "batch_size": 33, "forget_batch_size": 9, "optimizer": sgd(0.05)}
     anew = {"held_out_samples": 31, "batch_size": 33, "optimizer": sgd(0.02), **length}
@@ -91,6 +92,7 @@ def chains(long):
         "GradientAscent": lambda: [s.GradientAscent(max_retain_drop=100.0, **forget)],
         "ImitateUnseen": lambda: [s.EstimateUnseen(**estimate), s.ImitateUnseen(**imitate)],
         "ImitateUnseen, cached": lambda: [s.EstimateUnseen(**estimate), s.ImitateUnseen(parameters=end(), **imitate)],
+        "ImitateUnseen, shared": lambda: [s.EstimateUnseen(**shared), s.ImitateUnseen(parameters=end(), **imitate)],
         "Impair": lambda: [s.ErrorMaximisingNoise(5, 3), s.Impair(1.0, 7, 33, sgd(0.01)), s.Repair(0.5, 33, sgd(0.01))],
         "Influence": lambda: [s.Influence(samples=51, parameters=end())],
         "Influence, cg": lambda: [s.Influence(samples=51, form="removal", curvature="ggn", solver="cg", iterations=5)],

@@ -6,7 +6,7 @@ from torch import nn
 
 from lightning_unlearn.data.augment import shift_and_flip
 from lightning_unlearn.exceptions import ChainError
-from lightning_unlearn.imitation.estimators import Copies, KernelRegression, Neighbours, OwnAnswer
+from lightning_unlearn.imitation import Copies, KernelRegression, Neighbours, OwnAnswer
 from lightning_unlearn.networks import SmallCNN
 
 

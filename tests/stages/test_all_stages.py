@@ -11,7 +11,7 @@ import lightning_unlearn.stages as stages
 from lightning_unlearn.chain.run import check_chain, run_chain
 from lightning_unlearn.data.forget import RandomFraction, WholeClasses
 from lightning_unlearn.functional.structure import ParameterSelector
-from lightning_unlearn.imitation.estimators import Copies, Neighbours
+from lightning_unlearn.imitation import Copies, Neighbours
 from lightning_unlearn.weights.mnemonic import draw_codes, give_codes
 
 END = ParameterSelector(parts=["last_stage", "head"])

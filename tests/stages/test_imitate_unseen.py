@@ -15,7 +15,7 @@ from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.calibration import log_odds
 from lightning_unlearn.functional.divergences import margin
 from lightning_unlearn.functional.structure import ParameterSelector
-from lightning_unlearn.imitation.estimators import Copies, KernelRegression, Neighbours, OwnAnswer
+from lightning_unlearn.imitation import Copies, KernelRegression, Neighbours, OwnAnswer
 from lightning_unlearn.stages import EstimateUnseen, FineTune, ImitateUnseen, NormDecay, Relabel
 
 

@@ -8,7 +8,7 @@ from helpers import assert_same, sgd, steps
 from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.data.suspected import SuspectedMislabels
 from lightning_unlearn.exceptions import ChainError
-from lightning_unlearn.imitation.estimators import Neighbours
+from lightning_unlearn.imitation import Neighbours
 from lightning_unlearn.stages import EstimateUnseen, Relabel
 
 

@@ -11,7 +11,7 @@ from lightning_unlearn.chain.run import check_chain, run_chain
 from lightning_unlearn.data.forget import WholeClasses
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.structure import ParameterSelector
-from lightning_unlearn.imitation.estimators import OwnAnswer, Surrogate
+from lightning_unlearn.imitation import OwnAnswer, Surrogate
 from lightning_unlearn.stages import EstimateUnseen, ImitateUnseen, MagnitudePrune, TrainSurrogate
 from lightning_unlearn.stages.reset_layers import reset_modules
 
