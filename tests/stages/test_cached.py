@@ -159,9 +159,8 @@ def test_features_are_computed_once_in_a_chain(trained_resnet, make_data, fresh)
     teach[0].on_train_batch_start = lambda batch, i: taught.append(sum(len(part.index) for part in batch.values()))
     first, second = run_chain(fresh, trained_resnet, data, estimate + teach)
     tail = share["tail"]
-    # Unseen samples are answered, which takes the end too; of forgotten ones and the bank features are enough. One image shows
-    # that nothing else enters the last stage.
-    assert first.work == pytest.approx((1 - tail) * (counts["forget"] + 150) + counts["unseen"] + 1)
+    # Unseen samples are answered, which takes the end too; of forgotten ones and the bank features are enough.
+    assert first.work == pytest.approx((1 - tail) * (counts["forget"] + 150) + counts["unseen"])
     assert second.work == pytest.approx((1 - tail) * (counts["retain"] - 150) + 3 * tail * sum(taught))
 
 
