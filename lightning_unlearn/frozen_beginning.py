@@ -20,8 +20,6 @@ __all__ = ["FrozenBeginning", "RunningStage", "features_too_large"]
 
 # Samples whose features go through the end at once.
 _CHUNK = 512
-
-
 # Bytes of features that are kept on each device, all ranks keep all of them. Twice that is needed while they are put together.
 CACHE_LIMIT = 4 * 2**30
 

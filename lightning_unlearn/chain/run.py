@@ -178,9 +178,7 @@ def run_chain(
         artifacts = Artifacts(saved["artifacts"])
         results = [_read_result(folder, i) for i in range(done)]
     try:
-        for i, stage in enumerate(stages):
-            if i < done:
-                continue
+        for i, stage in enumerate(stages[done:], done):
             results.append(run_stage(fresh, model, data, stage, artifacts, i))
             if folder is not None:
                 log.info("stage %d of %d, %s: %.1f s", i + 1, len(stages), results[-1].name, results[-1].seconds)

@@ -8,6 +8,7 @@ __all__ = ["KernelRidge", "relu_tangent_kernel"]
 
 # Temperatures that are tried; scores of a regression on one-hot labels lie between 0 and 1.
 _TEMPERATURES = torch.logspace(-2, 0.5, 26, dtype=torch.float64)
+# Samples that are predicted at once.
 _ROWS = 2048
 _TINY = torch.finfo(torch.float64).tiny
 

@@ -1,13 +1,23 @@
 """Binary masks over weights, learnt through a straight-through estimator, and the decay that uses them."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
 from torch.func import functional_call
 
 __all__ = ["decay", "l1_of_scores", "masked", "masked_call", "share_on"]
+
+
+class _Context(Protocol):
+    """What is asked of torch's context, whose annotations do not name it."""
+
+    threshold: float
+    needs_input_grad: tuple[bool, ...]
+    saved_tensors: tuple[Tensor, ...]
+
+    def save_for_backward(self, *tensors: Tensor) -> None: ...
 
 
 class _Masked(torch.autograd.Function):
@@ -20,17 +30,14 @@ class _Masked(torch.autograd.Function):
         return torch.where(scores > threshold, weight, 0)
 
     @staticmethod
-    def setup_context(ctx: FunctionCtx, inputs: tuple[Tensor, Tensor, float], output: Tensor) -> None:
-        weight, scores, threshold = inputs
+    def setup_context(ctx: _Context, inputs: tuple[Tensor, Tensor, float], output: Tensor) -> None:
+        weight, scores, ctx.threshold = inputs
         ctx.save_for_backward(weight, scores)
-        ctx.threshold = threshold  # type: ignore[attr-defined]  # free attributes are torch's way
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad_output: Tensor) -> tuple[Tensor | None, Tensor, None]:
-        weight, scores = ctx.saved_tensors  # type: ignore[attr-defined]  # set by torch, absent in its annotations
-        of_weight = None
-        if ctx.needs_input_grad[0]:  # type: ignore[attr-defined]  # likewise
-            of_weight = torch.where(scores > ctx.threshold, grad_output, 0)  # type: ignore[attr-defined]  # likewise
+    def backward(ctx: _Context, grad_output: Tensor) -> tuple[Tensor | None, Tensor, None]:
+        weight, scores = ctx.saved_tensors
+        of_weight = torch.where(scores > ctx.threshold, grad_output, 0) if ctx.needs_input_grad[0] else None
         return of_weight, grad_output * weight, None
 
 

@@ -183,8 +183,9 @@ class Guesses:
 
 def _looks_at_last_stage(estimator: Estimator) -> TypeGuard[BankEstimator]:
     """Whether its rows are what enters the last stage of the network, and nothing else."""
-    own = isinstance(estimator, BankEstimator) and type(estimator).rows is not BankEstimator.rows
-    return isinstance(estimator, BankEstimator) and estimator.layer == "last_stage" and not (own or estimator.asks_surrogate)
+    if not isinstance(estimator, BankEstimator) or estimator.asks_surrogate:
+        return False
+    return estimator.layer == "last_stage" and type(estimator).rows is BankEstimator.rows
 
 
 def _beginning(stage: RunningStage, bank: int) -> FrozenBeginning | None:

@@ -25,10 +25,9 @@ class Asking(EstimateUnseen):
         self.ask(Guesses(self.estimators, self.bank, self.members, self), self)
 
 
-def ask(fresh, model, data, estimators, function, size=60, members=None):
-    bank = data.random_part("retain", size, "estimate")
-    chosen = bank[::3].clone() if members is None else members
-    run_chain(fresh, model, data, [Asking(function, estimators, bank, chosen)])
+def ask(fresh, model, data, estimators, function):
+    bank = data.random_part("retain", 60, "estimate")
+    run_chain(fresh, model, data, [Asking(function, estimators, bank, bank[::3].clone())])
 
 
 def images(data, part, index):
