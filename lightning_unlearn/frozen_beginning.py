@@ -43,9 +43,10 @@ class RunningStage(Protocol):
 
 
 class FrozenBeginning:
-    """The features that cross a cut, by sample, of un-augmented images; its beginning is in eval mode and not trained.
+    """The features that cross a cut, by sample; its beginning is in eval mode and not trained.
 
-    Those of the training set are left to later stages whose beginning is the same, weights and all: none computes them again.
+    Those of un-augmented training images are left to later stages whose beginning is the same, weights and all: none computes
+    them again.
 
     Args:
         found: Where the network is cut.
@@ -59,25 +60,26 @@ class FrozenBeginning:
         self._prefix, self._tail, self._data, self._trainer = found.prefix, found.tail, stage.data, stage.trainer
         known_by = f"{found.prefix}\n{[m.training for m in found.prefix.modules()]}\n{hash_of_weights(found.prefix)}"
         self._table = stage.artifacts.features(known_by, len(stage.data.samples))
-        self._others: dict[Part, SampleTable] = {}
+        self._others: dict[Part | int, SampleTable] = {}
         stage.work.watch(found.prefix, 1 - found.share)
         self.watched_tail = stage.work.watch(found.tail, found.share)
 
-    def of(self, part: Part, index: Tensor | None = None) -> SampleTable:
+    def of(self, part: Part, index: Tensor | None = None, epoch: int | None = None) -> SampleTable:
         """The features of a part of the data; what is missing is computed.
 
         Args:
             part: The part. Of unseen samples features are kept as long as this object; they are in a table of their own.
             index: Samples of it, (N,), sorted; None: all.
+            epoch: The pass of a training as in which images of the training set are augmented, with a table of its own that is
+                kept as long as this object; None: they are not augmented.
 
         Returns:
             A table with rows for these samples, among others.
         """
-        table = self._table
-        if part not in ("retain", "forget", "train"):
-            table = self._others.get(part) or SampleTable(len(self._data.part(part)[0]))
-            self._others[part] = table
-        table.add(self._forward, self._data, part, self._trainer, index)
+        table, own = self._table, part if part not in ("retain", "forget", "train") else epoch
+        if own is not None:
+            table = self._others.setdefault(own, SampleTable(len(self._data.part(part)[0])))
+        table.add(self._forward, self._data, part, self._trainer, index, epoch)
         return table
 
     def logits(self, part: Part, index: Tensor) -> Tensor:

@@ -43,7 +43,8 @@ class _Job:
     def train(self, seeds: Sequence[int]) -> None:
         """Train a group at once and keep it; what another process is at, or has done meanwhile, is left out."""
         if len(seeds) == 1:
-            self.bank.trained(self.recipe, self.data, self.view, seeds[0])
+            if _is_free(self.entry(seeds[0])[2]):
+                self.bank.trained(self.recipe, self.data, self.view, seeds[0])
             return
         with contextlib.ExitStack() as locks:
             mine: dict[int, tuple[LightningModule, str, Path]] = {}
@@ -63,6 +64,15 @@ class _Job:
             self.bank.record(self.data, self.view)
             for model, content, entry in mine.values():
                 self.bank.keep(entry, content, model)
+
+
+def _is_free(entry: Path) -> bool:
+    """Whether no other process is at an entry: waiting for it would leave the next one to nobody."""
+    try:
+        with lock_folder(entry):
+            return True
+    except RunError:
+        return False
 
 
 def train_missing(

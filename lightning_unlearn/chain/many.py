@@ -191,7 +191,10 @@ class _Together(LightningModule):
         logits = self.ensemble(torch.cat([self._input(part) for part in parts.values()], dim=1))
         losses = []
         for k, stage in enumerate(self._stages):
-            mine = {name: Batch(part.input[k], part.target[k], part.index[k], part.total) for name, part in parts.items()}
+            mine = {
+                name: part._replace(input=part.input[k], target=part.target[k], index=part.index[k])
+                for name, part in parts.items()
+            }
             losses.append(stage.loss_of(logits[k], mine[""] if isinstance(batch, Batch) else mine))
             share = stage.cached.share if isinstance(stage, CachedStage) and stage.cached is not None else 1.0
             images = logits.shape[1] * share
@@ -215,7 +218,7 @@ class _Together(LightningModule):
     def _input(self, batch: Batch) -> Tensor:
         """(K, B, ...): images, or the cached features of each model."""
         rows = [
-            stage.features(index)
+            stage.features(index, batch.epoch)
             for stage, index in zip(self._stages, batch.index, strict=True)
             if isinstance(stage, CachedStage) and stage.cached is not None
         ]

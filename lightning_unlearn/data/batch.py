@@ -18,12 +18,14 @@ class Batch(NamedTuple):
         index: Sample indices, (B,), int64: positions in the training set, the same in every view.
         total: Samples in the global batch of which this is one rank's part. The parts of two ranks may differ by a sample;
             `weight` makes up for it. 0 means that this is the whole batch.
+        epoch: The pass over the data that the samples belong to, which seeds their augmentation.
     """
 
     input: Tensor
     target: Tensor
     index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody asks a batch for
     total: int = 0
+    epoch: int = 0
 
     @property
     def count(self) -> int:  # type: ignore[override]  # hides tuple.count, as above

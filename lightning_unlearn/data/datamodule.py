@@ -221,13 +221,16 @@ class UnlearningDataModule(SplitData):
         """Retained, forgotten, unseen and test samples, in this order; parts without samples are left out."""
         return [self.evaluation_loader(name) for name in self.present]
 
-    def evaluation_loader(self, name: Part, index: Tensor | None = None, batch_size: int | None = None) -> EvaluationLoader:
-        """Every sample of a part, or some of them, once over all ranks, un-augmented.
+    def evaluation_loader(
+        self, name: Part, index: Tensor | None = None, batch_size: int | None = None, epoch: int | None = None
+    ) -> EvaluationLoader:
+        """Every sample of a part, or some of them, once over all ranks.
 
         Args:
             name: `retain`, `forget`, `train` (both of them), `unseen` or `test`.
             index: Which of its samples, (N,), sorted, int64: what `random_part` gives; None: all.
             batch_size: Samples of a batch on one rank; None: `eval_batch_size`.
+            epoch: The pass of a training as in which images are augmented; None: they are not.
 
         Returns:
             The loader of this rank's share.
@@ -235,7 +238,7 @@ class UnlearningDataModule(SplitData):
         self._check_images()
         samples, every = self.part(name)
         chosen = every if index is None else index
-        return EvaluationLoader(chosen, self._maker(samples), batch_size or self.eval_batch_size, *self._ranks)
+        return EvaluationLoader(chosen, self._maker(samples), batch_size or self.eval_batch_size, *self._ranks, epoch)
 
     def _maker(self, samples: Samples) -> BatchMaker:
         device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")

@@ -106,7 +106,7 @@ class BatchMaker:
             if augment and self.augmentation is not None:
                 images = self.augmentation(images, self._hashes[index], self.seed, piece.epoch)
             pixels = images.float().sub_(self._mean).mul_(self._scale)
-        return Batch(pixels, self._targets[index], index, piece.total)
+        return Batch(pixels, self._targets[index], index, piece.total, piece.epoch)
 
 
 class ViewLoader:
@@ -161,7 +161,7 @@ class ViewLoader:
 
 
 class EvaluationLoader:
-    """Every sample of a part exactly once over all ranks, in order of its index, un-augmented.
+    """Every sample of a part exactly once over all ranks, in order of its index.
 
     Args:
         index: Sample indices of the part, (N,), int64.
@@ -169,10 +169,14 @@ class EvaluationLoader:
         batch_size: Samples of a batch on one rank.
         rank: This rank.
         world: Number of ranks.
+        epoch: The pass over the data as in which images are augmented; None: they are not.
     """
 
-    def __init__(self, index: Tensor, maker: BatchMaker, batch_size: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, index: Tensor, maker: BatchMaker, batch_size: int, rank: int = 0, world: int = 1, epoch: int | None = None
+    ) -> None:
         self.index = index
+        self.epoch = epoch
         mine = torch.tensor_split(index, world)[rank]
         self.batches = list(torch.split(mine, batch_size)) if len(mine) else []
         self.maker = maker
@@ -183,7 +187,7 @@ class EvaluationLoader:
     def __iter__(self) -> Iterator[Batch]:
         raw = self.maker.read([[index] for index in self.batches])
         for index, images in zip(self.batches, raw, strict=True):
-            yield self.maker.make(images[0], Piece(index, 0, len(index)), augment=False)
+            yield self.maker.make(images[0], Piece(index, self.epoch or 0, len(index)), augment=self.epoch is not None)
 
     def example(self) -> Batch:
         """The first sample of the part, for a rank that has none and needs to know what a model makes of one.
@@ -191,4 +195,4 @@ class EvaluationLoader:
         Returns:
             A batch of one sample.
         """
-        return next(iter(EvaluationLoader(self.index[:1], self.maker, 1)))
+        return next(iter(EvaluationLoader(self.index[:1], self.maker, 1, epoch=self.epoch)))

@@ -70,7 +70,7 @@ class ManyLoader:
             parts = [torch.stack(values) for values in list(zip(*single, strict=True))[:3]]
         if len(pieces) < self.count:
             parts = [part.expand(self.count, *part.shape[1:]) for part in parts]
-        return Batch(parts[0], parts[1], parts[2], pieces[0].total)
+        return Batch(parts[0], parts[1], parts[2], pieces[0].total, pieces[0].epoch)
 
     def state_dict(self) -> dict[str, int]:
         """Nothing; see `ViewLoader.state_dict`."""

@@ -43,6 +43,7 @@ class SampleTable:
         part: Part,
         trainer: Trainer,
         index: Tensor | None = None,
+        epoch: int | None = None,
     ) -> None:
         """Compute the rows of samples that are not there yet.
 
@@ -52,12 +53,13 @@ class SampleTable:
             part: A part of it; parts of one table are parts of one set.
             trainer: Knows the ranks, the device and the precision.
             index: Samples of the part, (N,), sorted; None: all.
+            epoch: The pass of a training as in which images are augmented, one and the same for a table; None: they are not.
         """
         wanted = data.part(part)[1] if index is None else index
         missing = wanted[self._position.cpu()[wanted] < 0]
         if len(missing) == 0:
             return
-        found = collect(forward, data.evaluation_loader(part, missing), missing, trainer)
+        found = collect(forward, data.evaluation_loader(part, missing, epoch=epoch), missing, trainer)
         there = len(self.rows)
         self.rows = torch.cat([self.rows, found]) if there else found
         self._position = self._position.to(found.device)

@@ -1,6 +1,7 @@
 """Training the end of a network on features of its frozen beginning, computed once."""
 
 import logging
+import math
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -25,20 +26,23 @@ _BY_MODE = (_DropoutNd, _NormBase)
 class CachedStage(UnlearningStage):
     """A stage that can run on cached features where everything before the trained parameters is frozen.
 
-    The frozen part runs in eval mode on un-augmented images, so its output for a sample never changes: it is computed once,
-    unless an earlier stage of the chain has left it, and kept on the device, up to 4 GiB. Objectives call `logits` in place of
-    the classifier.
+    The frozen part runs in eval mode, so its output for an image never changes: it is computed once, unless an earlier stage of
+    the chain has left it, and kept on the device, up to 4 GiB. Objectives call `logits` in place of the classifier.
 
     Args:
         cache: True: an error where the conditions do not hold; False: never; None: where they hold.
+        copies: Of augmented images, those of so many passes are kept, and further passes see them again in turn; with as many
+            as there are passes, the result is that without a cache. 0: features of augmented images are not cached.
         **kwargs: See `UnlearningStage`.
     """
 
-    def __init__(self, cache: bool | None = None, **kwargs: object) -> None:
+    def __init__(self, cache: bool | None = None, copies: int = 0, **kwargs: object) -> None:
         super().__init__(**kwargs)  # type: ignore[arg-type]  # typed in the base class
-        self.cache = cache
+        if copies < 0:
+            raise ChainError(f"{type(self).__name__}: copies is {copies}; needed: 0 (augmented images are not cached) or more.")
+        self.cache, self.copies = cache, copies
         self.cached: Cut | None = None
-        self._features: SampleTable | None = None
+        self._features: list[SampleTable] = []
 
     def cached_parts(self) -> tuple[Part, ...]:
         """Parts of the data whose features the stage needs.
@@ -65,14 +69,13 @@ class CachedStage(UnlearningStage):
 
     def on_fit_end(self) -> None:
         """Let the features go; a later stage finds them in the artifacts."""
-        self.cached = None
-        self._features = None
+        self.cached, self._features = None, []
 
     def logits(self, *batches: Batch) -> Tensor:
         """See `UnlearningStage.logits`; from cached features where there are any."""
         if self.cached is None:
             return self.run(self.classifier, joined([batch.input for batch in batches]))
-        return self.run(self.cached.tail, self.features(joined([batch.index for batch in batches])))
+        return self.run(self.cached.tail, joined([self.features(batch.index, batch.epoch) for batch in batches]))
 
     def uncounted(self) -> nn.Module:
         """See `UnlearningStage.uncounted`; the end of the classifier where features are cached."""
@@ -82,17 +85,17 @@ class CachedStage(UnlearningStage):
         self._watched_tail.remove()
         return self.cached.tail
 
-    def features(self, index: Tensor) -> Tensor:
+    def features(self, index: Tensor, epoch: int = 0) -> Tensor:
         """Cached features of samples.
 
         Args:
             index: Sample indices, (B,), int64.
+            epoch: The pass that they are of; counts where images are augmented.
 
         Returns:
             (B, ...).
         """
-        assert self._features is not None
-        return self._features[index]
+        return self._features[epoch % len(self._features)][index]
 
     def run(self, module: nn.Module, x: Tensor) -> Tensor:
         """Call the classifier or its end; a stage that changes weights on the way overrides this.
@@ -116,22 +119,32 @@ class CachedStage(UnlearningStage):
     def _why_not(self, found: Cut | None) -> str | None:
         if self.cache is False:
             return "cache is false"
-        if self.data.augmentation is not None:
-            return "images are augmented"
+        if self.data.augmentation is not None and self.copies == 0:
+            return "images are augmented, and copies is 0"
         if found is None:
             return "no single tensor leads from a frozen beginning to the trained parameters"
         if any(m.training for m in found.prefix.modules() if isinstance(m, _BY_MODE)):
             return "dropout or a norm in train mode stands before the trained parameters"
-        return features_too_large(found, self, sum(len(self.data.part(part)[1]) for part in self.cached_parts()))
+        return features_too_large(found, self, sum(self._passes(p) * len(self.data.part(p)[1]) for p in self.cached_parts()))
+
+    def _passes(self, part: Part) -> int:
+        """Of how many passes over a part the features are kept."""
+        if self.data.augmentation is None:
+            return 1
+        if self.view == "both" and part == "forget":
+            return self.copies  # passes over it are shorter than epochs, and more
+        epochs, steps = self.length(self.data)
+        return min(self.copies, epochs if steps < 0 else math.ceil(steps / len(self.data.plan)))
 
     def _fill(self) -> None:
         assert self.cached is not None
         beginning = FrozenBeginning(self.cached, self)
         self._watched_tail = beginning.watched_tail
-        tables = [beginning.of(part) for part in self.cached_parts()]
-        if any(table is not tables[0] for table in tables):
-            raise ChainError(
-                f"{type(self).__name__}: cached_parts gives {self.cached_parts()}, which are not parts of one set."
-            )
-        self._features = tables[0]
+        passes = {part: self._passes(part) for part in self.cached_parts()}
+        for epoch in range(max(passes.values())):
+            as_in = None if self.data.augmentation is None else epoch
+            tables = [beginning.of(part, epoch=as_in) for part, count in passes.items() if epoch < count]
+            if any(table is not tables[0] for table in tables):
+                raise ChainError(f"{type(self).__name__}: cached_parts gives {[*passes]}, which are not parts of one set.")
+            self._features.append(tables[0])
         self.data.skip_images()

@@ -93,6 +93,16 @@ def test_what_another_process_trains_is_left_to_it(make_data, tmp_path, monkeypa
     assert len(models) == len(entries(tmp_path)) == 3
 
 
+def test_one_after_another_a_second_process_takes_the_next_entry(make_data, tmp_path, monkeypatch):
+    """It does not wait for the entry that the first is at, or both would only ever work at the same one."""
+    bank, data, recipe, asked = Bank(tmp_path), make_data(), replace(RECIPE, model=Own), []
+    content = bank.content(recipe, recipe.build(0), data, "train", 0)
+    monkeypatch.setattr(bank, "trained", lambda recipe, data, view, seed: asked.append(seed))
+    with lock_folder(bank.entry(content)):
+        train_missing(bank, recipe, data, "train", [0, 1, 2], processes=1)
+    assert asked == [1, 2]
+
+
 def test_a_users_module_is_trained_one_after_another_and_the_log_says_why(make_data, tmp_path, caplog):
     recipe = replace(RECIPE, model=Own)
     with caplog.at_level(logging.INFO):

@@ -49,6 +49,7 @@ METHODS = {
     "uncached_part": lambda: [tuned(parameters=END, cache=False)],
     "imitate": imitated,
     "imitate_end": lambda: imitated(parameters=END),
+    "imitate_copies": lambda: imitated(parameters=END, copies=2, cache=True),
     "imitate_shared": lambda: [
         EstimateUnseen([KernelRegression(layer="last_stage")], unseen_samples=20, bank_samples=100, rank_samples=40),
         ImitateUnseen(passes=2, forget_batch_size=16, optimizer=sgd(0.05), parameters=END),
@@ -105,7 +106,7 @@ def test_each_model_becomes_what_it_becomes_alone(method, trained, make_data, ma
         assert [r.summary.keys() for r in found] == [r.summary.keys() for r in expected]
 
 
-@pytest.mark.parametrize("method", ["fine_tune", "imitate_end"])
+@pytest.mark.parametrize("method", ["fine_tune", "imitate_end", "imitate_copies"])
 def test_batchnorm_and_augmentation(method, trained_resnet, make_data, make_trainer):
     together, alone, _, _ = both(trained_resnet, make_data, make_trainer, METHODS[method], augmentation=Augmentation(1))
     for found, expected in zip(together, alone, strict=True):

@@ -20,6 +20,7 @@ from lightning_unlearn.callbacks.select_by_unseen import SelectByUnseen
 from lightning_unlearn.callbacks.teacher import Teacher
 from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.classifier import Classifier
+from lightning_unlearn.data.augment import Augmentation
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.datasets import Digits
 from lightning_unlearn.data.forget import ListedSamples, RandomFraction, WholeClasses
@@ -83,6 +84,9 @@ def chains(long):
         "EstimateUnseen": lambda: [s.EstimateUnseen(**estimate)],
         "FineTune": lambda: [s.FineTune(optimizer=sgd(0.05), schedule="one_cycle", **length)],
         "FineTune, cached": lambda: [s.FineTune(optimizer=sgd(0.05), parameters=end(), cache=True, **length)],
+        "FineTune, augmented copies": lambda: [
+            s.FineTune(optimizer=sgd(0.05), parameters=end(), cache=True, copies=2, **length)
+        ],
         "FineTune, head": lambda: [s.FineTune(optimizer=sgd(0.05), parameters=head(), cache=False, **length)],
         "FisherForgetting": lambda: [s.FisherForgetting(samples=51, parameters=end())],
         "FisherNoise": lambda: [s.FisherNoise(samples=101)],
@@ -203,8 +207,9 @@ def run_chains(folder, devices, norm, precision, names=None):
             continue
         model, chain = start(folder, norm), build()
         rule = WholeClasses([3]) if any(stage.whole_classes for stage in chain) else None
+        augmentation = Augmentation(1) if "augmented" in name else None
         give_codes(model, draw_codes(10, (1, 8, 8), torch.Generator().manual_seed(0)))
-        results = run_chain(trainer(devices, precision=precision).fresh, model, data(rule), chain)
+        results = run_chain(trainer(devices, precision=precision).fresh, model, data(rule, augmentation=augmentation), chain)
         found[name] = {
             "weights": model.state_dict(),
             "artifacts": chain[-1].artifacts.state_dict(),

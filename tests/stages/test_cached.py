@@ -73,9 +73,36 @@ def test_scores_learnt_on_cached_features_are_those_on_images(exclusive, trained
     assert list(courses[0].values())[-1] < 1
 
 
+@pytest.mark.parametrize("chain", [fine_tune, imitate])
+def test_as_many_augmented_copies_as_passes_change_nothing(chain, trained_resnet, make_data, fresh):
+    """Fewer copies are seen again in turn, for less work."""
+    outcomes, work = [], []
+    for cache, copies in ((False, 0), (True, 8), (True, 1)):
+        model = copy.deepcopy(trained_resnet)
+        stages = chain(cache)
+        stages[-1].copies = copies
+        results = run_chain(fresh, model, make_data(augmentation=Augmentation(2)), stages)
+        outcomes.append(model.state_dict())
+        work.append(results[-1].work)
+    for name, value in outcomes[0].items():
+        torch.testing.assert_close(outcomes[1][name], value, rtol=1e-5, atol=1e-5)
+    assert any(not torch.allclose(outcomes[2][name], value, rtol=1e-3) for name, value in outcomes[0].items())
+    assert work[2] < work[1]
+
+
+def test_the_work_of_copies_is_that_of_so_many_passes(trained_resnet, make_data, fresh):
+    data = make_data(augmentation=Augmentation(2))
+    n = len(data.part("retain")[1])
+    [stage] = fine_tune(True)
+    stage.max_epochs, stage.copies, share = 5, 2, {}
+    stage.on_train_start = lambda: share.update(tail=stage.cached.share)
+    [result] = run_chain(fresh, trained_resnet, data, [stage])
+    assert result.work == pytest.approx(2 * n * (1 - share["tail"]) + 5 * 3 * n * share["tail"])
+
+
 def test_features_are_cached_only_where_that_changes_nothing(trained_resnet, make_data, fresh):
     whole = ParameterSelector()
-    with pytest.raises(ChainError, match="features cannot be cached: images are augmented"):
+    with pytest.raises(ChainError, match="features cannot be cached: images are augmented, and copies is 0"):
         run_chain(fresh, trained_resnet, make_data(augmentation=Augmentation(1)), fine_tune(True))
     with pytest.raises(ChainError, match="no single tensor leads from a frozen beginning"):
         run_chain(fresh, trained_resnet, make_data(), [FineTune(parameters=whole, cache=True)])
@@ -111,7 +138,7 @@ def test_features_that_take_too_much_memory_are_not_cached(trained_resnet, make_
 
     class Watched(FineTune):
         def on_train_start(self):
-            sizes.append(None if self.cached is None else self._features.rows.nbytes)
+            sizes.append(None if self.cached is None else sum(table.rows.nbytes for table in self._features))
 
     def run(cache):
         run_chain(fresh, copy.deepcopy(trained_resnet), data, [Watched(max_steps=1, parameters=END, cache=cache)])
