@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Processes that share the tests, file by file; each needs about 2 GB of memory.
+JOBS ?= 2
 
 .PHONY: quickstart test lint
 
@@ -19,7 +21,7 @@ quickstart: $(VENV)/.installed
 	$(BIN)/lightning-unlearn benchmark -c benchmark/digits
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -30,7 +30,7 @@ class Guesses:
     Args:
         estimators: What guesses.
         bank: Indices of the retained samples that estimators may look at, (M,), sorted.
-        members: Those of them among which others are compared, (R,), sorted.
+        members: How many of them others are ranked among, a part that represents them; None: all.
         stage: In its fit; its network is in eval mode. Where an estimator looks at what enters the last stage, that is computed
             once, and left to later stages.
         surrogate: Weights and buffers of the network that `Surrogate` asks, by name; None: there is none.
@@ -40,11 +40,11 @@ class Guesses:
         self,
         estimators: Sequence[Estimator],
         bank: Tensor,
-        members: Tensor,
+        members: int | None,
         stage: RunningStage,
         surrogate: Tensors | None = None,
     ) -> None:
-        self._estimators, self._bank, self._members = estimators, bank, members
+        self._estimators, self._bank = estimators, bank
         self._network, self._data, self._trainer = stage.classifier, stage.data, stage.trainer
         self._labels = self._data.part("retain")[0].targets
         self._beginning = _beginning(stage, len(bank)) if any(map(_looks_at_last_stage, estimators)) else None
@@ -54,23 +54,25 @@ class Guesses:
             self._surrogate = _WithWeights(self._network, {name: value.to(device) for name, value in surrogate.items()})
         self._fitted: dict[int, Fitted] = {}
         self._of_members: dict[int, Tensor] = {}
+        self._members = self._representative(members)
 
     @property
     def member_labels(self) -> Tensor:
         """Labels of the members, (R,), int64."""
         return self._labels[self._members]
 
-    def answers(self, part: Part, index: Tensor) -> Tensor:
+    def answers(self, part: Part, index: Tensor, epoch: int | None = None) -> Tensor:
         """The network's own probabilities.
 
         Args:
             part: Part of the data.
             index: Samples of it, (N,), sorted.
+            epoch: The pass of a training as in which images are augmented; None: they are not.
 
         Returns:
             (N, K), float64 on the CPU: in float32 a sure answer would be no different from a certain one.
         """
-        return self._ask(OwnAnswer(), part, index).double().softmax(1)
+        return self._ask(OwnAnswer(), part, index, epoch).double().softmax(1)
 
     def of(self, i: int, part: Part, index: Tensor) -> Tensor:
         """What one estimator says.
@@ -160,15 +162,29 @@ class Guesses:
         """
         return _mixture(weights, self.of_members)
 
+    def _representative(self, count: int | None) -> Tensor:
+        """Samples of the bank, (R,), sorted, that are as hard as all of it."""
+        # By chance a random part is harder or easier, and all targets are with it. So where an estimator has guessed about the
+        # whole bank anyway, the part is spread evenly over the log-odds that it gives to the labels.
+        first = next((i for i, estimator in enumerate(self._estimators) if isinstance(estimator, BankEstimator)), None)
+        if count is None or count >= len(self._bank):
+            return self._bank
+        if first is None:
+            return self._data.random_part("retain", count, "estimate", among=self._bank)
+        said = self._fit(first, cast(BankEstimator, self._estimators[first])).of_bank()
+        ranked = log_odds(said, self._labels[self._bank]).argsort()
+        places = (torch.arange(count) + 0.5) * len(ranked) / count
+        return self._bank[ranked[places.long()]].sort().values
+
     def _fit(self, i: int, estimator: BankEstimator) -> Fitted:
         if i not in self._fitted:
             rows = self._ask(estimator, "retain", self._bank)
             self._fitted[i] = estimator.fit(rows, self._labels[self._bank], self._data.num_classes)
         return self._fitted[i]
 
-    def _ask(self, estimator: Estimator, part: Part, index: Tensor) -> Tensor:
+    def _ask(self, estimator: Estimator, part: Part, index: Tensor, epoch: int | None = None) -> Tensor:
         """The rows of an estimator, on the CPU; from what was computed of the beginning where it needs no more."""
-        if self._beginning is not None and type(estimator) is OwnAnswer:
+        if self._beginning is not None and type(estimator) is OwnAnswer and epoch is None:
             return self._beginning.logits(part, index).cpu()
         if self._beginning is not None and _looks_at_last_stage(estimator):
             table = self._beginning.of(part, index)
@@ -177,7 +193,7 @@ class Guesses:
         if estimator.asks_surrogate:
             assert self._surrogate is not None  # the chain was checked
             asked = self._surrogate
-        loader = self._data.evaluation_loader(part, index)
+        loader = self._data.evaluation_loader(part, index, epoch=epoch)
         return collect(lambda batch: estimator.rows(asked, batch.input), loader, index, self._trainer).cpu()
 
 

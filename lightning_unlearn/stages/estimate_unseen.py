@@ -23,7 +23,8 @@ class EstimateUnseen(UnlearningStage):
     Estimators give a first guess, from the network (which is not changed) or its surrogate; their mixture is chosen on unseen
     samples, for which the true answer is known: it is the network's own. Then the guesses are calibrated: a forgotten sample
     is ranked, by the log-odds of its label, among *retained* samples, of which the estimators remember as much, and gets the
-    log-odds that an unseen sample of that rank has; the other classes are sharpened towards answers to unseen samples.
+    log-odds that an unseen sample of that rank has; the other classes are sharpened towards answers to unseen samples. Where
+    training images are augmented, so are these unseen ones, since it is on augmented images that targets are taught.
 
     A model that never saw a class gives it no probability. So where none of its samples is retained it is struck from all
     targets; those of its own samples are the mean of other guesses without it, and are not calibrated.
@@ -41,7 +42,7 @@ class EstimateUnseen(UnlearningStage):
         class_estimators: What guesses for samples of classes of which none is retained, each with the same weight; None: the
             network's own answer.
         class_bank_samples: The same as `bank_samples` for these.
-        rank_samples: Those of the bank among which forgotten samples are ranked, a random part; None: all.
+        rank_samples: Those of the bank among which forgotten samples are ranked, a part that represents it; None: all.
     """
 
     view = "none"
@@ -130,8 +131,7 @@ class EstimateUnseen(UnlearningStage):
         bank = self.data.random_part("retain", count, "estimate")
         if any(estimator.asks_surrogate for estimator in estimators):
             bank, surrogate = self.artifacts["held_out"]["index"], self.artifacts["surrogate"]
-        members = self.data.random_part("retain", self.rank_samples, "estimate", among=bank)
-        return Guesses(estimators, bank, members, self, surrogate)
+        return Guesses(estimators, bank, self.rank_samples, self, surrogate)
 
     def _estimate(self, guesses: Guesses, index: Tensor, targets: Tensor, gone: Tensor) -> Tensor:
         unseen = self.data.unseen_of_retained_classes
@@ -145,6 +145,6 @@ class EstimateUnseen(UnlearningStage):
         if not self.calibrate:
             return probabilities
         members, labels = guesses.mixture_of_members(weights), guesses.member_labels
-        truth = strike_classes(guesses.answers("unseen", unseen), gone)
+        truth = strike_classes(guesses.answers("unseen", unseen, None if self.data.augmentation is None else 0), gone)
         true_labels, noise = self.data.part("unseen")[0].targets[unseen], generator("rank noise")
         return calibrated(probabilities, targets, members, labels, truth, true_labels, self.rank_noise, self.aim_below, noise)

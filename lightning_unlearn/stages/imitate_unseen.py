@@ -1,6 +1,7 @@
 """Teach the network what a model that never saw the forgotten samples would say."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -9,8 +10,9 @@ from torch import Tensor
 from lightning_unlearn.data.batch import Batch, halves
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.exceptions import ChainError
-from lightning_unlearn.functional.calibration import log_odds
+from lightning_unlearn.functional.calibration import log_odds, with_log_odds
 from lightning_unlearn.functional.divergences import margin
+from lightning_unlearn.imitation.aim import Aim
 from lightning_unlearn.stages.cached import CachedStage
 
 __all__ = ["ImitateUnseen"]
@@ -38,6 +40,8 @@ class ImitateUnseen(CachedStage):
         max_steps: Number of steps in place of `passes`.
         min_forget_batches: Of a request too small to fill so many batches, that many or a few less are made: with all of it in
             every batch, the few steps would leave retained samples behind.
+        correction: After each pass over the forgotten samples, their targets move against this part of the mean miss, 0 ... 1;
+            see `Aim`. 0: they stay.
         **kwargs: See `CachedStage`.
     """
 
@@ -57,6 +61,7 @@ class ImitateUnseen(CachedStage):
         divergence_weight: float = 1.0,
         margin_weight: float = 0.0,
         min_forget_batches: int = 1,
+        correction: float = 0.0,
         **kwargs: object,
     ) -> None:
         counts = {"passes": passes, "class_passes": class_passes, "min_forget_batches": min_forget_batches}
@@ -68,12 +73,16 @@ class ImitateUnseen(CachedStage):
                 f"ImitateUnseen: divergence_weight is {divergence_weight} and margin_weight {margin_weight}; needed: 0 or "
                 "more, and one of them above 0."
             )
+        if not 0 <= correction <= 1:
+            raise ChainError(f"ImitateUnseen: correction is {correction}; needed: 0 (targets stay) to 1.")
         super().__init__(max_steps=max_steps, **kwargs)  # type: ignore[arg-type]  # typed in the base class
         self.passes = passes
         self.class_passes = class_passes
         self.min_forget_batches = min_forget_batches
         self.divergence_weight = divergence_weight
         self.margin_weight = margin_weight
+        self.correction = correction
+        self._aim: Aim | None = None
         self._targets = torch.empty(0)
         self._log_odds = torch.empty(0)
         self._has_odds = torch.empty(0, dtype=torch.bool)
@@ -111,6 +120,11 @@ class ImitateUnseen(CachedStage):
         position = torch.zeros(len(self.data.samples), dtype=torch.int64)
         position[targets["index"]] = torch.arange(len(targets["index"]))
         self._position = position.to(self.device)
+        self._aim = Aim(self.correction, self.trainer) if self.correction > 0 else None
+
+    def summary(self) -> Mapping[str, Mapping[str, float]]:
+        """By how many log-odds targets were lowered in the end, where they move."""
+        return {} if self._aim is None else {"correction": {"lowered by": float(self._aim.lowered)}}
 
     def loss_of(self, logits: Tensor, batch: Batch | dict[str, Batch]) -> Tensor:
         """See `UnlearningStage.loss_of`: mean over all samples of KL to the target (forgotten) and cross-entropy (retained)."""
@@ -121,11 +135,16 @@ class ImitateUnseen(CachedStage):
         forget_logits, retain_logits = halves(logits, batch)
         forget_logits = forget_logits.to(dtype)
         position = self._position[forget.index]
-        kl = F.kl_div(forget_logits.log_softmax(1), self._targets[position].to(dtype), reduction="none").sum(1)
+        targets, wanted, has_odds = self._targets[position], self._log_odds[position], self._has_odds[position]
+        found = margin(forget_logits, forget.target)
+        if self._aim is not None:
+            self._aim.see((found - wanted)[has_odds], forget.epoch)
+            wanted = wanted - self._aim.lowered
+            targets = torch.where(has_odds[:, None], with_log_odds(targets, forget.target, wanted), targets)
+        kl = F.kl_div(forget_logits.log_softmax(1), targets.to(dtype), reduction="none").sum(1)
         divergence = self.divergence_weight * kl
         if self.margin_weight > 0:
-            found, wanted = margin(forget_logits, forget.target), self._log_odds[position]
             miss = F.huber_loss(found, wanted, reduction="none", delta=_LINEAR_FROM)
-            divergence = divergence + self.margin_weight * torch.where(self._has_odds[position], miss, 0.0).to(dtype)
+            divergence = divergence + self.margin_weight * torch.where(has_odds, miss, 0.0).to(dtype)
         loss = F.cross_entropy(retain_logits, retain.target, reduction="none")
         return self.mean_of_both(divergence, loss, batch)

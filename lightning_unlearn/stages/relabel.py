@@ -24,15 +24,18 @@ class Relabel(ImitateUnseen):
     Args:
         suggestions: `scores.csv` of a run of `detect`, whose column `suggested` holds the labels; `rule`: the file of the
             forget rule `SuspectedMislabels`. None: the targets of an `EstimateUnseen` before this stage.
-        **kwargs: See `ImitateUnseen`; `margin_weight` must be 0.
+        **kwargs: See `ImitateUnseen`; `margin_weight` and `correction` must be 0.
     """
 
     note = "Labels of forgotten samples were replaced by suggested ones, so a reference that never saw them is not the aim."
 
     def __init__(self, suggestions: str | None = None, **kwargs: object) -> None:
         super().__init__(**kwargs)  # type: ignore[arg-type]  # typed in the base class
-        if self.margin_weight > 0:
-            raise ChainError(f"Relabel: margin_weight is {self.margin_weight}; needed: 0, for labels have no odds.")
+        if self.margin_weight > 0 or self.correction > 0:
+            raise ChainError(
+                f"Relabel: margin_weight is {self.margin_weight} and correction {self.correction}; needed: 0 each, for labels "
+                "have no odds."
+            )
         self.suggestions = suggestions
         if suggestions is not None:
             self.requires = ()

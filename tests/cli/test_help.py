@@ -121,7 +121,7 @@ def test_help_shows_the_values_in_force_and_how_to_set_those_of_a_stage(empty, c
     text = capsys.readouterr().out
     of_configs = (
         "passes = 18 ",
-        "aim_below = 1.0 ",
+        "correction = 0.5 ",
         "min_forget_batches = 5 ",
         "batch_size = 64 ",
         "train_size = 600 ",

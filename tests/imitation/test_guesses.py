@@ -6,6 +6,7 @@ from torch import nn
 
 from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.exceptions import ChainError
+from lightning_unlearn.functional.calibration import log_odds
 from lightning_unlearn.imitation import Copies, Estimator, KernelRegression, Neighbours, OwnAnswer
 from lightning_unlearn.imitation.guesses import Guesses
 from lightning_unlearn.networks import ResNet
@@ -27,7 +28,7 @@ class Asking(EstimateUnseen):
 
 def ask(fresh, model, data, estimators, function):
     bank = data.random_part("retain", 60, "estimate")
-    run_chain(fresh, model, data, [Asking(function, estimators, bank, bank[::3].clone())])
+    run_chain(fresh, model, data, [Asking(function, estimators, bank, 20)])
 
 
 def images(data, part, index):
@@ -35,16 +36,24 @@ def images(data, part, index):
 
 
 def test_members_are_compared_with_the_whole_bank(trained_resnet, make_data, fresh):
-    """Each without its own entry, and in their own order."""
+    """Each without its own entry, and in their own order; they are as hard as the bank is."""
     data = make_data()
     bank = data.random_part("retain", 60, "estimate")
-    members, labels = bank[::3].clone(), data.samples.targets
+    labels = data.samples.targets
 
     def look(guesses, stage):
+        members = guesses._members
+        assert len(members) == 20
+        assert torch.isin(members, bank).all()
         for i, estimator in enumerate(stage.estimators[:2]):
             rows = estimator.rows(stage.classifier, images(data, "retain", bank))
-            expected = estimator.fit(rows, labels[bank], 10).of_bank()[::3]
+            whole = estimator.fit(rows, labels[bank], 10).of_bank()
+            expected = whole[torch.searchsorted(bank, members)]
             torch.testing.assert_close(guesses.of_members(i), expected, rtol=1e-4, atol=1e-5)
+            if i == 0:
+                # The middle ones of twenty groups of three, by their log-odds.
+                odds = log_odds(whole, labels[bank]).sort().values
+                assert torch.equal(log_odds(expected, labels[members]).sort().values, odds[1::3])
         own = stage.classifier(images(data, "retain", members)).double().softmax(1)
         torch.testing.assert_close(guesses.of_members(2), own, rtol=1e-4, atol=1e-6)
         assert torch.equal(guesses.member_labels, labels[members])
@@ -91,7 +100,9 @@ def test_rows_of_a_subclass_are_asked_for(trained_resnet, make_data, fresh):
 
     def look(guesses, stage):
         fitted = own.fit(own.rows(stage.classifier, images(data, "retain", bank)), data.samples.targets[bank], 10)
-        torch.testing.assert_close(guesses.of_members(0), fitted.of_bank()[::3], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            guesses.of_members(0), fitted.of_bank()[torch.searchsorted(bank, guesses._members)], rtol=1e-4, atol=1e-5
+        )
 
     with torch.no_grad():
         ask(fresh, trained_resnet, data, [own, LAST], look)
@@ -120,7 +131,9 @@ def test_another_layer_is_never_taken_for_the_last_stage(make_data, fresh):
     def look(guesses, stage):
         assert guesses._beginning is None
         fitted = LAST.fit(LAST.rows(stage.classifier, images(data, "retain", bank)), data.samples.targets[bank], 10)
-        torch.testing.assert_close(guesses.of_members(0), fitted.of_bank()[::3], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            guesses.of_members(0), fitted.of_bank()[torch.searchsorted(bank, guesses._members)], rtol=1e-4, atol=1e-5
+        )
 
     with torch.no_grad():
         ask(fresh, network, data, [LAST], look)

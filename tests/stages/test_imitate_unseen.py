@@ -195,15 +195,33 @@ def test_log_odds_of_the_labels_are_learnt_where_kl_sees_no_difference(memorisin
     assert misses[0.3] < 0.7 * misses[0.0]
 
 
+def test_a_correction_ends_nearer_to_what_was_meant(memorising, fresh):
+    """A short teaching ends above targets that a memory stands against, unless they move against what is missed."""
+    model, data = memorising
+    misses = {}
+    for correction in (0.0, 0.5):
+        imitated = copy.deepcopy(model)
+        estimate = EstimateUnseen([KernelRegression()])
+        teach = ImitateUnseen(passes=20, optimizer=sgd(0.05, momentum=0.9), schedule="one_cycle", correction=correction)
+        results = run_chain(fresh, imitated, data, [estimate, teach])
+        answers, labels = logits(imitated, data, "forget")
+        wanted = log_odds(estimate.artifacts["targets"]["probabilities"], labels)
+        misses[correction] = float((margin(answers, labels) - wanted).mean())
+        assert results[-1].summary == ({"correction": {"lowered by": float(teach._aim.lowered)}} if correction else {})
+    assert misses[0.0] > 0.3
+    assert abs(misses[0.5]) < 0.7 * misses[0.0]
+
+
 def test_whole_classes_have_no_odds_to_learn(trained, make_data, fresh):
     arguments = {"max_steps": 3, "optimizer": sgd(0.05), "cache": False}
     ends = []
-    for margin_weight in (0.0, 1.0):
+    for weights in ({}, {"margin_weight": 1.0}, {"correction": 1.0}):
         model = copy.deepcopy(trained)
-        chain = [EstimateUnseen([Copies(2, (1,))]), ImitateUnseen(margin_weight=margin_weight, **arguments)]
+        chain = [EstimateUnseen([Copies(2, (1,))]), ImitateUnseen(**weights, **arguments)]
         run_chain(fresh, model, make_data(forget=WholeClasses([3])), chain)
         ends.append(torch.cat([p.flatten() for p in model.parameters()]))
-    assert torch.equal(*ends)
+    assert torch.equal(ends[0], ends[1])
+    assert torch.equal(ends[0], ends[2])
 
 
 def test_the_number_of_steps_grows_with_the_forget_set(make_data):
@@ -246,7 +264,9 @@ def test_a_few_forgotten_samples_do_not_cost_the_retained_ones(trained_resnet, m
         (lambda: KernelRegression(ridge=0), "ridge is 0"),
         (lambda: Copies(1, ()), "something in which it differs"),
         (lambda: Copies(4, (0,), flip=False), "something in which it differs"),
+        (lambda: ImitateUnseen(correction=1.5), "correction is 1.5; needed: 0"),
         (lambda: Relabel(margin_weight=0.1), "labels have no odds"),
+        (lambda: Relabel(correction=0.1), "labels have no odds"),
     ],
 )
 def test_arguments_are_checked(build, message):
