@@ -38,7 +38,7 @@ class EstimateUnseen(UnlearningStage):
         unseen_samples: Unseen samples on which the mixture is chosen, of classes that are retained.
         calibrate: Whether guesses are calibrated.
         rank_noise: Noise on the guesses before they are ranked, in units of their deviation: else targets differ too little.
-        aim_below: Log-odds by which the targets of the labels are lowered: a short teaching ends that much above them.
+        aim_below: Log-odds by which targets of the labels are lowered; `correction` of `ImitateUnseen` finds out by how much.
         class_estimators: What guesses for samples of classes of which none is retained, each with the same weight; None: the
             network's own answer.
         class_bank_samples: The same as `bank_samples` for these.
