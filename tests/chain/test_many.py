@@ -49,7 +49,7 @@ METHODS = {
     "uncached_part": lambda: [tuned(parameters=END, cache=False)],
     "imitate": imitated,
     "imitate_end": lambda: imitated(parameters=END),
-    "imitate_copies": lambda: imitated(parameters=END, copies=2, cache=True),
+    "imitate_copies": lambda: imitated(parameters=END, copies=2, cache=True, correction=0.5),
     "imitate_shared": lambda: [
         EstimateUnseen([KernelRegression(layer="last_stage")], unseen_samples=20, bank_samples=100, rank_samples=40),
         ImitateUnseen(passes=2, forget_batch_size=16, optimizer=sgd(0.05), parameters=END),

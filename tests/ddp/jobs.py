@@ -95,7 +95,10 @@ def chains(long):
         "GaussianNoise": lambda: [s.GaussianNoise(std=0.1), s.GaussianNoise(std=0.1)],
         "GradientAscent": lambda: [s.GradientAscent(max_retain_drop=100.0, **forget)],
         "ImitateUnseen": lambda: [s.EstimateUnseen(**estimate), s.ImitateUnseen(**imitate)],
-        "ImitateUnseen, cached": lambda: [s.EstimateUnseen(**estimate), s.ImitateUnseen(parameters=end(), **imitate)],
+        "ImitateUnseen, cached": lambda: [
+            s.EstimateUnseen(**estimate),
+            s.ImitateUnseen(parameters=end(), correction=0.5, **imitate),
+        ],
         "ImitateUnseen, shared": lambda: [s.EstimateUnseen(**shared), s.ImitateUnseen(parameters=end(), **imitate)],
         "Impair": lambda: [s.ErrorMaximisingNoise(5, 3), s.Impair(1.0, 7, 33, sgd(0.01)), s.Repair(0.5, 33, sgd(0.01))],
         "Influence": lambda: [s.Influence(samples=51, parameters=end())],
