@@ -303,7 +303,7 @@ def test_a_training_step_that_takes_pairs(work, capsys, monkeypatch):
     assert main(call) == 2
     error = capsys.readouterr().err
     assert "pairs.py, line 6" in error
-    assert "Batch(input, target, index, total): take batch.input and batch.target" in error
+    assert "Batch(input, target, index, total, epoch): take batch.input and batch.target" in error
 
 
 def test_an_export_of_a_module_of_ones_own(work, capsys, monkeypatch):
