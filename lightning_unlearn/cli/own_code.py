@@ -46,7 +46,10 @@ def _of_batch(method: types.FrameType) -> str:
         return ""
     name = next((n for n in method.f_code.co_varnames[1:2] if n in method.f_locals), "")
     batch = method.f_locals.get(name)
-    fields = "Batch(input, target, index, total, epoch)"
+    # Here: where a method of this name runs, torch is there already, and what reads a report need not wait for it.
+    from lightning_unlearn.data.batch import Batch
+
+    fields = f"Batch({', '.join(Batch._fields)})"
     if batch is not None and hasattr(batch, "input") and hasattr(batch, "target"):
         shape = tuple(batch.input.shape)
         return f" A batch is {fields}: take {name}.input and {name}.target; here {name}.input is {shape}."

@@ -1,6 +1,7 @@
 """What several estimators say about samples, beside what the network itself says."""
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import TypeGuard, cast
 
 import torch
@@ -54,7 +55,7 @@ class Guesses:
             self._surrogate = _WithWeights(self._network, {name: value.to(device) for name, value in surrogate.items()})
         self._fitted: dict[int, Fitted] = {}
         self._of_members: dict[int, Tensor] = {}
-        self._members = self._representative(members)
+        self._count = members
 
     @property
     def member_labels(self) -> Tensor:
@@ -162,10 +163,12 @@ class Guesses:
         """
         return _mixture(weights, self.of_members)
 
-    def _representative(self, count: int | None) -> Tensor:
-        """Samples of the bank, (R,), sorted, that are as hard as all of it."""
+    @cached_property
+    def _members(self) -> Tensor:
+        """Samples of the bank, (R,), sorted, that are as hard as all of it; looked for where something is ranked."""
         # By chance a random part is harder or easier, and all targets are with it. So where an estimator has guessed about the
         # whole bank anyway, the part is spread evenly over the log-odds that it gives to the labels.
+        count = self._count
         first = next((i for i, estimator in enumerate(self._estimators) if isinstance(estimator, BankEstimator)), None)
         if count is None or count >= len(self._bank):
             return self._bank
