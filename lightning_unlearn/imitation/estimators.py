@@ -115,7 +115,7 @@ class OwnAnswer(AnswerEstimator):
 
 
 class Surrogate(OwnAnswer):
-    """The answer of the network that `TrainSurrogate` left, whose end never saw a forgotten sample, nor one of the bank.
+    """The answer of the network that `TrainSurrogate` left, whose end never saw a forgotten sample, nor one held out.
 
     Estimates of other kinds differ less between originals than models that never saw the samples do; this one was trained, as
     they were.

@@ -35,6 +35,7 @@ class Guesses:
         stage: In its fit; its network is in eval mode. Where an estimator looks at what enters the last stage, that is computed
             once, and left to later stages.
         surrogate: Weights and buffers of the network that `Surrogate` asks, by name; None: there is none.
+        held_out: Those of the bank that the surrogate did not see, sorted: others are ranked among these; None: among any.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Guesses:
         members: int | None,
         stage: RunningStage,
         surrogate: Tensors | None = None,
+        held_out: Tensor | None = None,
     ) -> None:
         self._estimators, self._bank = estimators, bank
         self._network, self._data, self._trainer = stage.classifier, stage.data, stage.trainer
@@ -55,7 +57,7 @@ class Guesses:
             self._surrogate = _WithWeights(self._network, {name: value.to(device) for name, value in surrogate.items()})
         self._fitted: dict[int, Fitted] = {}
         self._of_members: dict[int, Tensor] = {}
-        self._count = members
+        self._count, self._pool = members, bank if held_out is None else held_out
 
     @property
     def member_labels(self) -> Tensor:
@@ -107,7 +109,8 @@ class Guesses:
                 whole = self._fit(i, estimator).of_bank()
                 self._of_members[i] = whole[torch.searchsorted(self._bank, self._members)]
             else:
-                self._of_members[i] = self.of(i, "retain", self._members)
+                once, places = self._members.unique(return_inverse=True)
+                self._of_members[i] = self.of(i, "retain", once)[places]
         return self._of_members[i]
 
     def without_classes(self, part: Part, index: Tensor, classes: Tensor) -> Tensor:
@@ -165,19 +168,17 @@ class Guesses:
 
     @cached_property
     def _members(self) -> Tensor:
-        """Samples of the bank, (R,), sorted, that are as hard as all of it; looked for where something is ranked."""
+        """Samples, (R,), sorted, that are as hard as the bank; looked for where something is ranked, some twice."""
         # By chance a random part is harder or easier, and all targets are with it. So where an estimator has guessed about the
         # whole bank anyway, the part is spread evenly over the log-odds that it gives to the labels.
-        count = self._count
+        count = len(self._bank) if self._count is None else self._count
         first = next((i for i, estimator in enumerate(self._estimators) if isinstance(estimator, BankEstimator)), None)
-        if count is None or count >= len(self._bank):
-            return self._bank
-        if first is None:
-            return self._data.random_part("retain", count, "estimate", among=self._bank)
+        if first is None or count >= len(self._bank):
+            return self._data.random_part("retain", count, "estimate", among=self._pool)
         said = self._fit(first, cast(BankEstimator, self._estimators[first])).of_bank()
-        ranked = log_odds(said, self._labels[self._bank]).argsort()
-        places = (torch.arange(count) + 0.5) * len(ranked) / count
-        return self._bank[ranked[places.long()]].sort().values
+        known = log_odds(said, self._labels[self._bank])
+        places = known.sort().values[((torch.arange(count) + 0.5) * len(known) / count).long()]
+        return self._pool[_nearest(places, known[torch.searchsorted(self._bank, self._pool)])].sort().values
 
     def _fit(self, i: int, estimator: BankEstimator) -> Fitted:
         if i not in self._fitted:
@@ -240,6 +241,14 @@ class _WithWeights(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = functional_call(self.network, dict(self.weights), (x,))
         return logits
+
+
+def _nearest(values: Tensor, among: Tensor) -> Tensor:
+    """For each value the number of that which is nearest to it among others, (R,) and (P,) -> (R,)."""
+    found, order = among.sort()
+    right = torch.searchsorted(found, values).clamp(max=len(found) - 1)
+    left = (right - 1).clamp(min=0)
+    return order[torch.where(values - found[left] < found[right] - values, left, right)]
 
 
 def _mixture(weights: Sequence[float], guess: Callable[[int], Tensor]) -> Tensor:

@@ -62,6 +62,34 @@ def test_members_are_compared_with_the_whole_bank(trained_resnet, make_data, fre
         ask(fresh, trained_resnet, data, [LAST, Neighbours(3), OwnAnswer()], look)
 
 
+@pytest.mark.parametrize("easy", [True, False])
+def test_members_that_were_held_out_are_as_hard_as_the_bank(easy, trained_resnet, make_data, fresh):
+    """Also where those held out happen to be easy, or hard."""
+    data = make_data()
+    bank, labels = data.random_part("retain", 300, "estimate"), data.samples.targets
+    estimators = [OwnAnswer(), LAST]
+
+    def look(whole, stage):
+        rows = LAST.rows(stage.classifier, images(data, "retain", bank))
+        odds = log_odds(LAST.fit(rows, labels[bank], 10).of_bank(), labels[bank])
+        # Every sample of one half, and one in five of the other.
+        kept = ((odds > odds.median()) == easy) | (torch.arange(len(bank)) % 5 == 0)
+        held_out, state = bank[kept], stage.classifier.state_dict()
+        assert abs(odds[kept].mean() - odds.mean()) > 0.3 * odds.std()
+        found = Guesses(estimators, bank, 100, stage, state, held_out)
+        assert torch.isin(found._members, held_out).all()
+        assert len(found._members) == 100 > len(found._members.unique())
+        members = log_odds(found.of_members(1), found.member_labels)
+        assert abs(members.mean() - odds.mean()) < 0.05 * odds.std()
+        assert float(members.std()) == pytest.approx(float(odds.std()), rel=0.1)
+        own = torch.cat([stage.classifier(images(data, "retain", i[None])) for i in found._members])
+        torch.testing.assert_close(found.of_members(0), own.double().softmax(1), rtol=1e-4, atol=1e-6)
+        assert torch.equal(Guesses([OwnAnswer()], bank, None, stage, state, held_out).member_labels, labels[held_out])
+
+    with torch.no_grad():
+        ask(fresh, trained_resnet, data, estimators, look)
+
+
 @pytest.mark.parametrize("unseen", [0.1, "half_of_test"])
 @pytest.mark.parametrize("part", ["forget", "retain", "unseen"])
 def test_what_was_computed_of_the_beginning_is_what_the_estimator_sees(unseen, part, trained_resnet, make_data, fresh):
