@@ -286,9 +286,10 @@ def _said(content: Mapping[str, Any], factors: Factors) -> str:
         _, number, *path = place.split(".")
         old, new = published[int(number)], changed[int(number)]  # type: ignore[index]  # `with_factors` found it there
         stage = str(old["class_path"]).rpartition(".")[2]
-        for word in path:
+        for word in (int(word) if word.isdigit() else word for word in path):
             old, new = old[word], new[word]
-        words.append(f"{stage} {path[-1]} {new:g} for {old:g}")
+        named = ".".join(path[path.index("init_args") + 1 :]) if path[-1].isdigit() else path[-1]
+        words.append(f"{stage} {named} {new:g} for {old:g}")
     return ", ".join(words) or "as published"
 
 

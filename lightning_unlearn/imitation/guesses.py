@@ -31,11 +31,12 @@ class Guesses:
     Args:
         estimators: What guesses.
         bank: Indices of the retained samples that estimators may look at, (M,), sorted.
-        members: How many of them others are ranked among, a part that represents them; None: all.
+        members: How many samples others are ranked among, which represent the bank; None: as many as it has.
         stage: In its fit; its network is in eval mode. Where an estimator looks at what enters the last stage, that is computed
             once, and left to later stages.
         surrogate: Weights and buffers of the network that `Surrogate` asks, by name; None: there is none.
-        held_out: Those of the bank that the surrogate did not see, sorted: others are ranked among these; None: among any.
+        held_out: Those of the bank that the surrogate did not see, sorted: others are ranked among these alone, of which some
+            then count more than once; None: among any.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class Guesses:
                 whole = self._fit(i, estimator).of_bank()
                 self._of_members[i] = whole[torch.searchsorted(self._bank, self._members)]
             else:
-                once, places = self._members.unique(return_inverse=True)
+                once, places = self._members.unique(return_inverse=True)  # type: ignore[no-untyped-call]  # in torch
                 self._of_members[i] = self.of(i, "retain", once)[places]
         return self._of_members[i]
 
@@ -168,13 +169,15 @@ class Guesses:
 
     @cached_property
     def _members(self) -> Tensor:
-        """Samples, (R,), sorted, that are as hard as the bank; looked for where something is ranked, some twice."""
-        # By chance a random part is harder or easier, and all targets are with it. So where an estimator has guessed about the
-        # whole bank anyway, the part is spread evenly over the log-odds that it gives to the labels.
-        count = len(self._bank) if self._count is None else self._count
-        first = next((i for i, estimator in enumerate(self._estimators) if isinstance(estimator, BankEstimator)), None)
-        if first is None or count >= len(self._bank):
-            return self._data.random_part("retain", count, "estimate", among=self._pool)
+        """Samples that others are ranked among, (R,), sorted; looked for where something is ranked."""
+        # By chance a part is harder or easier than the bank, and all targets are with it. So where an estimator guesses about
+        # the whole bank anyway, places are spread evenly over the log-odds that it gives to the labels, and at each stands the
+        # nearest sample; of the few that were held out some stand more than once.
+        whole = self._count is None or self._count >= len(self._bank)
+        first = next((i for i, estimator in enumerate(self._estimators) if _guesses_about_bank(estimator)), None)
+        if first is None or (whole and self._pool is self._bank):
+            return self._data.random_part("retain", self._count, "estimate", among=self._pool)
+        count = len(self._bank) if self._count is None else min(self._count, len(self._bank))
         said = self._fit(first, cast(BankEstimator, self._estimators[first])).of_bank()
         known = log_odds(said, self._labels[self._bank])
         places = known.sort().values[((torch.arange(count) + 0.5) * len(known) / count).long()]
@@ -243,12 +246,20 @@ class _WithWeights(nn.Module):
         return logits
 
 
+def _guesses_about_bank(estimator: Estimator) -> bool:
+    """Whether it compares with the bank, in a network to which all of the bank is alike."""
+    return isinstance(estimator, BankEstimator) and not estimator.asks_surrogate
+
+
 def _nearest(values: Tensor, among: Tensor) -> Tensor:
-    """For each value the number of that which is nearest to it among others, (R,) and (P,) -> (R,)."""
+    """For each of some sorted values the number of the nearest of others, (R,) and (P,) -> (R,); equal ones take turns."""
     found, order = among.sort()
     right = torch.searchsorted(found, values).clamp(max=len(found) - 1)
     left = (right - 1).clamp(min=0)
-    return order[torch.where(values - found[left] < found[right] - values, left, right)]
+    chosen = torch.where(values - found[left] < found[right] - values, found[left], found[right])
+    begin, end = torch.searchsorted(found, chosen), torch.searchsorted(found, chosen, right=True)
+    turn = torch.arange(len(chosen)) - torch.searchsorted(chosen, chosen)
+    return order[begin + turn % (end - begin)]
 
 
 def _mixture(weights: Sequence[float], guess: Callable[[int], Tensor]) -> Tensor:

@@ -34,7 +34,7 @@ class EstimateUnseen(UnlearningStage):
     Args:
         estimators: What guesses; None: `Copies` and `Neighbours` with their defaults.
         weights: Weight of each estimator; None: chosen on unseen samples; see `choose_mixture`.
-        bank_samples: Retained samples that estimators compare with, a random part; with `Surrogate` those held out come to it.
+        bank_samples: Retained samples that estimators compare with, a random part; with `Surrogate` at least those held out.
         unseen_samples: Unseen samples on which the mixture is chosen, of classes that are retained.
         calibrate: Whether guesses are calibrated.
         rank_noise: Noise on the guesses before they are ranked, in units of their deviation: else targets differ too little.
@@ -42,8 +42,8 @@ class EstimateUnseen(UnlearningStage):
         class_estimators: What guesses for samples of classes of which none is retained, each with the same weight; None: the
             network's own answer.
         class_bank_samples: The same as `bank_samples` for these.
-        rank_samples: Those of the bank among which forgotten samples are ranked, a part that represents it; None: all. With
-            `Surrogate` they are some that were held out.
+        rank_samples: How many samples forgotten ones are ranked among, a part that represents the bank; None: all of it. With
+            `Surrogate` they are those held out, some of which then count more than once.
     """
 
     view = "none"
@@ -132,8 +132,8 @@ class EstimateUnseen(UnlearningStage):
         if not any(estimator.asks_surrogate for estimator in estimators):
             return Guesses(estimators, bank, self.rank_samples, self)
         held_out = self.artifacts["held_out"]["index"]
-        bank, surrogate = torch.cat([bank, held_out]).unique(), self.artifacts["surrogate"]
-        return Guesses(estimators, bank, self.rank_samples, self, surrogate, held_out)
+        bank = torch.cat([bank, held_out[~torch.isin(held_out, bank)]]).sort().values
+        return Guesses(estimators, bank, self.rank_samples, self, self.artifacts["surrogate"], held_out)
 
     def _estimate(self, guesses: Guesses, index: Tensor, targets: Tensor, gone: Tensor) -> Tensor:
         unseen = self.data.unseen_of_retained_classes

@@ -9,7 +9,7 @@ import yaml
 from helpers import untrained
 
 from lightning_unlearn.benchmark.comparison import plan
-from lightning_unlearn.benchmark.tuning import Trial, best_trial, settings_to_try, with_factors
+from lightning_unlearn.benchmark.tuning import Trial, _said, best_trial, settings_to_try, with_factors
 from lightning_unlearn.chain.methods import load_method
 from lightning_unlearn.config.shipped import config_names
 from lightning_unlearn.data.forget import RandomFraction, WholeClasses
@@ -47,6 +47,13 @@ def test_numbers_are_multiplied_at_their_place():
     for place in ("stages.1.init_args.lr", "stages.0.class_path", "stages.0.init_args.max_retain_drop", "stages.x"):
         with pytest.raises(ConfigError, match="there is no number at"):
             with_factors(content, {place: 2.0})
+
+
+def test_a_place_may_lie_in_a_list():
+    content = {"stages": [{"class_path": "EstimateUnseen", "init_args": {"weights": [0.4, 0.6]}}]}
+    factors = {"stages.0.init_args.weights.1": 2.0}
+    assert with_factors(content, factors)["stages"][0]["init_args"]["weights"] == [0.4, 1.2]
+    assert _said(content, factors) == "EstimateUnseen weights.1 1.2 for 0.6"
 
 
 def test_the_nearest_to_unseen_of_those_that_keep_the_retained():

@@ -7,7 +7,7 @@ from torch import nn
 from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.calibration import log_odds
-from lightning_unlearn.imitation import Copies, Estimator, KernelRegression, Neighbours, OwnAnswer
+from lightning_unlearn.imitation import Copies, Estimator, KernelRegression, Neighbours, OwnAnswer, Surrogate
 from lightning_unlearn.imitation.guesses import Guesses
 from lightning_unlearn.networks import ResNet
 from lightning_unlearn.stages import EstimateUnseen
@@ -67,9 +67,9 @@ def test_members_that_were_held_out_are_as_hard_as_the_bank(easy, trained_resnet
     """Also where those held out happen to be easy, or hard."""
     data = make_data()
     bank, labels = data.random_part("retain", 300, "estimate"), data.samples.targets
-    estimators = [OwnAnswer(), LAST]
+    estimators = [Surrogate(), LAST]
 
-    def look(whole, stage):
+    def look(_, stage):
         rows = LAST.rows(stage.classifier, images(data, "retain", bank))
         odds = log_odds(LAST.fit(rows, labels[bank], 10).of_bank(), labels[bank])
         # Every sample of one half, and one in five of the other.
@@ -84,10 +84,46 @@ def test_members_that_were_held_out_are_as_hard_as_the_bank(easy, trained_resnet
         assert float(members.std()) == pytest.approx(float(odds.std()), rel=0.1)
         own = torch.cat([stage.classifier(images(data, "retain", i[None])) for i in found._members])
         torch.testing.assert_close(found.of_members(0), own.double().softmax(1), rtol=1e-4, atol=1e-6)
-        assert torch.equal(Guesses([OwnAnswer()], bank, None, stage, state, held_out).member_labels, labels[held_out])
+        assert torch.equal(Guesses([Surrogate()], bank, None, stage, state, held_out).member_labels, labels[held_out])
+        # As many places as the bank has samples, where no number is given or it is too large.
+        for count in (None, 1000):
+            found = Guesses(estimators, bank, count, stage, state, held_out)
+            members = log_odds(found.of_members(1), found.member_labels)
+            assert len(members) == len(bank)
+            assert abs(members.mean() - odds.mean()) < 0.05 * odds.std()
 
     with torch.no_grad():
-        ask(fresh, trained_resnet, data, estimators, look)
+        ask(fresh, trained_resnet, data, [OwnAnswer()], look)
+
+
+def test_of_members_that_an_estimator_does_not_tell_apart_each_is_taken(trained_resnet, make_data, fresh):
+    """Votes of three neighbours are few different values."""
+    data = make_data()
+
+    def look(guesses, stage):
+        assert len(guesses.of_members(0).unique(dim=0)) < 20
+        assert len(guesses._members.unique()) == 20
+
+    with torch.no_grad():
+        ask(fresh, trained_resnet, data, [Neighbours(3)], look)
+
+
+class OfSurrogate(KernelRegression):
+    """Compares in the surrogate, which has seen most of the bank."""
+
+    asks_surrogate = True
+
+
+def test_members_are_not_chosen_by_what_a_surrogate_was_trained_on(trained_resnet, make_data, fresh):
+    data = make_data()
+    bank = data.random_part("retain", 60, "estimate")
+
+    def look(_, stage):
+        found = Guesses([OfSurrogate(layer="head")], bank, 20, stage, stage.classifier.state_dict(), bank[::2])
+        assert torch.equal(found._members, data.random_part("retain", 20, "estimate", among=bank[::2]))
+
+    with torch.no_grad():
+        ask(fresh, trained_resnet, data, [OwnAnswer()], look)
 
 
 @pytest.mark.parametrize("unseen", [0.1, "half_of_test"])

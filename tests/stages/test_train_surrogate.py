@@ -11,7 +11,7 @@ from lightning_unlearn.chain.run import check_chain, run_chain
 from lightning_unlearn.data.forget import WholeClasses
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.structure import ParameterSelector
-from lightning_unlearn.imitation import OwnAnswer, Surrogate
+from lightning_unlearn.imitation import KernelRegression, OwnAnswer, Surrogate
 from lightning_unlearn.stages import EstimateUnseen, ImitateUnseen, MagnitudePrune, TrainSurrogate
 from lightning_unlearn.stages.reset_layers import reset_modules
 
@@ -175,6 +175,26 @@ def test_it_is_believed_rather_than_a_memory(memorising, fresh):
     run_chain(fresh, model, data, [train, estimate])
     weights = estimate.summary()["estimate"]
     assert weights["weight 1/Surrogate()"] > weights["weight 2/OwnAnswer()"]
+
+
+class Keeping(EstimateUnseen):
+    """Keeps its guesses."""
+
+    def _guesses(self, *args):
+        self.kept = super()._guesses(*args)
+        return self.kept
+
+
+def test_beside_it_a_regression_looks_at_more_than_what_was_held_out(trained_resnet, make_data, fresh):
+    data, train = make_data(), TrainSurrogate(held_out_samples=40, **FAST)
+    regression = KernelRegression(layer="last_stage")
+    estimate = Keeping([Surrogate(), regression], unseen_samples=40, bank_samples=150, rank_samples=30)
+    run_chain(fresh, trained_resnet, data, [train, estimate])
+    held_out, bank = train.artifacts["held_out"]["index"], estimate.kept._bank
+    assert torch.isin(held_out, bank).all()
+    assert torch.isin(data.random_part("retain", 150, "estimate"), bank).all()
+    assert len(estimate.kept._members) == 30
+    assert torch.isin(estimate.kept._members, held_out).all()
 
 
 def test_a_request_of_whole_classes_trains_none(trained_resnet, make_data, fresh):
