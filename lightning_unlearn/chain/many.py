@@ -96,8 +96,6 @@ def _run_group(
             log.debug("stage %d, %s: one model after another: %s", position + 1, type(stages[0]).__name__, reason)
             taken = []
             for model, left, seed in zip(models, artifacts, seeds, strict=True):
-                # What the stages that failed computed is in no count of work.
-                left.drop_features()
                 seed_everything(seed, verbose=False)
                 taken.append(run_stage(fresh, model, data, build_method()[position], left, position))
         for mine, result in zip(results, taken, strict=True):
@@ -138,7 +136,13 @@ def _run_together(
         with quiet():
             trainer = fresh(max_epochs=epochs, max_steps=steps, callbacks=[GuardFinite(of_stage=False)])
             _check_trainer(trainer)
-            trainer.fit(together, datamodule=data)
+            try:
+                trainer.fit(together, datamodule=data)
+            except Exception:
+                # What was computed is in no count of work.
+                for left in artifacts:
+                    left.drop_features()
+                raise
         if trainer.interrupted:
             raise KeyboardInterrupt
         together.hand_back()
@@ -181,7 +185,10 @@ class _Together(LightningModule):
         else:
             example = trainer.precision_plugin.convert_input(data.example(size).to(each.device))
         try:
-            self.ensemble = stack(self._networks, example, _fastest(self._networks, example))
+            # In the precision of the steps: features that are kept may be of it, and it decides what is fastest.
+            with trainer.precision_plugin.forward_context():
+                form = _fastest(self._networks, example)
+            self.ensemble = stack(self._networks, example, form)
         except ValueError as error:
             raise _CannotShareAFitError(str(error)) from error
 

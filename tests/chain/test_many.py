@@ -56,7 +56,7 @@ METHODS = {
     ],
     "surrogate": lambda: [
         TrainSurrogate(held_out_samples=40, optimizer=sgd(0.05)),
-        EstimateUnseen([Surrogate()]),
+        EstimateUnseen([Surrogate(), KernelRegression(layer="last_stage")], bank_samples=100, rank_samples=60),
         ImitateUnseen(passes=1, forget_batch_size=16, optimizer=sgd(0.05)),
     ],
     "weighted": lambda: [ClassWeightedFineTune(optimizer=sgd(0.05))],
@@ -111,6 +111,22 @@ def test_batchnorm_and_augmentation(method, trained_resnet, make_data, make_trai
     together, alone, _, _ = both(trained_resnet, make_data, make_trainer, METHODS[method], augmentation=Augmentation(1))
     for found, expected in zip(together, alone, strict=True):
         torch.testing.assert_close(found.state_dict(), expected.state_dict(), rtol=1e-8, atol=1e-8)
+
+
+def test_features_that_were_kept_in_less_precision(trained_resnet, make_data, make_trainer, caplog):
+    fresh = make_trainer(precision="bf16-mixed").fresh
+    together, alone, start = originals(trained_resnet), originals(trained_resnet)[0], originals(trained_resnet)[0]
+    with caplog.at_level(logging.DEBUG, "lightning_unlearn.chain.many"):
+        run_chain_many(fresh, together, make_data(), METHODS["imitate_shared"], SEEDS)
+    assert "ImitateUnseen: one model after another" not in caplog.text
+    seed_everything(SEEDS[0], verbose=False)
+    run_chain(fresh, alone, make_data(), METHODS["imitate_shared"]())
+
+    def moved(model):
+        ends = [torch.cat([p.detach().flatten() for p in of.parameters()]) for of in (model, start)]
+        return ends[0] - ends[1]
+
+    assert float(torch.cosine_similarity(moved(together[0]), moved(alone), dim=0)) > 0.9
 
 
 class Louder(FineTune):
