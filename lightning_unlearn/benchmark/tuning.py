@@ -9,8 +9,10 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import reduce
+from operator import getitem
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import yaml
@@ -153,12 +155,11 @@ def with_factors(content: Mapping[str, object], factors: Factors) -> dict[str, o
     """
     changed: dict[str, object] = copy.deepcopy(dict(content))
     for place, factor in factors.items():
-        *path, last = [int(word) if word.isdigit() else word for word in place.split(".")]
-        node: Any = changed
+        *path, last = _path(place)
+        node: Any = None
         value: object = None
         with contextlib.suppress(KeyError, IndexError, TypeError):
-            for word in path:
-                node = node[word]
+            node = reduce(getitem, path, cast(Any, changed))
             value = node[last]
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ConfigError(f"tune: there is no number at {place!r}; needed: the place of one in `stages`.")
@@ -279,18 +280,21 @@ def _fits(before: float, trials: Sequence[Trial], max_drop: float = MAX_RETAIN_D
 
 def _said(content: Mapping[str, Any], factors: Factors) -> str:
     """Settings in words, without those that stay as published."""
-    published, changed, words = content["stages"], with_factors(content, factors)["stages"], []
+    changed, words = with_factors(content, factors), []
     for place, factor in factors.items():
         if factor == 1:
             continue
-        _, number, *path = place.split(".")
-        old, new = published[int(number)], changed[int(number)]  # type: ignore[index]  # `with_factors` found it there
-        stage = str(old["class_path"]).rpartition(".")[2]
-        for word in (int(word) if word.isdigit() else word for word in path):
-            old, new = old[word], new[word]
-        named = ".".join(path[path.index("init_args") + 1 :]) if path[-1].isdigit() else path[-1]
+        path = _path(place)
+        old, new = (reduce(getitem, path, of) for of in (content, changed))
+        stage = str(content["stages"][path[1]]["class_path"]).rpartition(".")[2]
+        named = place.partition("init_args.")[2] if isinstance(path[-1], int) else path[-1]
         words.append(f"{stage} {named} {new:g} for {old:g}")
     return ", ".join(words) or "as published"
+
+
+def _path(place: str) -> list[Any]:
+    """The keys and numbers that lead to a place."""
+    return [int(word) if word.isdigit() else word for word in place.split(".")]
 
 
 def _write(path: Path, text: str) -> None:

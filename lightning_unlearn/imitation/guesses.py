@@ -58,7 +58,8 @@ class Guesses:
             self._surrogate = _WithWeights(self._network, {name: value.to(device) for name, value in surrogate.items()})
         self._fitted: dict[int, Fitted] = {}
         self._of_members: dict[int, Tensor] = {}
-        self._count, self._pool = members, bank if held_out is None else held_out
+        self._count = len(bank) if members is None else min(members, len(bank))
+        self._pool = bank if held_out is None else held_out
 
     @property
     def member_labels(self) -> Tensor:
@@ -107,11 +108,11 @@ class Guesses:
         if i not in self._of_members:
             estimator = self._estimators[i]
             if isinstance(estimator, BankEstimator):
-                whole = self._fit(i, estimator).of_bank()
-                self._of_members[i] = whole[torch.searchsorted(self._bank, self._members)]
+                asked, said = self._bank, self._fit(i, estimator).of_bank()
             else:
-                once, places = self._members.unique(return_inverse=True)  # type: ignore[no-untyped-call]  # in torch
-                self._of_members[i] = self.of(i, "retain", once)[places]
+                asked = self._pool[torch.isin(self._pool, self._members)]
+                said = self.of(i, "retain", asked)
+            self._of_members[i] = said[torch.searchsorted(asked, self._members)]
         return self._of_members[i]
 
     def without_classes(self, part: Part, index: Tensor, classes: Tensor) -> Tensor:
@@ -173,14 +174,11 @@ class Guesses:
         # By chance a part is harder or easier than the bank, and all targets are with it. So where an estimator guesses about
         # the whole bank anyway, places are spread evenly over the log-odds that it gives to the labels, and at each stands the
         # nearest sample; of the few that were held out some stand more than once.
-        whole = self._count is None or self._count >= len(self._bank)
-        first = next((i for i, estimator in enumerate(self._estimators) if _guesses_about_bank(estimator)), None)
-        if first is None or (whole and self._pool is self._bank):
+        first = next(((i, of) for i, of in enumerate(self._estimators) if _guesses_about_bank(of)), None)
+        if first is None or self._count == len(self._pool) == len(self._bank):
             return self._data.random_part("retain", self._count, "estimate", among=self._pool)
-        count = len(self._bank) if self._count is None else min(self._count, len(self._bank))
-        said = self._fit(first, cast(BankEstimator, self._estimators[first])).of_bank()
-        known = log_odds(said, self._labels[self._bank])
-        places = known.sort().values[((torch.arange(count) + 0.5) * len(known) / count).long()]
+        known = log_odds(self._fit(*first).of_bank(), self._labels[self._bank])
+        places = known.sort().values[((torch.arange(self._count) + 0.5) * len(known) / self._count).long()]
         return self._pool[_nearest(places, known[torch.searchsorted(self._bank, self._pool)])].sort().values
 
     def _fit(self, i: int, estimator: BankEstimator) -> Fitted:
@@ -206,7 +204,7 @@ class Guesses:
 
 def _looks_at_last_stage(estimator: Estimator) -> TypeGuard[BankEstimator]:
     """Whether its rows are what enters the last stage of the network, and nothing else."""
-    if not isinstance(estimator, BankEstimator) or estimator.asks_surrogate:
+    if not _guesses_about_bank(estimator):
         return False
     return estimator.layer == "last_stage" and type(estimator).rows is BankEstimator.rows
 
@@ -246,7 +244,7 @@ class _WithWeights(nn.Module):
         return logits
 
 
-def _guesses_about_bank(estimator: Estimator) -> bool:
+def _guesses_about_bank(estimator: Estimator) -> TypeGuard[BankEstimator]:
     """Whether it compares with the bank, in a network to which all of the bank is alike."""
     return isinstance(estimator, BankEstimator) and not estimator.asks_surrogate
 
