@@ -15,6 +15,9 @@ from lightning_unlearn.imitation.estimators import Estimator
 
 __all__ = ["BankEstimator", "Fitted", "KernelRegression", "Neighbours", "features_of"]
 
+# Rows and columns at most that images are compared by: 2,400 photographs of 224 pixels would be rows of 3 GB.
+_PIXELS = 32
+
 
 class Fitted(Protocol):
     """What a `BankEstimator` says once it has seen its bank."""
@@ -36,7 +39,8 @@ class BankEstimator(Estimator):
     Args:
         layer: Where samples are compared: `head` (what enters the head), `last_hidden` (what the last layer of weights before
             the head gives, without its activation), `last_stage` (what enters the last stage, see `functional.anatomy`),
-            `pixels`, or the name of a module, whose output counts. Tokens are averaged to one.
+            `pixels` (means over larger ones where an image has more than 32 rows or columns), or the name of a module, whose
+            output counts. Tokens are averaged to one.
         pool: Maps are averaged to so many rows and columns; not `pixels`.
     """
 
@@ -60,7 +64,10 @@ class BankEstimator(Estimator):
             (B, ...), float32.
         """
         found = features.float()
-        if found.ndim == 4 and self.layer != "pixels":
+        if self.layer == "pixels":
+            height, width = found.shape[-2:]
+            found = F.adaptive_avg_pool2d(found, (min(_PIXELS, height), min(_PIXELS, width)))
+        elif found.ndim == 4:
             found = F.adaptive_avg_pool2d(found, self.pool)
         elif found.ndim == 3:
             found = found.mean(1)

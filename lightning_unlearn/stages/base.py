@@ -1,5 +1,6 @@
 """What every stage of unlearning shares."""
 
+import math
 from abc import ABC
 from collections.abc import Callable, Iterable, Mapping
 
@@ -10,13 +11,14 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from lightning_unlearn.artifacts import Artifacts
+from lightning_unlearn.classifier import Classifier
 from lightning_unlearn.data.batch import Batch, parts_of
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.views import View
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.modes import set_modes
 from lightning_unlearn.functional.structure import ParameterSelector
-from lightning_unlearn.schedule import Schedule, build_optimizer, logs_at, with_schedule
+from lightning_unlearn.schedule import Schedule, at_rate, build_optimizer, logs_at, with_schedule
 from lightning_unlearn.stages.tools import StageTools
 from lightning_unlearn.work import Work
 
@@ -53,6 +55,9 @@ class UnlearningStage(StageTools, ABC):
         batch_size: Samples of a batch over all ranks; None: the DataModule's.
         forget_batch_size: The same for the forgotten part of two-part views; None: the DataModule's.
         optimizer: Makes the optimiser from the trained parameters.
+        own_rate: The classifier's own optimiser takes the place of `optimizer`, at its learning rate times this, above 0: what
+            a network stands depends on its layers, and who trained it knew. None, or a network that is no `Classifier`:
+            `optimizer`.
         schedule: Course of the learning rate over all steps.
         parameters: Which parameters are trained; None: all. The rest is frozen, statistics of BatchNorm included.
         callbacks: Further links of this stage's fit, such as `SelectByUnseen`.
@@ -81,6 +86,7 @@ class UnlearningStage(StageTools, ABC):
         schedule: Schedule = "constant",
         parameters: ParameterSelector | None = None,
         callbacks: list[Callback] | None = None,
+        own_rate: float | None = None,
     ) -> None:
         super().__init__()
         if max_epochs < 0 or (max_steps is not None and max_steps < 1):
@@ -91,11 +97,14 @@ class UnlearningStage(StageTools, ABC):
         for name, size in (("batch_size", batch_size), ("forget_batch_size", forget_batch_size)):
             if size is not None and size < 1:
                 raise ChainError(f"{type(self).__name__}: {name} is {size}; needed: at least 1, or none for the data's.")
+        if own_rate is not None and not 0 < own_rate < math.inf:
+            raise ChainError(f"{type(self).__name__}: own_rate is {own_rate}; needed: above 0, or none for `optimizer`.")
         self.max_epochs = max_epochs
         self.max_steps = max_steps
         self.batch_size = batch_size
         self.forget_batch_size = forget_batch_size
         self.optimizer = optimizer
+        self.own_rate = own_rate
         self.schedule = schedule
         self.selector = parameters
         self.callbacks = tuple(callbacks or ())
@@ -326,4 +335,17 @@ class UnlearningStage(StageTools, ABC):
             Lightning's configuration.
         """
         trained = [p for p in self.parameters() if p.requires_grad]
-        return with_schedule(self, build_optimizer(self.optimizer, trained), self.schedule)
+        return with_schedule(self, build_optimizer(self.optimizer_for(self.classifier), trained), self.schedule)
+
+    def optimizer_for(self, classifier: nn.Module) -> OptimizerCallable:
+        """What makes the optimiser: `optimizer`, or the classifier's own, where `own_rate` asks for it.
+
+        Args:
+            classifier: The network that is trained.
+
+        Returns:
+            Makes the optimiser from parameters.
+        """
+        if self.own_rate is None or not isinstance(classifier, Classifier):
+            return self.optimizer
+        return at_rate(classifier.optimizer, self.own_rate)

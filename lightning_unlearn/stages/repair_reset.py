@@ -83,7 +83,7 @@ class RepairReset(FineTune):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """See `UnlearningStage.configure_optimizers`: one learning rate per epoch."""
-        optimizer = build_optimizer(self.optimizer, [p for p in self.parameters() if p.requires_grad])
+        optimizer = build_optimizer(self.optimizer_for(self.classifier), [p for p in self.parameters() if p.requires_grad])
         # The scheduler asks once more after the last epoch.
         rates = (*self.multipliers, self.multipliers[-1])
         return [optimizer], [LambdaLR(optimizer, rates.__getitem__)]

@@ -85,6 +85,12 @@ def test_neighbours_see_what_they_are_asked_to(layer, images):
         assert torch.equal(rows, images.flatten(1))
 
 
+def test_rows_of_pixels_are_short_where_images_are_large():
+    images = torch.randn(3, 2, 96, 20)
+    rows = KernelRegression(layer="pixels").rows(nn.Identity(), images)
+    torch.testing.assert_close(rows, images.reshape(3, 2, 32, 3, 20).mean(3).flatten(1))
+
+
 def test_layers_have_names_that_every_network_knows(images):
     network = SmallCNN(in_chans=3, num_classes=4, image_size=8).eval()
     hidden = KernelRegression(layer="last_hidden").rows(network, images)

@@ -9,7 +9,9 @@ from torch import nn
 
 from lightning_unlearn.artifacts import Artifacts
 from lightning_unlearn.chain.run import run_chain
+from lightning_unlearn.classifier import Classifier
 from lightning_unlearn.data.batch import Batch, parts_of
+from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.modes import set_modes
 from lightning_unlearn.functional.structure import ParameterSelector
 from lightning_unlearn.stages import AdversarialExamples, FineTune, MaskLearning, UnlearningStage
@@ -127,3 +129,32 @@ def test_an_object_that_runs_again_counts_its_own_work_alone(trained, make_data,
         for other in others:
             assert (other.work, other.summary.keys()) == (first.work, first.summary.keys()), first.name
     assert [len(run[0].summary["mask_course"]) for run in runs] == [len(chain[0]._course)] * 3
+
+
+@pytest.mark.parametrize("make", [lambda p: torch.optim.AdamW(p, 4e-3), lambda p: torch.optim.SGD(p, 0.2, momentum=0.9)])
+def test_own_rate_takes_the_optimiser_that_trained_the_network(make, make_data, fresh):
+    """A network without normalisation does not stand the rate of one that has it."""
+    found = []
+
+    class Seen(FineTune):
+        def on_train_start(self):
+            super().on_train_start()
+            found.append(self.optimizers().optimizer)
+
+    for model in (
+        Classifier("SmallCNN", in_chans=1, image_size=8, optimizer=make),
+        nn.Sequential(nn.Flatten(), nn.Linear(64, 10)),
+    ):
+        run_chain(fresh, model, make_data(), [Seen(optimizer=sgd(0.01), own_rate=0.25)])
+    own, other = found
+    wanted = make([nn.Parameter(torch.zeros(1))])
+    assert type(own) is type(wanted)
+    assert own.param_groups[0]["lr"] == pytest.approx(0.25 * wanted.param_groups[0]["lr"])
+    assert type(other) is torch.optim.SGD
+    assert other.param_groups[0]["lr"] == pytest.approx(0.01)
+
+
+@pytest.mark.parametrize("rate", [0, -0.5, float("nan"), float("inf")])
+def test_own_rate_must_be_above_zero(rate):
+    with pytest.raises(ChainError, match=f"FineTune: own_rate is {rate}; needed: above 0"):
+        FineTune(own_rate=rate)
