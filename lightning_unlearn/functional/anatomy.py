@@ -11,6 +11,7 @@ from torch import nn
 
 __all__ = [
     "blocks",
+    "has_normalisation",
     "head_name",
     "last_half",
     "last_hidden",
@@ -51,6 +52,18 @@ def own_reset(module: nn.Module) -> Callable[[], object] | None:
         Its `reset_parameters`, which torch's attention has with an underscore; None where it has none.
     """
     return getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+
+
+def has_normalisation(network: nn.Module) -> bool:
+    """Whether a network normalises what passes through it: has a module whose class, or one above it, is called so.
+
+    Args:
+        network: Any network.
+
+    Returns:
+        True for BatchNorm, LayerNorm, GroupNorm, InstanceNorm, RMSNorm and what is made of them.
+    """
+    return any("norm" in kind.__name__.lower() for module in network.modules() for kind in type(module).__mro__)
 
 
 def weight_layers(network: nn.Module) -> dict[str, nn.Module]:

@@ -16,6 +16,7 @@ from lightning_unlearn.data.batch import Batch, parts_of
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.views import View
 from lightning_unlearn.exceptions import ChainError
+from lightning_unlearn.functional.anatomy import has_normalisation
 from lightning_unlearn.functional.modes import set_modes
 from lightning_unlearn.functional.structure import ParameterSelector
 from lightning_unlearn.schedule import Schedule, at_rate, build_optimizer, logs_at, with_schedule
@@ -55,9 +56,8 @@ class UnlearningStage(StageTools, ABC):
         batch_size: Samples of a batch over all ranks; None: the DataModule's.
         forget_batch_size: The same for the forgotten part of two-part views; None: the DataModule's.
         optimizer: Makes the optimiser from the trained parameters.
-        own_rate: The classifier's own optimiser takes the place of `optimizer`, at its learning rate times this, above 0: what
-            a network stands depends on its layers, and who trained it knew. None, or a network that is no `Classifier`:
-            `optimizer`.
+        own_rate: In a `Classifier` without normalisation its own optimiser takes the place of `optimizer`, at its learning rate
+            times this, above 0: what rate such a network stands only those know who trained it. None: `optimizer` always.
         schedule: Course of the learning rate over all steps.
         parameters: Which parameters are trained; None: all. The rest is frozen, statistics of BatchNorm included.
         callbacks: Further links of this stage's fit, such as `SelectByUnseen`.
@@ -338,7 +338,7 @@ class UnlearningStage(StageTools, ABC):
         return with_schedule(self, build_optimizer(self.optimizer_for(self.classifier), trained), self.schedule)
 
     def optimizer_for(self, classifier: nn.Module) -> OptimizerCallable:
-        """What makes the optimiser: `optimizer`, or the classifier's own, where `own_rate` asks for it.
+        """What makes the optimiser: `optimizer`, or the classifier's own, where `own_rate` and the network ask for it.
 
         Args:
             classifier: The network that is trained.
@@ -346,6 +346,6 @@ class UnlearningStage(StageTools, ABC):
         Returns:
             Makes the optimiser from parameters.
         """
-        if self.own_rate is None or not isinstance(classifier, Classifier):
+        if self.own_rate is None or not isinstance(classifier, Classifier) or has_normalisation(classifier):
             return self.optimizer
         return at_rate(classifier.optimizer, self.own_rate)

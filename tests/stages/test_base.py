@@ -132,8 +132,8 @@ def test_an_object_that_runs_again_counts_its_own_work_alone(trained, make_data,
 
 
 @pytest.mark.parametrize("make", [lambda p: torch.optim.AdamW(p, 4e-3), lambda p: torch.optim.SGD(p, 0.2, momentum=0.9)])
-def test_own_rate_takes_the_optimiser_that_trained_the_network(make, make_data, fresh):
-    """A network without normalisation does not stand the rate of one that has it."""
+def test_own_rate_is_for_networks_without_normalisation(make, make_data, fresh):
+    """They do not stand the rate of those that have it, and who trained them knew theirs."""
     found = []
 
     class Seen(FineTune):
@@ -141,17 +141,17 @@ def test_own_rate_takes_the_optimiser_that_trained_the_network(make, make_data, 
             super().on_train_start()
             found.append(self.optimizers().optimizer)
 
-    for model in (
-        Classifier("SmallCNN", in_chans=1, image_size=8, optimizer=make),
-        nn.Sequential(nn.Flatten(), nn.Linear(64, 10)),
-    ):
+    plain = Classifier("SmallCNN", in_chans=1, image_size=8, optimizer=make)
+    normalised = Classifier("ResNet", in_chans=1, image_size=8, network_args={"blocks": [1], "width": 4}, optimizer=make)
+    for model in (plain, normalised, nn.Sequential(nn.Flatten(), nn.Linear(64, 10))):
         run_chain(fresh, model, make_data(), [Seen(optimizer=sgd(0.01), own_rate=0.25)])
-    own, other = found
+    own, *others = found
     wanted = make([nn.Parameter(torch.zeros(1))])
     assert type(own) is type(wanted)
     assert own.param_groups[0]["lr"] == pytest.approx(0.25 * wanted.param_groups[0]["lr"])
-    assert type(other) is torch.optim.SGD
-    assert other.param_groups[0]["lr"] == pytest.approx(0.01)
+    for other in others:
+        assert type(other) is torch.optim.SGD
+        assert other.param_groups[0]["lr"] == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize("rate", [0, -0.5, float("nan"), float("inf")])
