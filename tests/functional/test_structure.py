@@ -9,6 +9,7 @@ from torch import nn
 
 from lightning_unlearn.functional.anatomy import (
     blocks,
+    has_normalisation,
     head_name,
     last_half,
     last_hidden,
@@ -62,6 +63,16 @@ HEADS = [
 @pytest.mark.parametrize(("make", "expected"), HEADS)
 def test_head_is_the_layer_that_gives_logits(make, expected):
     assert head_name(make()) == expected
+
+
+@pytest.mark.parametrize("make", [vit, convnext, timm_resnet, lambda: ResNet(norm="group"), lambda: nn.RMSNorm(3)])
+def test_networks_with_normalisation(make):
+    assert has_normalisation(make())
+
+
+@pytest.mark.parametrize("make", [SmallCNN, MLP, lambda: torchvision.models.vgg11(num_classes=3)])
+def test_networks_without_normalisation(make):
+    assert not has_normalisation(make())
 
 
 def test_head_before_the_body_is_found_by_name():
