@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
 from lightning_unlearn.exceptions import ConfigError
 
-__all__ = ["Schedule", "at_rate", "build_optimizer", "build_schedule", "with_schedule"]
+__all__ = ["Schedule", "build_optimizer", "build_schedule", "with_schedule"]
 
 Schedule: TypeAlias = Literal["constant", "cosine", "one_cycle"]
 
@@ -33,26 +33,6 @@ def build_optimizer(factory: Callable[..., Optimizer], parameters: Iterable[nn.P
         return factory(parameters)
     except ValueError as error:
         raise ConfigError(f"The optimizer refuses its settings: {error}. Change them in `optimizer`.") from error
-
-
-def at_rate(factory: Callable[..., Optimizer], share: float) -> Callable[..., Optimizer]:
-    """A factory of the same optimisers, at another learning rate.
-
-    Args:
-        factory: Makes an optimiser from parameters.
-        share: What its learning rates are multiplied by, above 0.
-
-    Returns:
-        The other factory.
-    """
-
-    def make(parameters: Iterable[nn.Parameter]) -> Optimizer:
-        optimizer = factory(parameters)
-        for group in optimizer.param_groups:
-            group["lr"] *= share
-        return optimizer
-
-    return make
 
 
 def build_schedule(optimizer: Optimizer, schedule: Schedule, steps: int, floor: float = 0.0) -> LRScheduler | None:

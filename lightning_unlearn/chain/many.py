@@ -117,7 +117,7 @@ def _run_together(
     """One fit for all models."""
     first = stages[0]
     name = type(first).__name__
-    _check_stages(stages, models[0])
+    _check_stages(stages)
     if any("pruned" in left for left in artifacts):
         raise _CannotShareAFitError("each model has pruned weights of its own")
     begin = time.perf_counter()
@@ -213,7 +213,7 @@ class _Together(LightningModule):
         """The optimiser and the schedule of the stages, over the weights of all models."""
         first = self._stages[0]
         trained = [p for p in self.ensemble.parameters() if p.requires_grad]
-        return with_schedule(self, build_optimizer(first.optimizer_for(first.classifier), trained), first.schedule)
+        return with_schedule(self, first.make_optimizer(first.optimizer, trained), first.schedule)
 
     def hand_back(self) -> None:
         """Give the models what they have learnt, and let every stage end."""
@@ -250,7 +250,7 @@ def _fastest(networks: Sequence[nn.Module], example: Tensor) -> How:
     return _FASTEST[key]
 
 
-def _check_stages(stages: Stages, model: nn.Module) -> None:
+def _check_stages(stages: Stages) -> None:
     kind = type(stages[0])
     if len(stages) < 2:
         raise _CannotShareAFitError("there is only one")
@@ -263,7 +263,7 @@ def _check_stages(stages: Stages, model: nn.Module) -> None:
         raise _CannotShareAFitError(f"{kind.__name__} has its own {own[0]}")
     if stages[0].callbacks or stages[0].configure_callbacks():
         raise _CannotShareAFitError(f"{kind.__name__} has callbacks, which look at one model")
-    optimizer = type(build_optimizer(stages[0].optimizer_for(model), [nn.Parameter(torch.zeros(1))]))
+    optimizer = type(build_optimizer(stages[0].optimizer, [nn.Parameter(torch.zeros(1))]))
     if optimizer not in ELEMENTWISE:
         raise _CannotShareAFitError(f"{optimizer.__name__} is not known to treat every weight by itself")
 

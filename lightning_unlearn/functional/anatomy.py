@@ -5,6 +5,7 @@ order of the forward pass. Nothing runs, so it works for networks on any device,
 """
 
 import math
+import re
 from collections.abc import Callable, Collection, Iterable
 
 from torch import nn
@@ -24,6 +25,8 @@ __all__ = [
 
 _WEIGHT_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+# Names of layers that normalise, in torch and timm; not those that normalise weights.
+_NORM = re.compile(r"(?<!weight)(?<!spectral)norm(act)?(\dd)?$", re.IGNORECASE)
 # Children of a block that run beside its other layers: they are registered last, and are not the deepest.
 _BESIDE = {"downsample", "shortcut", "skip", "se"}
 _HEAD_NAMES = {"fc", "head", "heads", "classifier", "linear", "last_linear", "logits", "output"}
@@ -55,7 +58,7 @@ def own_reset(module: nn.Module) -> Callable[[], object] | None:
 
 
 def has_normalisation(network: nn.Module) -> bool:
-    """Whether a network normalises what passes through it: has a module whose class, or one above it, is called so.
+    """Whether a network has layers that normalise what passes through them; what `forward` does without a module is not seen.
 
     Args:
         network: Any network.
@@ -63,7 +66,7 @@ def has_normalisation(network: nn.Module) -> bool:
     Returns:
         True for BatchNorm, LayerNorm, GroupNorm, InstanceNorm, RMSNorm and what is made of them.
     """
-    return any("norm" in kind.__name__.lower() for module in network.modules() for kind in type(module).__mro__)
+    return any(_NORM.search(kind.__name__) for module in network.modules() for kind in type(module).__mro__)
 
 
 def weight_layers(network: nn.Module) -> dict[str, nn.Module]:

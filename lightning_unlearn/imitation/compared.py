@@ -15,7 +15,7 @@ from lightning_unlearn.imitation.estimators import Estimator
 
 __all__ = ["BankEstimator", "Fitted", "KernelRegression", "Neighbours", "features_of"]
 
-# Rows and columns at most that images are compared by: 2,400 photographs of 224 pixels would be rows of 3 GB.
+# Rows and columns at most that images are compared by: 2,400 photographs of 224 pixels would be rows of 1.4 GB.
 _PIXELS = 32
 
 
@@ -39,8 +39,8 @@ class BankEstimator(Estimator):
     Args:
         layer: Where samples are compared: `head` (what enters the head), `last_hidden` (what the last layer of weights before
             the head gives, without its activation), `last_stage` (what enters the last stage, see `functional.anatomy`),
-            `pixels` (means over larger ones where an image has more than 32 rows or columns), or the name of a module, whose
-            output counts. Tokens are averaged to one.
+            `pixels` (averaged to at most 32 rows and columns), or the name of a module, whose output counts. Tokens are
+            averaged to one.
         pool: Maps are averaged to so many rows and columns; not `pixels`.
     """
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from lightning_unlearn.data.batch import Batch
 from lightning_unlearn.data.views import View
 from lightning_unlearn.exceptions import ChainError
-from lightning_unlearn.schedule import Schedule, build_optimizer, build_schedule
+from lightning_unlearn.schedule import Schedule, build_schedule
 from lightning_unlearn.stages.stepping import SteppingStage
 
 __all__ = ["AlternatingStage"]
@@ -68,11 +68,11 @@ class AlternatingStage(SteppingStage):
         retain = self.max_epochs * (len(plan) - plan.forget_steps)
         trained = [p for p in self.parameters() if p.requires_grad]
         if self.forget_optimizer is None:
-            made = [(self.optimizer_for(self.classifier), self.schedule, forget + retain, 0.0)]
+            made = [(self.optimizer, self.schedule, forget + retain, 0.0)]
         else:
             own = (self.forget_optimizer, self.forget_schedule, forget, self.forget_floor)
-            made = [(self.optimizer_for(self.classifier), self.schedule, retain, 0.0), own]
-        optimizers = [build_optimizer(factory, trained) for factory, *_ in made]
+            made = [(self.optimizer, self.schedule, retain, 0.0), own]
+        optimizers = [self.make_optimizer(factory, trained) for factory, *_ in made]
         courses = zip(optimizers, made, strict=True)
         schedulers = [build_schedule(o, schedule, steps, floor) for o, (_, schedule, steps, floor) in courses]
         return optimizers, [scheduler for scheduler in schedulers if scheduler is not None]

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from lightning_unlearn.artifacts import Artifacts
-from lightning_unlearn.classifier import Classifier
 from lightning_unlearn.data.batch import Batch, parts_of
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.views import View
@@ -19,7 +18,7 @@ from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.anatomy import has_normalisation
 from lightning_unlearn.functional.modes import set_modes
 from lightning_unlearn.functional.structure import ParameterSelector
-from lightning_unlearn.schedule import Schedule, at_rate, build_optimizer, logs_at, with_schedule
+from lightning_unlearn.schedule import Schedule, build_optimizer, logs_at, with_schedule
 from lightning_unlearn.stages.tools import StageTools
 from lightning_unlearn.work import Work
 
@@ -56,8 +55,7 @@ class UnlearningStage(StageTools, ABC):
         batch_size: Samples of a batch over all ranks; None: the DataModule's.
         forget_batch_size: The same for the forgotten part of two-part views; None: the DataModule's.
         optimizer: Makes the optimiser from the trained parameters.
-        own_rate: In a `Classifier` without normalisation its own optimiser takes the place of `optimizer`, at its learning rate
-            times this, above 0: what rate such a network stands only those know who trained it. None: `optimizer` always.
+        unnormalised_rate: Factor of learning rates on networks without normalisation, which stand less of them, above 0.
         schedule: Course of the learning rate over all steps.
         parameters: Which parameters are trained; None: all. The rest is frozen, statistics of BatchNorm included.
         callbacks: Further links of this stage's fit, such as `SelectByUnseen`.
@@ -86,7 +84,7 @@ class UnlearningStage(StageTools, ABC):
         schedule: Schedule = "constant",
         parameters: ParameterSelector | None = None,
         callbacks: list[Callback] | None = None,
-        own_rate: float | None = None,
+        unnormalised_rate: float = 1.0,
     ) -> None:
         super().__init__()
         if max_epochs < 0 or (max_steps is not None and max_steps < 1):
@@ -97,14 +95,16 @@ class UnlearningStage(StageTools, ABC):
         for name, size in (("batch_size", batch_size), ("forget_batch_size", forget_batch_size)):
             if size is not None and size < 1:
                 raise ChainError(f"{type(self).__name__}: {name} is {size}; needed: at least 1, or none for the data's.")
-        if own_rate is not None and not 0 < own_rate < math.inf:
-            raise ChainError(f"{type(self).__name__}: own_rate is {own_rate}; needed: above 0, or none for `optimizer`.")
+        if not 0 < unnormalised_rate < math.inf:
+            raise ChainError(
+                f"{type(self).__name__}: unnormalised_rate is {unnormalised_rate}; needed: a finite number above 0."
+            )
         self.max_epochs = max_epochs
         self.max_steps = max_steps
         self.batch_size = batch_size
         self.forget_batch_size = forget_batch_size
         self.optimizer = optimizer
-        self.own_rate = own_rate
+        self.unnormalised_rate = unnormalised_rate
         self.schedule = schedule
         self.selector = parameters
         self.callbacks = tuple(callbacks or ())
@@ -335,17 +335,20 @@ class UnlearningStage(StageTools, ABC):
             Lightning's configuration.
         """
         trained = [p for p in self.parameters() if p.requires_grad]
-        return with_schedule(self, build_optimizer(self.optimizer_for(self.classifier), trained), self.schedule)
+        return with_schedule(self, self.make_optimizer(self.optimizer, trained), self.schedule)
 
-    def optimizer_for(self, classifier: nn.Module) -> OptimizerCallable:
-        """What makes the optimiser: `optimizer`, or the classifier's own, where `own_rate` and the network ask for it.
+    def make_optimizer(self, factory: OptimizerCallable, parameters: Iterable[nn.Parameter]) -> Optimizer:
+        """Make an optimiser, at the learning rate that the network stands; see `unnormalised_rate`.
 
         Args:
-            classifier: The network that is trained.
+            factory: Makes it from parameters.
+            parameters: What it steps.
 
         Returns:
-            Makes the optimiser from parameters.
+            The optimiser.
         """
-        if self.own_rate is None or not isinstance(classifier, Classifier) or has_normalisation(classifier):
-            return self.optimizer
-        return at_rate(classifier.optimizer, self.own_rate)
+        optimizer = build_optimizer(factory, parameters)
+        if not has_normalisation(self.classifier):
+            for group in optimizer.param_groups:
+                group["lr"] = group["lr"] * self.unnormalised_rate
+        return optimizer

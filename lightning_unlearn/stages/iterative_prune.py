@@ -86,7 +86,7 @@ class IterativePrune(FineTune):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser, and its schedule over one recipe, to which rewinding goes back."""
-        optimizer = build_optimizer(self.optimizer_for(self.classifier), [p for p in self.parameters() if p.requires_grad])
+        optimizer = build_optimizer(self.optimizer, [p for p in self.parameters() if p.requires_grad])
         scheduler = build_schedule(optimizer, self.schedule, self.epochs * len(self.data.plan))
         if scheduler is None:
             return optimizer

@@ -12,7 +12,6 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_unlearn.callbacks.weight_edit import EditedStage
 from lightning_unlearn.exceptions import ChainError
-from lightning_unlearn.schedule import build_optimizer
 from lightning_unlearn.stages.fine_tune import FineTune
 
 __all__ = ["RepairReset", "ScaleGradients"]
@@ -83,7 +82,7 @@ class RepairReset(FineTune):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """See `UnlearningStage.configure_optimizers`: one learning rate per epoch."""
-        optimizer = build_optimizer(self.optimizer_for(self.classifier), [p for p in self.parameters() if p.requires_grad])
+        optimizer = self.make_optimizer(self.optimizer, [p for p in self.parameters() if p.requires_grad])
         # The scheduler asks once more after the last epoch.
         rates = (*self.multipliers, self.multipliers[-1])
         return [optimizer], [LambdaLR(optimizer, rates.__getitem__)]

@@ -57,7 +57,7 @@ METHODS = {
     "surrogate": lambda: [
         TrainSurrogate(held_out_samples=40, optimizer=sgd(0.05)),
         EstimateUnseen([Surrogate(), KernelRegression(layer="last_stage")], bank_samples=100, rank_samples=60),
-        ImitateUnseen(passes=1, forget_batch_size=16, own_rate=0.5),
+        ImitateUnseen(passes=1, forget_batch_size=16, optimizer=sgd(0.1), unnormalised_rate=0.5),
     ],
     "weighted": lambda: [ClassWeightedFineTune(optimizer=sgd(0.05))],
     "repair": lambda: [KLToUniform(batch_size=16, optimizer=sgd(0.01)), Repair(batch_size=32, optimizer=sgd(0.05))],

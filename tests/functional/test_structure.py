@@ -6,6 +6,7 @@ import pytest
 import timm
 import torchvision
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from lightning_unlearn.functional.anatomy import (
     blocks,
@@ -70,7 +71,11 @@ def test_networks_with_normalisation(make):
     assert has_normalisation(make())
 
 
-@pytest.mark.parametrize("make", [SmallCNN, MLP, lambda: torchvision.models.vgg11(num_classes=3)])
+def normalised_input():
+    return nn.Sequential(torchvision.transforms.Normalize(0.5, 0.5), nn.Flatten(), spectral_norm(weight_norm(nn.Linear(4, 2))))
+
+
+@pytest.mark.parametrize("make", [SmallCNN, MLP, normalised_input, lambda: timm.create_model("nf_resnet26", num_classes=3)])
 def test_networks_without_normalisation(make):
     assert not has_normalisation(make())
 

@@ -14,7 +14,14 @@ from lightning_unlearn.data.batch import Batch, parts_of
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.modes import set_modes
 from lightning_unlearn.functional.structure import ParameterSelector
-from lightning_unlearn.stages import AdversarialExamples, FineTune, MaskLearning, UnlearningStage
+from lightning_unlearn.stages import (
+    AdversarialExamples,
+    ContrastiveRounds,
+    DistilOriginal,
+    FineTune,
+    MaskLearning,
+    UnlearningStage,
+)
 
 
 class Plain(UnlearningStage):
@@ -131,30 +138,30 @@ def test_an_object_that_runs_again_counts_its_own_work_alone(trained, make_data,
     assert [len(run[0].summary["mask_course"]) for run in runs] == [len(chain[0]._course)] * 3
 
 
-@pytest.mark.parametrize("make", [lambda p: torch.optim.AdamW(p, 4e-3), lambda p: torch.optim.SGD(p, 0.2, momentum=0.9)])
-def test_own_rate_is_for_networks_without_normalisation(make, make_data, fresh):
-    """They do not stand the rate of those that have it, and who trained them knew theirs."""
+def small(**kwargs):
+    return Classifier("ResNet", in_chans=1, image_size=8, network_args={"blocks": [1], "width": 4, **kwargs})
+
+
+@pytest.mark.parametrize("build", [FineTune, ContrastiveRounds, DistilOriginal])
+@pytest.mark.parametrize(("model", "factor"), [(lambda: Classifier("SmallCNN", in_chans=1, image_size=8), 0.25), (small, 1)])
+def test_networks_without_normalisation_learn_slower(build, model, factor, make_data, fresh):
+    """They do not stand the rate of those that have it."""
     found = []
 
-    class Seen(FineTune):
+    class Seen(build):
         def on_train_start(self):
             super().on_train_start()
-            found.append(self.optimizers().optimizer)
+            optimizers = self.optimizers()
+            found.extend(
+                o.param_groups[0]["initial_lr"] for o in (optimizers if isinstance(optimizers, list) else [optimizers])
+            )
 
-    plain = Classifier("SmallCNN", in_chans=1, image_size=8, optimizer=make)
-    normalised = Classifier("ResNet", in_chans=1, image_size=8, network_args={"blocks": [1], "width": 4}, optimizer=make)
-    for model in (plain, normalised, nn.Sequential(nn.Flatten(), nn.Linear(64, 10))):
-        run_chain(fresh, model, make_data(), [Seen(optimizer=sgd(0.01), own_rate=0.25)])
-    own, *others = found
-    wanted = make([nn.Parameter(torch.zeros(1))])
-    assert type(own) is type(wanted)
-    assert own.param_groups[0]["lr"] == pytest.approx(0.25 * wanted.param_groups[0]["lr"])
-    for other in others:
-        assert type(other) is torch.optim.SGD
-        assert other.param_groups[0]["lr"] == pytest.approx(0.01)
+    run_chain(fresh, model(), make_data(), [Seen(optimizer=sgd(0.01), schedule="cosine", unnormalised_rate=0.25)])
+    assert found == pytest.approx([0.01 * factor] * len(found))
+    assert found
 
 
 @pytest.mark.parametrize("rate", [0, -0.5, float("nan"), float("inf")])
-def test_own_rate_must_be_above_zero(rate):
-    with pytest.raises(ChainError, match=f"FineTune: own_rate is {rate}; needed: above 0"):
-        FineTune(own_rate=rate)
+def test_rates_are_finite_and_above_zero(rate):
+    with pytest.raises(ChainError, match=f"FineTune: unnormalised_rate is {rate}; needed: a finite number above 0"):
+        FineTune(unnormalised_rate=rate)
