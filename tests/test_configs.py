@@ -241,7 +241,7 @@ def test_benchmark(name):
         np.savez("few/cifar10/human_labels.npz", clean_label=true, aggre_label=np.where(np.arange(500) < 100, 9 - true, true))
     if "noise_fractions" in settings:
         call += ["--noise_fractions", "[0.1, 0.2]", "--epochs", "[1, 2]"]
-    if kind == "MNIST":
+    if kind in ("MNIST", "FashionMNIST"):
         call += ["--data.dataset.root", root_of(kind)]
     if "rules" in settings:
         # Those that look at an original come last.
