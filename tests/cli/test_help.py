@@ -128,7 +128,7 @@ def test_help_shows_the_values_in_force_and_how_to_set_those_of_a_stage(empty, c
         "network = MLP ",
     )
     of_call = ("unseen = 50 ", "fraction = 0.2 ", "devices = 2 ", "accelerator = cpu ")
-    for word in (*of_configs, *of_call, "estimators = [Copies, Kernel", "optimizer = torch.optim.SGD "):
+    for word in (*of_configs, *of_call, "estimators = [Copies, Copies", "optimizer = torch.optim.SGD "):
         assert word in text, word
     assert "a stage's values are set in a copy of the method's file: cp" in text
     assert "imitate_unseen.yaml mine.yaml, then -c mine.yaml" in " ".join(text.split())
