@@ -20,6 +20,8 @@ from lightning_unlearn.stages import (
     DistilOriginal,
     FineTune,
     MaskLearning,
+    RepairReset,
+    ResetByGradient,
     UnlearningStage,
 )
 
@@ -138,25 +140,29 @@ def test_an_object_that_runs_again_counts_its_own_work_alone(trained, make_data,
     assert [len(run[0].summary["mask_course"]) for run in runs] == [len(chain[0]._course)] * 3
 
 
-def small(**kwargs):
-    return Classifier("ResNet", in_chans=1, image_size=8, network_args={"blocks": [1], "width": 4, **kwargs})
+def plain():
+    return Classifier("SmallCNN", in_chans=1, image_size=8)
 
 
-@pytest.mark.parametrize("build", [FineTune, ContrastiveRounds, DistilOriginal])
-@pytest.mark.parametrize(("model", "factor"), [(lambda: Classifier("SmallCNN", in_chans=1, image_size=8), 0.25), (small, 1)])
-def test_networks_without_normalisation_learn_slower(build, model, factor, make_data, fresh):
+def normalised():
+    return Classifier("ResNet", in_chans=1, image_size=8, network_args={"blocks": [1], "width": 4})
+
+
+@pytest.mark.parametrize("stages", [[FineTune], [ContrastiveRounds], [DistilOriginal], [ResetByGradient, RepairReset]])
+@pytest.mark.parametrize(("model", "factor"), [(plain, 0.25), (normalised, 1)])
+def test_networks_without_normalisation_learn_slower(stages, model, factor, make_data, fresh):
     """They do not stand the rate of those that have it."""
+    *before, last = stages
     found = []
 
-    class Seen(build):
+    class Seen(last):
         def on_train_start(self):
             super().on_train_start()
-            optimizers = self.optimizers()
-            found.extend(
-                o.param_groups[0]["initial_lr"] for o in (optimizers if isinstance(optimizers, list) else [optimizers])
-            )
+            groups = [group for optimizer in self.trainer.optimizers for group in optimizer.param_groups]
+            found.extend(group.get("initial_lr", group["lr"]) for group in groups)
 
-    run_chain(fresh, model(), make_data(), [Seen(optimizer=sgd(0.01), schedule="cosine", unnormalised_rate=0.25)])
+    chain = [*(stage() for stage in before), Seen(optimizer=sgd(0.01), unnormalised_rate=0.25)]
+    run_chain(fresh, model(), make_data(), chain)
     assert found == pytest.approx([0.01 * factor] * len(found))
     assert found
 
