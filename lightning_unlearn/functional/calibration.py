@@ -148,9 +148,12 @@ def sharpening_exponent(members: Tensor, member_targets: Tensor, unseen: Tensor,
 
 def _shares(probabilities: Tensor, targets: Tensor, exponent: float = 1.0) -> Tensor:
     """Shares of the classes that are not the label, (N, K), float64; 0 for the label."""
-    # Scaled by the largest: powers of small numbers would all be 0.
-    others = probabilities.double().clamp(min=1e-6).scatter(1, targets[:, None], 0.0)
-    powers = (others / others.max(1, keepdim=True).values) ** exponent
+    # Scaled by the largest: powers of small numbers would all be 0, and where a network is sure all others are small.
+    others = probabilities.double().scatter(1, targets[:, None], 0.0)
+    largest = others.max(1, keepdim=True).values
+    # Where nothing is left for them they share it evenly.
+    even = torch.ones_like(others).scatter(1, targets[:, None], 0.0)
+    powers = torch.where(largest > 0, others / largest, even) ** exponent
     return powers / powers.sum(1, keepdim=True)
 
 
