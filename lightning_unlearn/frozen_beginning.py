@@ -97,7 +97,7 @@ class FrozenBeginning:
         rows = torch.zeros(len(index), self._data.num_classes, device=index.device)
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             # Every rank answers for some, and adds zeros for the others.
-            for of in torch.split(torch.arange(trainer.global_rank, len(index), trainer.world_size), _CHUNK):
+            for of in torch.split(torch.arange(len(index))[trainer.global_rank :: trainer.world_size], _CHUNK):
                 rows[of] = self._tail(table[index[of]]).float()
         return sum_over_ranks(rows, trainer)
 

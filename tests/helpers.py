@@ -21,9 +21,10 @@ def untrained(network="SmallCNN"):
 
 def steps(data, stage, epoch, position=0):
     """Batches by part of an epoch as a stage at this place of a chain was served them, for plain loops beside it."""
-    data.serve(stage.view, stage.batch_size, stage.forget_batch_size, f"{position}/{type(stage).__name__}")
+    before = data.serve(stage.view, *stage.sizes(data), f"{position}/{type(stage).__name__}")
     with at_stage(position):
         plan = data.plan
+    data.serving = before
     for pieces in plan.steps(epoch):
         batches = {}
         for name, piece in pieces.items():

@@ -38,7 +38,7 @@ CHAINS = {
     "GradientAscent": lambda: [stages.GradientAscent()],
     "ImitateUnseen": lambda: [stages.EstimateUnseen(**ESTIMATE), stages.ImitateUnseen(max_steps=4)],
     "ImitateUnseen, cached": lambda: [stages.EstimateUnseen(**ESTIMATE), stages.ImitateUnseen(max_steps=4, cache=True, **END)],
-    "Impair": lambda: [stages.ErrorMaximisingNoise(8, 4), stages.Impair(noise_batch=8, batch_size=16)],
+    "Impair": lambda: [stages.ErrorMaximisingNoise(8, 4), stages.Impair(noise_per_class=8, batch_size=16)],
     "Influence": lambda: [stages.Influence(samples=20, **END)],
     "Influence, cg": lambda: [stages.Influence(samples=20, curvature="ggn", solver="cg", form="removal", **END)],
     "IterativePrune": lambda: [stages.IterativePrune(0.5, 0.3, epochs=1, rewind_epoch=0)],

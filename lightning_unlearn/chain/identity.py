@@ -1,21 +1,22 @@
-"""What finished cells and trials are known by beside their models and methods, so that nothing else is read in their place."""
+"""What finished stages, cells and trials are known by beside models and methods: nothing else is read in their place."""
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+from lightning.pytorch import Trainer
 
 from lightning_unlearn import __version__
-from lightning_unlearn.chain.run import TrainerFactory
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.split_data import PARTS, Part
 from lightning_unlearn.fresh import FreshTrainer
 from lightning_unlearn.sources import hash_of_sources
 from lightning_unlearn.training import describe_batches, plain_attributes, quiet, stable_repr
 
-__all__ = ["digest", "setup_of"]
+__all__ = ["arguments_of", "digest", "setup_of"]
 
 
-def setup_of(fresh: TrainerFactory, data: UnlearningDataModule, parts: Sequence[Part] = PARTS) -> list[str]:
+def setup_of(fresh: Callable[..., Trainer], data: UnlearningDataModule, parts: Sequence[Part] = PARTS) -> list[str]:
     """What figures depend on: samples, batches, what the Trainer does to a stage, and this version.
 
     Args:
@@ -26,7 +27,7 @@ def setup_of(fresh: TrainerFactory, data: UnlearningDataModule, parts: Sequence[
     Returns:
         Text that is the same whenever they are.
     """
-    return [*(data.fingerprint(part) for part in parts), describe_batches(data), *_described(fresh), __version__]
+    return [*(data.fingerprint(part) for part in parts), describe_batches(data), *arguments_of(fresh), __version__]
 
 
 def digest(content: Sequence[object]) -> str:
@@ -41,8 +42,15 @@ def digest(content: Sequence[object]) -> str:
     return hashlib.sha256(json.dumps(content, default=stable_repr).encode()).hexdigest()[:16]
 
 
-def _described(fresh: TrainerFactory) -> list[str]:
-    """Arguments and callbacks of the Trainer that reach a stage, where they were given: so the usual ones add nothing."""
+def arguments_of(fresh: Callable[..., Trainer]) -> list[str]:
+    """Arguments and callbacks of the Trainer that reach a stage, where they were given: so the usual ones add nothing.
+
+    Args:
+        fresh: Makes a Trainer.
+
+    Returns:
+        Text that is the same whenever they are.
+    """
     with quiet():
         trainer = fresh()
     if not isinstance(trainer, FreshTrainer):

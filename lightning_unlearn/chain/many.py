@@ -180,7 +180,7 @@ class _Together(LightningModule):
         size = sum(len(piece.index) for piece in pieces.values())
         each = self._stages[0]
         if isinstance(each, CachedStage) and each.cached is not None:
-            _, index = data.part(each.cached_parts()[0])
+            index = next(iter(each.cached_parts().values()))
             example = each.features(index[torch.arange(size) % len(index)].to(each.device))
         else:
             example = trainer.precision_plugin.convert_input(data.example(size).to(each.device))

@@ -13,14 +13,17 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 
+from lightning_unlearn import __version__
 from lightning_unlearn.artifacts import Artifacts
 from lightning_unlearn.callbacks.guard_finite import GuardFinite
 from lightning_unlearn.callbacks.keep_pruned import KeepPruned
 from lightning_unlearn.callbacks.rank_statistics import RankStatistics
 from lightning_unlearn.callbacks.seed_each_step import SeedEachStep
+from lightning_unlearn.chain.identity import arguments_of
 from lightning_unlearn.chain.settings import settings_of
 from lightning_unlearn.data.collect import sum_over_ranks
 from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.data.views import VIEWS
 from lightning_unlearn.exceptions import ChainError, ConfigError
 from lightning_unlearn.files import write_atomic, write_text_atomic
@@ -165,7 +168,7 @@ def run_chain(
     artifacts = Artifacts()
     results: list[StageResult] = []
     done = _finished(folder, len(stages))
-    identity = {} if folder is None else _identity(model, data, stages)
+    identity = {} if folder is None else _identity(fresh, model, data, stages)
     if folder is not None and done:
         saved = AtomicCheckpointIO().load_checkpoint(folder / f"stage{done - 1}.ckpt")
         differing = [name for name in identity if identity[name] != saved["run"].get(name)]
@@ -300,12 +303,17 @@ def _finished(folder: Path | None, stages: int) -> int:
     return max((i + 1 for i in range(stages) if (folder / f"stage{i}.ckpt").is_file()), default=0)
 
 
-def _identity(model: nn.Module, data: UnlearningDataModule, stages: Sequence[UnlearningStage]) -> dict[str, str]:
+def _identity(
+    fresh: TrainerFactory, model: nn.Module, data: UnlearningDataModule, stages: Sequence[UnlearningStage]
+) -> dict[str, str]:
     """What a run must have in common with the one that it goes on with."""
+    parts: tuple[Part, ...] = ("retain", "forget", "unseen")
     return {
         "weights": hash_of_weights(model),
-        "samples": f"{data.fingerprint('retain')} {data.fingerprint('forget')}",
+        "samples": " ".join(data.fingerprint(part) for part in parts),
         "batches": describe_batches(data),
+        "arguments of the Trainer": " ".join(arguments_of(fresh)),
+        "versions of this package": __version__,
         "stages": settings_of(stages),
         "seeds": str(run_seed()),
     }

@@ -184,7 +184,7 @@ class UnlearningDataModule(SplitData):
             self.serving.forget_batch_size,
             self._order_seed,
             self.serving.salt,
-            *self._ranks,
+            *self.ranks,
         )
 
     def train_dataloader(self) -> ViewLoader | ManyLoader:
@@ -204,7 +204,7 @@ class UnlearningDataModule(SplitData):
 
     def val_dataloader(self) -> list[EvaluationLoader]:
         """Unseen samples: what is watched during training. Never the test set."""
-        count, ranks = len(self.part("unseen")[1]), self._ranks[1]
+        count, ranks = len(self.part("unseen")[1]), self.ranks[1]
         if 0 < count < ranks:
             # Lightning refuses a loader that is empty on one rank alone.
             raise DataError(
@@ -238,7 +238,7 @@ class UnlearningDataModule(SplitData):
         self._check_images()
         samples, every = self.part(name)
         chosen = every if index is None else index
-        return EvaluationLoader(chosen, self._maker(samples), batch_size or self.eval_batch_size, *self._ranks, epoch)
+        return EvaluationLoader(chosen, self._maker(samples), batch_size or self.eval_batch_size, *self.ranks, epoch)
 
     def _maker(self, samples: Samples) -> BatchMaker:
         device = self.trainer.strategy.root_device if self.trainer is not None else torch.device("cpu")
@@ -269,7 +269,8 @@ class UnlearningDataModule(SplitData):
         return run_seed() if self.seed is None else stage_seed(self.seed)
 
     @property
-    def _ranks(self) -> tuple[int, int]:
+    def ranks(self) -> tuple[int, int]:
+        """This rank and the number of all: of the Trainer that served last, one alone before there was any."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def _position(self) -> tuple[int, int]:

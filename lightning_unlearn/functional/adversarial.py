@@ -1,4 +1,4 @@
-"""Adversarial examples: the nearest images to which a network gives another label."""
+"""Adversarial examples: images next to given ones to which a network gives another label."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -34,8 +34,9 @@ def pgd_l2(
     """Projected gradient ascent of the loss within L2 balls (Madry et al. 2018, ICLR), from the images themselves.
 
     Each step goes `step` along the normalised gradient, then back into the ball, then into 0 ... 1, which only shortens the
-    way. The loss is minus the margin: its gradient has the direction of that of cross-entropy, which is that one times
-    1 - p_y, and does not vanish in float32 where the network is sure.
+    way. An image whose label is another one after a step goes no further. The loss is minus the margin: its gradient has the
+    direction of that of cross-entropy, which is that one times 1 - p_y, and does not vanish in float32 where the network is
+    sure.
 
     Args:
         forward: Gives logits (N, K) of images (N, C, H, W) in 0 ... 1; each image's logits depend on it alone.
@@ -50,15 +51,17 @@ def pgd_l2(
     """
     shape = (-1, *[1] * (images.dim() - 1))
     x = images.detach()
-    for _ in range(steps):
+    for taken in range(steps):
         with torch.enable_grad():
             x = x.requires_grad_()
-            (gradient,) = torch.autograd.grad(-margin(forward(x), labels).sum(), x)
-        x = x.detach() + step.view(shape) * _unit(gradient)
-        away = x - images
+            logits = forward(x)
+            (gradient,) = torch.autograd.grad(-margin(logits, labels).sum(), x)
+        x = x.detach()
+        away = x + step.view(shape) * _unit(gradient) - images
         norm = away.flatten(1).norm(dim=1)
-        x = images + away * (epsilon / norm.clamp(min=epsilon)).view(shape)
-        x = x.clamp(0, 1)
+        further = (images + away * (epsilon / norm.clamp(min=epsilon)).view(shape)).clamp(0, 1)
+        goes_on = logits.argmax(1) == labels if taken else torch.ones_like(labels, dtype=torch.bool)
+        x = torch.where(goes_on.view(shape), further, x)
     return x
 
 
@@ -73,7 +76,8 @@ def nearest_adversarial(
     """Adversarial examples within the smallest of the radii epsilon, 2 epsilon, 4 epsilon ... that has one.
 
     The attack of AMUN (Ebrahimpour-Boroojeny, Sundaram and Chandrasekaran 2025): L2-PGD, anew from the image for each
-    radius, until the network's label is another one. Radii end where the ball holds every image.
+    radius, up to the first step after which the network's label is another one, as in its public code. Radii end where the
+    ball holds every image.
 
     Args:
         forward: See `pgd_l2`.
@@ -84,7 +88,7 @@ def nearest_adversarial(
         step_share: Length of a step in radii; a tenth as published.
 
     Returns:
-        One example per image; an image that already has another label gets one of the first radius.
+        One example per image; an image that already has another label takes one step.
 
     Raises:
         ValueError: `epsilon`, `steps` or `step_share` is out of range.

@@ -80,7 +80,7 @@ def layer_gram(
     """
     products = torch.zeros(len(x), len(x), dtype=torch.float64, device=x.device)
     along = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-    layers, sizes = _served(network, x[:2], labels[:2], vector)
+    layers, sizes = _served(network, x[:2], vector)
     served: set[str] = set()
     groups: list[list[str]] = []
     room = 0
@@ -108,9 +108,7 @@ def layer_gram(
     return products, along, [name for name in vector if name not in served], len(groups)
 
 
-def _served(
-    network: nn.Module, x: Tensor, labels: Tensor, vector: Mapping[str, Tensor]
-) -> tuple[dict[str, dict[str, str]], dict[str, int]]:
+def _served(network: nn.Module, x: Tensor, vector: Mapping[str, Tensor]) -> tuple[dict[str, dict[str, str]], dict[str, int]]:
     """Layers with a formula that agrees with autograd: names of their parameters, local to full, and bytes for one sample."""
     owners: dict[int, int] = {}
     for owner in network.modules():
@@ -127,6 +125,9 @@ def _served(
     if not wanted:
         return {}, {}
     rows = []
+    with torch.no_grad():
+        # A sample that the network is sure of has hardly a gradient at its own label, and nothing could differ.
+        labels = network(x).argmin(1)
     for image, label in zip(torch.split(x, 1), torch.split(labels, 1), strict=True):
         logits, parameters = network(image), [network.get_parameter(name) for name in wanted]
         grads = torch.autograd.grad(logits, parameters, label_residual(logits, label), materialize_grads=True)
@@ -140,7 +141,7 @@ def _served(
         apart = float((factors.products() - expected).norm()) - _AGREEMENT * length**2
         # The order of the elements shows only beside a vector.
         apart_along = float((factors.along(v) - dense @ v.flatten()).norm()) - _AGREEMENT * length * float(v.norm())
-        if max(apart, apart_along) <= 0:
+        if length > 0 and max(apart, apart_along) <= 0:
             sizes[module] = factors.bytes_each
     return {module: own for module, own in layers.items() if module in sizes}, sizes
 

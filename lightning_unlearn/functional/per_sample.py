@@ -9,7 +9,8 @@ turn them into sums of squares (`layer_squares`). What no formula covers is serv
 4. a loop over samples, for a forward that `vmap` refuses.
 
 Which one serves which parameter is not guessed: two samples of the first batch are also done one by one by plain
-autograd, and what differs moves down the list. A formula that does not fit costs time, not correctness.
+autograd, and what differs moves down the list. A formula that does not fit costs time, not correctness, as long as these
+two give the layer a gradient.
 """
 
 from collections.abc import Callable, Mapping, Sequence

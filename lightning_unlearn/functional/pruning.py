@@ -17,6 +17,7 @@ _NORMS = (
     nn.modules.instancenorm._InstanceNorm,
     nn.GroupNorm,
     nn.LayerNorm,
+    nn.RMSNorm,
 )
 
 

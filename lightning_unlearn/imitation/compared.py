@@ -58,7 +58,7 @@ class BankEstimator(Estimator):
         """Features as rows.
 
         Args:
-            features: Maps (B, C, H, W), tokens (B, T, D), or (B, D), of the layer.
+            features: Maps (B, C, H, W), or square ones (B, S, S, C), tokens (B, T, D), or (B, D), of the layer.
 
         Returns:
             (B, ...), float32.
@@ -68,6 +68,8 @@ class BankEstimator(Estimator):
             height, width = found.shape[-2:]
             found = F.adaptive_avg_pool2d(found, (min(_PIXELS, height), min(_PIXELS, width)))
         elif found.ndim == 4:
+            if found.shape[1] == found.shape[2] != found.shape[3]:
+                found = found.movedim(-1, 1)  # square maps with channels last, as of Swin
             found = F.adaptive_avg_pool2d(found, self.pool)
         elif found.ndim == 3:
             found = found.mean(1)

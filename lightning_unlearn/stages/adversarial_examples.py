@@ -16,7 +16,7 @@ __all__ = ["AdversarialExamples"]
 
 
 class AdversarialExamples(UnlearningStage):
-    """The first half of AMUN (2025): of each forgotten sample the nearest adversarial example, with its wrong label.
+    """The first half of AMUN (2025): of each forgotten sample a near adversarial example, with its wrong label.
 
     L2-PGD on the network as it is, which is not changed; see `nearest_adversarial`. Distances are those of pixels in 0 ... 1,
     before normalisation, so they mean the same for every data set; images are not augmented. In eval mode, without autocast.
@@ -34,6 +34,7 @@ class AdversarialExamples(UnlearningStage):
     view = "none"
     provides = ("adversarial",)
     train_mode = False
+    only_looks = True
 
     def __init__(self, epsilon: float = 0.04, steps: int = 50, step_share: float = 0.1, batch_size: int = 256) -> None:
         super().__init__(max_epochs=0, batch_size=batch_size)
@@ -57,9 +58,9 @@ class AdversarialExamples(UnlearningStage):
         shape = self.data.example(1).shape[1:]
         self.artifacts["adversarial"] = {
             "index": index,
-            "images": rows[:, :-3].view(-1, *shape).float(),
+            "images": rows[:, :-3].view(-1, *shape),
             "labels": rows[:, -3].long(),
-            "epsilon": rows[:, -2].float(),
+            "epsilon": rows[:, -2],
             "found": rows[:, -1].bool(),
         }
 
@@ -82,5 +83,6 @@ class AdversarialExamples(UnlearningStage):
                 self.steps,
                 self.step_share,
             )
-        columns = [c[:, None].to(found.images) for c in (found.labels, found.epsilon, found.found)]
-        return torch.cat([found.images.flatten(1), *columns], dim=1)
+        # In float32 whatever the images are: halves do not tell labels above 256 apart.
+        columns = [c[:, None].float() for c in (found.labels, found.epsilon, found.found)]
+        return torch.cat([found.images.flatten(1).float(), *columns], dim=1)

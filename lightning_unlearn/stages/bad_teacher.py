@@ -27,8 +27,8 @@ class BadTeacher(UnlearningStage):
 
     Args:
         retain_share: Share of an epoch over the retained samples, in 0 ... 1; 0.3 as published. Forgotten samples are passed
-            over beside it, `forget_batch_size` a step.
-        **kwargs: See `UnlearningStage`; `max_epochs` counts these shares.
+            over once beside it, as published, unless `forget_batch_size` is given.
+        **kwargs: See `UnlearningStage`; `max_epochs` counts these shares, `batch_size` the samples of both parts together.
     """
 
     view = "both"
@@ -52,11 +52,16 @@ class BadTeacher(UnlearningStage):
         """The chain: both teachers."""
         return [self.bad, self.good]
 
+    def sizes(self, data: UnlearningDataModule) -> tuple[int, int]:
+        """See `UnlearningStage.sizes`: the parts of a batch are as large as what is passed over of them."""
+        size = super().sizes(data)[0]
+        forget, retain = (len(data.part(part)[1]) for part in ("forget", "retain"))
+        mine = self.forget_batch_size or max(1, min(size - 1, round(size * forget / (forget + self.retain_share * retain))))
+        return max(1, size - mine), mine
+
     def length(self, data: UnlearningDataModule) -> tuple[int, int]:
         """See `UnlearningStage.length`: the share of each epoch over the retained samples."""
-        size = self.batch_size or data.batch_size
-        epoch = -(-len(data.part("retain")[1]) // size)
-        steps = math.ceil(self.retain_share * self.max_epochs * epoch)
+        steps = math.ceil(self.retain_share * self.max_epochs * len(data.plan))
         return -1, min(steps, self.max_steps or steps)
 
     def objective(self, batch: Batch | dict[str, Batch]) -> Tensor:

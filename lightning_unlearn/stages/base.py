@@ -47,6 +47,7 @@ class UnlearningStage(StageTools, ABC):
         train_mode: Whether the trained modules run in train mode (BatchNorm uses and updates batch statistics).
         prepares: Whether it makes sense before anything is forgotten: it treats no sample as forgotten, and looks at no unseen
             one. A reference is prepared on data without the forgotten samples, so its view `train` holds none either.
+        only_looks: Whether it changes no weight, so that a network that is frozen as a whole will do.
         brings_files: Whether it takes files along that a later request needs: it runs also where nothing is forgotten.
 
     Args:
@@ -68,6 +69,7 @@ class UnlearningStage(StageTools, ABC):
     whole_classes: bool = False
     exact: bool = False
     prepares: bool = False
+    only_looks: bool = False
     brings_files: bool = False
     note: str = ""
     warning: str = ""
@@ -173,6 +175,7 @@ class UnlearningStage(StageTools, ABC):
             parameter.requires_grad_(name in chosen)
         set_modes(classifier, chosen if self.train_mode else set())
         # Anew: the same object may have run before.
+        self.__dict__.pop("warning", None)
         self.work = Work(backward_share=self.work.backward_share)
         self._watched = self.work.watch(classifier)
 
@@ -249,10 +252,16 @@ class UnlearningStage(StageTools, ABC):
 
         Returns:
             What the selector chose; a stage that can use only some of it overrides this.
+
+        Raises:
+            ValueError: Everything is frozen.
         """
         if self.selector is None:
             # What the user froze stays frozen, unless it is asked for by name or part.
-            return [name for name, p in classifier.named_parameters() if p.requires_grad]
+            names = [name for name, p in classifier.named_parameters() if p.requires_grad]
+            if not names and not self.only_looks:
+                raise ValueError("every parameter of the network is frozen. Unfreeze some, or name them by `parameters`.")
+            return names
         return self.selector.names(classifier)
 
     def objective(self, batch: Batch | dict[str, Batch]) -> Tensor:
@@ -335,6 +344,8 @@ class UnlearningStage(StageTools, ABC):
             Lightning's configuration.
         """
         trained = [p for p in self.parameters() if p.requires_grad]
+        if not trained:
+            return []
         return with_schedule(self, self.make_optimizer(self.optimizer, trained), self.schedule)
 
     def make_optimizer(self, factory: OptimizerCallable, parameters: Iterable[nn.Parameter]) -> Optimizer:

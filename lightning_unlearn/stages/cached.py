@@ -19,9 +19,6 @@ __all__ = ["CachedStage"]
 
 log = logging.getLogger(__name__)
 
-# What answers otherwise in train mode.
-_BY_MODE = (_DropoutNd, _NormBase)
-
 
 class CachedStage(UnlearningStage):
     """A stage that can run on cached features where everything before the trained parameters is frozen.
@@ -44,13 +41,14 @@ class CachedStage(UnlearningStage):
         self.cached: Cut | None = None
         self._features: list[SampleTable] = []
 
-    def cached_parts(self) -> tuple[Part, ...]:
-        """Parts of the data whose features the stage needs.
+    def cached_parts(self) -> dict[Part, Tensor]:
+        """Samples whose features the stage needs.
 
         Returns:
-            Names of parts; all of the training set.
+            Sample indices by part, (N,) each, sorted, int64: of parts of one set.
         """
-        return (self.view,) if self.view in ("forget", "retain", "unseen") else ("forget", "retain")
+        parts: tuple[Part, ...] = (self.view,) if self.view in ("forget", "retain", "unseen") else ("forget", "retain")
+        return {part: self.data.part(part)[1] for part in parts}
 
     def on_fit_start(self) -> None:
         """Compute the features, where the conditions hold."""
@@ -67,9 +65,10 @@ class CachedStage(UnlearningStage):
         if found is not None and self.cache is None:
             log.info("%s: features are not cached: %s.", type(self).__name__, reason)
 
-    def on_fit_end(self) -> None:
-        """Let the features go; a later stage finds them in the artifacts."""
+    def release(self) -> None:
+        """See `UnlearningStage.release`; the features go too. A later stage finds them in the artifacts."""
         self.cached, self._features = None, []
+        super().release()
 
     def logits(self, *batches: Batch) -> Tensor:
         """See `UnlearningStage.logits`; from cached features where there are any."""
@@ -111,8 +110,7 @@ class CachedStage(UnlearningStage):
         return logits
 
     def _find_cut(self) -> Cut | None:
-        frozen = len(self.selected) < len(list(self.classifier.parameters()))
-        if self.max_epochs == 0 or not frozen:
+        if self.max_epochs == 0 or len(self.selected) == len(list(self.classifier.parameters())):
             return None
         return cut(self.classifier, self.selected, self.example_image())
 
@@ -123,9 +121,10 @@ class CachedStage(UnlearningStage):
             return "images are augmented, and copies is 0"
         if found is None:
             return "no single tensor leads from a frozen beginning to the trained parameters"
-        if any(m.training for m in found.prefix.modules() if isinstance(m, _BY_MODE)):
+        if any(m.training for m in found.prefix.modules() if isinstance(m, _DropoutNd | _NormBase)):
             return "dropout or a norm in train mode stands before the trained parameters"
-        return features_too_large(found, self, sum(self._passes(p) * len(self.data.part(p)[1]) for p in self.cached_parts()))
+        samples = sum(self._passes(part) * len(index) for part, index in self.cached_parts().items())
+        return features_too_large(found, self, samples * max(1, len(self.data.serving.seeds)))
 
     def _passes(self, part: Part) -> int:
         """Of how many passes over a part the features are kept."""
@@ -140,11 +139,11 @@ class CachedStage(UnlearningStage):
         assert self.cached is not None
         beginning = FrozenBeginning(self.cached, self)
         self._watched_tail = beginning.watched_tail
-        passes = {part: self._passes(part) for part in self.cached_parts()}
-        for epoch in range(max(passes.values())):
+        parts = self.cached_parts()
+        for epoch in range(max(map(self._passes, parts))):
             as_in = None if self.data.augmentation is None else epoch
-            tables = [beginning.of(part, epoch=as_in) for part, count in passes.items() if epoch < count]
+            tables = [beginning.of(part, index, as_in) for part, index in parts.items() if epoch < self._passes(part)]
             if any(table is not tables[0] for table in tables):
-                raise ChainError(f"{type(self).__name__}: cached_parts gives {[*passes]}, which are not parts of one set.")
+                raise ChainError(f"{type(self).__name__}: cached_parts gives {[*parts]}, which are not parts of one set.")
             self._features.append(tables[0])
         self.data.skip_images()

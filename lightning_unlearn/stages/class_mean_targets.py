@@ -29,6 +29,7 @@ class ClassMeanTargets(UnlearningStage):
     view = "none"
     provides = ("targets",)
     train_mode = False
+    only_looks = True
 
     def __init__(self) -> None:
         super().__init__(max_epochs=0)

@@ -1,15 +1,17 @@
 """Train on what is retained, near the answers of the original."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 from torch import Tensor, nn
 
 from lightning_unlearn.artifacts import Artifacts
 from lightning_unlearn.callbacks.teacher import Teacher
 from lightning_unlearn.data.batch import Batch
+from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.distillation import distillation_loss
 from lightning_unlearn.stages.fine_tune import FineTune
@@ -24,8 +26,9 @@ class DistilOriginal(FineTune):
     was trained; neither the network nor its teacher sees forgotten samples. The teacher has the weights that `KeepWeights` left
     before the stage that made the network forget; without it, those that this stage begins with.
 
-    On unseen samples, of which the original says nothing that it learnt by heart, it is the first pass of the 6th place. From
-    then on they count as trained on: the split beside the result names them as retained, and nothing is compared with them.
+    On unseen samples, of which the original says nothing that it learnt by heart, it is the first pass of the 6th place; those
+    of classes that are forgotten as a whole are left out. From then on they count as trained on: the split beside the result
+    names them as retained, and nothing is compared with them.
 
     Args:
         weight: w, 0 or more; 1 is our own choice.
@@ -57,6 +60,24 @@ class DistilOriginal(FineTune):
         """See `UnlearningStage.bind`; a copy of the network becomes the teacher."""
         self.teacher = Teacher(classifier, artifacts, self.part)
         super().bind(classifier, artifacts)
+
+    def before_fit(self, fresh: Callable[..., Trainer], data: UnlearningDataModule) -> None:
+        """See `UnlearningStage.before_fit`: what is forgotten as a class is not taught by unseen samples of it.
+
+        Args:
+            fresh: Makes a Trainer.
+            data: The data.
+
+        Raises:
+            ChainError: No unseen sample is of a class that is retained.
+        """
+        if self.part == "unseen":
+            only = data.unseen_of_retained_classes
+            if len(only) == 0:
+                raise ChainError(
+                    "DistilOriginal: no unseen sample is of a class that is retained. Give more with --data.unseen."
+                )
+            data.serving = replace(data.serving, only=only)
 
     def configure_callbacks(self) -> list[Callback]:
         """The chain: the teacher."""

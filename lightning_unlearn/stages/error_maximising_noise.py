@@ -56,6 +56,7 @@ class ErrorMaximisingNoise(UnlearningStage):
     view = "none"
     provides = ("noise",)
     train_mode = False
+    only_looks = True
     whole_classes = True
 
     def __init__(

@@ -49,6 +49,7 @@ class EstimateUnseen(UnlearningStage):
     view = "none"
     provides = ("targets",)
     train_mode = False
+    only_looks = True
 
     def __init__(
         self,
@@ -108,18 +109,14 @@ class EstimateUnseen(UnlearningStage):
     def on_fit_start(self) -> None:
         """Estimate, calibrate, and leave the targets."""
         samples, index = self.data.part("forget")
-        targets = samples.targets[index]
-        gone = self.data.gone_classes
+        targets, gone = samples.targets[index], self.data.gone_classes
         class_gone = torch.isin(targets, gone)
-        self._summary = {}
-        probabilities = torch.empty(len(index), self.num_classes, dtype=torch.float64)
+        self._summary, probabilities = {}, torch.empty(len(index), self.num_classes, dtype=torch.float64)
         if bool(class_gone.any()):
-            guesses = self._guesses(self.class_estimators, self.class_bank_samples)
-            probabilities[class_gone] = guesses.without_classes("forget", index[class_gone], gone)
+            guessed = self._guesses(self.class_estimators, self.class_bank_samples)
+            probabilities[class_gone] = guessed.without_classes("forget", index[class_gone], gone)
         if not bool(class_gone.all()):
-            guesses = self._guesses(self.estimators, self.bank_samples)
-            estimated = self._estimate(guesses, index[~class_gone], targets[~class_gone], gone)
-            probabilities[~class_gone] = strike_classes(estimated, gone)
+            probabilities[~class_gone] = self._estimate(index[~class_gone], targets[~class_gone], gone)
         self._summary["forget/acc"] = 100 * float((probabilities.argmax(1) == targets).float().mean())
         self.artifacts["targets"] = {"index": index, "probabilities": probabilities, "class_gone": class_gone}
 
@@ -135,18 +132,19 @@ class EstimateUnseen(UnlearningStage):
         bank = torch.cat([bank, held_out[~torch.isin(held_out, bank)]]).sort().values
         return Guesses(estimators, bank, self.rank_samples, self, self.artifacts["surrogate"], held_out)
 
-    def _estimate(self, guesses: Guesses, index: Tensor, targets: Tensor, gone: Tensor) -> Tensor:
-        unseen = self.data.unseen_of_retained_classes
-        weights = self.weights
+    def _estimate(self, index: Tensor, targets: Tensor, gone: Tensor) -> Tensor:
+        guesses = self._guesses(self.estimators, self.bank_samples)
+        unseen, weights = self.data.unseen_of_retained_classes, self.weights
         if weights is None:
             chosen = self.data.random_part("unseen", self.unseen_samples, "estimate", among=unseen)
             weights = tuple(guesses.faithful_weights("unseen", chosen))
-        for i, (estimator, weight) in enumerate(zip(self.estimators, weights, strict=True), 1):
-            self._summary[f"weight {i}/{estimator!r}"] = weight / sum(weights)
-        probabilities = guesses.mixture(weights, "forget", index)
+        shares = enumerate(zip(self.estimators, weights, strict=True), 1)
+        self._summary |= {f"weight {i}/{estimator!r}": weight / sum(weights) for i, (estimator, weight) in shares}
+        # Struck before they are calibrated: what a class that is gone had taken would lift all labels afterwards.
+        probabilities = strike_classes(guesses.mixture(weights, "forget", index), gone)
         if not self.calibrate:
             return probabilities
-        members, labels = guesses.mixture_of_members(weights), guesses.member_labels
+        members, labels = strike_classes(guesses.mixture_of_members(weights), gone), guesses.member_labels
         truth = strike_classes(guesses.answers("unseen", unseen, None if self.data.augmentation is None else 0), gone)
         true_labels, noise = self.data.part("unseen")[0].targets[unseen], generator("rank noise")
         return calibrated(probabilities, targets, members, labels, truth, true_labels, self.rank_noise, self.aim_below, noise)

@@ -1,7 +1,5 @@
 """Noise as the published Fisher forgetting has it."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -70,13 +68,8 @@ class FisherForgetting(FisherNoise):
         head = name.startswith(f"{head_name(self.classifier)}.")
         variance = forgetting_variance(fisher, self.alpha, head).to(weight)
         if head:
-            classes = self._forgotten_classes()
+            classes = self.data.forgotten_classes
             # In the published code 1e-4, multiplied by the head's 10 afterwards.
             weight[classes], variance[classes] = 0.0, 1e-3
         noise = torch.randn(weight.shape, generator=source, dtype=torch.float32).to(weight)
         weight.add_(noise * variance.sqrt())
-
-    def _forgotten_classes(self) -> Sequence[int]:
-        if not self.data.forgets_whole_classes:
-            return []
-        return sorted(set(self.data.samples.targets[self.data.part("forget")[1]].tolist()))

@@ -13,6 +13,7 @@ from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.calibration import log_odds, with_log_odds
 from lightning_unlearn.functional.divergences import margin
 from lightning_unlearn.imitation.aim import Aim
+from lightning_unlearn.imitation.checks import check_teaching
 from lightning_unlearn.stages.cached import CachedStage
 
 __all__ = ["ImitateUnseen"]
@@ -65,16 +66,11 @@ class ImitateUnseen(CachedStage):
         **kwargs: object,
     ) -> None:
         counts = {"passes": passes, "class_passes": class_passes, "min_forget_batches": min_forget_batches}
-        if min(counts.values()) < 1:
-            raise ChainError(f"ImitateUnseen: {', '.join(f'{k} is {v}' for k, v in counts.items())}; needed: at least 1 each.")
-        weights = (divergence_weight, margin_weight)
-        if not all(0 <= w < math.inf for w in weights) or sum(weights) == 0:
+        check_teaching(counts, divergence_weight, margin_weight, correction)
+        if kwargs.get("max_epochs", 1) != 1:
             raise ChainError(
-                f"ImitateUnseen: divergence_weight is {divergence_weight} and margin_weight {margin_weight}; needed: 0 or "
-                "more, and one of them above 0."
+                f"ImitateUnseen: max_epochs is {kwargs['max_epochs']}; needed: passes, or max_steps, in its place."
             )
-        if not 0 <= correction <= 1:
-            raise ChainError(f"ImitateUnseen: correction is {correction}; needed: 0 (targets stay) to 1.")
         super().__init__(max_steps=max_steps, **kwargs)  # type: ignore[arg-type]  # typed in the base class
         self.passes = passes
         self.class_passes = class_passes
@@ -95,8 +91,9 @@ class ImitateUnseen(CachedStage):
 
     def sizes(self, data: UnlearningDataModule) -> tuple[int, int]:
         """See `UnlearningStage.sizes`: forget batches are smaller where there would be less than `min_forget_batches`."""
-        batch, forget = super().sizes(data)
-        return batch, min(forget, math.ceil(len(data.part("forget")[1]) / self.min_forget_batches))
+        (batch, forget), n = super().sizes(data), len(data.part("forget")[1])
+        # One for each rank at least.
+        return batch, min(forget, max(math.ceil(n / self.min_forget_batches), min(n, data.ranks[1])))
 
     def passes_for(self, data: UnlearningDataModule) -> int:
         """Passes over the forgotten samples.

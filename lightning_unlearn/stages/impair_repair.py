@@ -70,9 +70,10 @@ class Impair(Repair):
 
     Args:
         share: See `Repair`.
-        noise_batch: Images of noise in a batch over all ranks, beside `batch_size` retained ones. The public code shuffles 20
-            copies of 256 images among 9,000 retained ones, in batches of 256: 93 and 163.
-        batch_size: Retained samples of a batch over all ranks.
+        noise_per_class: Images of noise of each class in a batch over all ranks, beside `batch_size` retained ones. The public
+            code shuffles 60 images of each of two classes (of each of 20 copies of 256 as many as an image has channels)
+            among 8,000 retained ones, in batches of 256: 2 of each class.
+        batch_size: Retained samples of a batch over all ranks; 252 of 256 in the public code.
         optimizer: Makes the optimiser; Adam with 0.02 in the public code, a learning rate of 0.02 in the paper.
         **kwargs: See `UnlearningStage`.
     """
@@ -82,27 +83,25 @@ class Impair(Repair):
     def __init__(
         self,
         share: float = 0.2,
-        noise_batch: int = 93,
-        batch_size: int | None = 163,
+        noise_per_class: int = 2,
+        batch_size: int | None = 252,
         optimizer: OptimizerCallable = impair_optimizer,
         **kwargs: object,
     ) -> None:
         super().__init__(share, batch_size, optimizer, **kwargs)
-        if noise_batch < 1:
-            raise ChainError(f"Impair: noise_batch is {noise_batch}; needed: at least 1.")
-        self.noise_batch = noise_batch
+        if noise_per_class < 1:
+            raise ChainError(f"Impair: noise_per_class is {noise_per_class}; needed: at least 1.")
+        self.noise_per_class = noise_per_class
 
     def on_fit_start(self) -> None:
         """Bring the noise to the device."""
         noise = self.artifacts["noise"]
         dtype = next(self.classifier.parameters()).dtype
-        self._images = torch.cat([images.to(self.device, dtype) for images in noise.values()])
-        labels = [torch.full((len(images),), int(label)) for label, images in noise.items()]
-        self._labels = torch.cat(labels).to(self.device)
+        self._noise = {int(label): images.to(self.device, dtype) for label, images in noise.items()}
 
     def on_fit_end(self) -> None:
         """Let the noise go."""
-        del self._images, self._labels
+        del self._noise
 
     def objective(self, batch: Batch | dict[str, Batch]) -> Tensor:
         """Mean cross-entropy over retained samples and noise together.
@@ -115,11 +114,16 @@ class Impair(Repair):
         """
         assert isinstance(batch, Batch)
         # The same draw on every rank, each of which takes its part.
-        draw = torch.randint(len(self._images), (self.noise_batch,), generator=generator(f"impair {self.global_step}"))
-        mine = torch.tensor_split(draw, self.trainer.world_size)[self.trainer.global_rank].to(self.device)
-        logits = self.classifier(torch.cat([batch.input, self._images[mine].to(batch.input.dtype)]))
-        labels = torch.cat([batch.target, self._labels[mine]])
-        total = batch.count + self.noise_batch
+        source = generator(f"impair {self.global_step}")
+        drawn = [
+            images[torch.randint(len(images), (self.noise_per_class,), generator=source)] for images in self._noise.values()
+        ]
+        noise, of = torch.cat(drawn), torch.tensor([*self._noise]).repeat_interleave(self.noise_per_class)
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        mine, labels = (torch.tensor_split(part, world)[rank].to(self.device) for part in (noise, of))
+        logits = self.classifier(torch.cat([batch.input, mine.to(batch.input.dtype)]))
+        labels = torch.cat([batch.target, labels])
+        total = batch.count + len(noise)
         loss = F.cross_entropy(logits, labels, reduction="sum") * self.trainer.world_size / total
         # The step multiplies by the rank's weight in the retained samples alone.
         return loss / self.rank_weight(batch)

@@ -92,8 +92,7 @@ class Influence(UnlearningStage):
         network: nn.Module = self.classifier
         end = None
         if len(self.selected) < len(list(network.parameters())):
-            example = self.trainer.precision_plugin.convert_input(self.data.example(1).to(self.device))
-            end = cut(network, self.selected, example)
+            end = cut(network, self.selected, self.example_image())
             self.work.backward_share = 1.0 if end is None else end.share
         vector = self._vector()
         # Every rank solves the same small system, with all samples.

@@ -17,6 +17,7 @@ from lightning_unlearn.functional.masks import decay, share_on
 from lightning_unlearn.functional.pruning import largest, shares_of_rounds
 from lightning_unlearn.schedule import Schedule, build_optimizer, build_schedule
 from lightning_unlearn.stages.fine_tune import FineTune
+from lightning_unlearn.stages.pruning import leave_pruned
 from lightning_unlearn.stages.retrain import Restart
 
 __all__ = ["IterativePrune"]
@@ -116,7 +117,7 @@ class IterativePrune(FineTune):
 
     def on_train_end(self) -> None:
         """Leave word of what was pruned, and let the early state go."""
-        self.artifacts["pruned"] = {name: ~mask for name, mask in self._masks.items()}
+        leave_pruned(self.artifacts, self._masks)
         self._on = {name: float(share_on(mask)) for name, mask in self._masks.items()}
         self._masks, self._early = {}, None
 

@@ -17,6 +17,7 @@ class KeepWeights(UnlearningStage):
     view = "none"
     provides = ("original",)
     train_mode = False
+    only_looks = True
 
     def __init__(self) -> None:
         super().__init__(max_epochs=0)

@@ -11,6 +11,7 @@ from torch.optim import Adam, Optimizer
 
 from lightning_unlearn.artifacts import Artifacts
 from lightning_unlearn.data.batch import Batch
+from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.anatomy import layer_weights
 from lightning_unlearn.functional.mask_scores import MaskScores
@@ -30,9 +31,9 @@ class MaskLearning(CachedStage):
     """Learns a binary mask over weights that keeps the forgotten samples classified correctly with as few weights as it can.
 
     One real score per weight; the forward pass uses `W * 1[score > threshold]`, the gradient goes straight through to the
-    score (Piggyback: Mallya et al. 2018, ECCV), and an L1 penalty turns off what the forgotten samples do not need. What
-    stays on is what they use: the mask of selective destructive forgetting (Murakami, Shibata and Yamauchi). The weights
-    are frozen and the network runs in eval mode, because the mask must describe the network as it answers.
+    score (Piggyback: Mallya et al. 2018, ECCV), and an L1 penalty turns off what the forgotten samples do not need: the mask of
+    selective destructive forgetting (Murakami, Shibata and Yamauchi). The weights are frozen and the network runs in eval
+    mode, because the mask must describe the network as it answers.
 
     Artifacts: `mask`, one boolean tensor per masked weight, by parameter name.
 
@@ -40,8 +41,7 @@ class MaskLearning(CachedStage):
         penalty: Weight of the L1 norm of the scores (lambda).
         threshold: Score above which a weight is on (tau; Piggyback's 5e-3).
         initial: First score of every weight (Piggyback's 1e-2).
-        exclusive: Learn a second mask on an equally large random part of the retained samples, and keep only what is on for
-            the forgotten and off for the retained ones.
+        exclusive: Learn a second mask on as many random retained samples, and keep what is on for the forgotten ones alone.
         max_epochs: Epochs over the forgotten samples.
         optimizer: Makes the optimiser of the scores.
         parameters: Where masks are learnt: convolutions' and linear layers' weights among these; None: the last stage.
@@ -81,8 +81,8 @@ class MaskLearning(CachedStage):
         super().bind(classifier, artifacts)
         self._course = {}
         classifier.requires_grad_(False)
-        groups = ("forget", "retain") if self.exclusive else ("forget",)
         weights = {name: classifier.get_parameter(name) for name in self.selected}
+        groups = ("forget", "retain")[: 1 + self.exclusive]
         self.scores = nn.ModuleDict({group: MaskScores(weights, self.initial) for group in groups})
 
     def choose(self, classifier: nn.Module) -> list[str]:
@@ -90,29 +90,22 @@ class MaskLearning(CachedStage):
         return layer_weights(classifier, super().choose(classifier))
 
     def objective(self, batch: Batch | dict[str, Batch]) -> Tensor:
-        """Cross-entropy on the correct labels, plus the L1 penalty.
-
-        Args:
-            batch: Forgotten samples; with `exclusive` retained ones beside them.
-
-        Returns:
-            A scalar.
-        """
+        """See `UnlearningStage.objective`: cross-entropy on the correct labels, plus the L1 penalty."""
         if isinstance(batch, Batch):
             return F.cross_entropy(self.logits(batch), batch.target) + self.penalty * self._scores("forget").l1()
-        losses = []
+        loss = torch.zeros((), device=self.device)
         for group in ("forget", "retain"):
             self._active = group
             values = F.cross_entropy(self.logits(batch[group]), batch[group].target, reduction="none")
-            losses.append(self.mean(values, batch[group]) + self.penalty * self._scores(group).l1())
-        return torch.stack(losses).sum()
+            loss = loss + self.mean(values, batch[group]) + self.penalty * self._scores(group).l1()
+        return loss
 
     def run(self, module: nn.Module, x: Tensor) -> Tensor:
         """Logits with masked weights; see `CachedStage.run`."""
         return masked_call(module, self._scores(self._active).by_name(), self.threshold, x)
 
     def on_train_batch_end(self, outputs: object, batch: object, batch_idx: int) -> None:
-        """Record the share of ones in at most 50 steps; it is not read before the end, so none waits for the device."""
+        """Record the share of ones in at most 50 steps; none waits for the device: it is read in the end."""
         step = self.trainer.global_step - 1
         if step % -(-int(self.trainer.estimated_stepping_batches) // 50) == 0:
             self._course[step] = share_on(self._scores("forget").on(self.threshold).values())
@@ -121,8 +114,7 @@ class MaskLearning(CachedStage):
         """Leave the mask for later stages."""
         masks = self._scores("forget").on(self.threshold)
         if self.exclusive:
-            retain = self._scores("retain").on(self.threshold)
-            masks = {name: mask & ~retain[name] for name, mask in masks.items()}
+            masks = {name: masks[name] & ~mask for name, mask in self._scores("retain").on(self.threshold).items()}
         on = float(share_on(masks.values()))
         if not 0.01 <= on <= 0.99:
             one_class = on < 0.01 and not self.exclusive and len(self.data.forgotten_classes) == 1
@@ -139,8 +131,13 @@ class MaskLearning(CachedStage):
         """Share of ones per layer, and over the steps."""
         return {"mask_on": self._shares, "mask_course": {str(step): float(on) for step, on in self._course.items()}}
 
+    def cached_parts(self) -> dict[Part, Tensor]:
+        """See `CachedStage.cached_parts`: of the retained samples as many as are forgotten."""
+        parts = super().cached_parts()
+        return {**parts, "retain": self.data.plan.equal_part()} if self.exclusive else parts
+
     def release(self) -> None:
-        """See `UnlearningStage.release`; the scores go too."""
+        """See `UnlearningStage.release`."""
         super().release()
         del self.scores
 

@@ -62,8 +62,6 @@ class NormDecay(UnlearningStage):
         factor: Share of the weights that stays (eta), between 0 and 1. 0 is pruning, which the source does not do.
         use_mask: None: the artifact `mask` where there is one; True: it is required; False: it is ignored.
         parameters: What shrinks; None: the last stage.
-        whole_classes: Whether weights shrink also where whole classes are forgotten. No shipped method says False any more;
-            saved runs do.
     """
 
     view = "none"
@@ -74,7 +72,6 @@ class NormDecay(UnlearningStage):
         factor: float = 0.5,
         use_mask: bool | None = None,
         parameters: ParameterSelector | None = None,
-        whole_classes: bool = True,
     ) -> None:
         if not 0 <= factor < 1:
             raise ChainError(f"NormDecay: factor is {factor}; needed: 0 < factor < 1. A factor of 1 changes nothing.")
@@ -83,12 +80,9 @@ class NormDecay(UnlearningStage):
         super().__init__(max_epochs=0, parameters=parameters or ParameterSelector(parts=["last_stage"]))
         self.factor = factor
         self.use_mask = use_mask
-        self.also_whole_classes = whole_classes
         if use_mask:
             self.requires = ("mask",)
 
     def configure_callbacks(self) -> list[Callback]:
-        """The chain: one weight edit; none where whole classes are forgotten and that is not wanted."""
-        if not self.also_whole_classes and self.data.forgets_whole_classes:
-            return []
+        """The chain: one weight edit."""
         return [DecayNorm(self.factor, self.use_mask)]

@@ -5,13 +5,28 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from lightning_unlearn.artifacts import Artifacts
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.anatomy import layer_weights
 from lightning_unlearn.functional.masks import share_on
 from lightning_unlearn.functional.structure import ParameterSelector
 from lightning_unlearn.stages.base import UnlearningStage
 
-__all__ = ["PruneTo", "PruningStage"]
+__all__ = ["PruneTo", "PruningStage", "leave_pruned"]
+
+
+def leave_pruned(artifacts: Artifacts, kept: Mapping[str, Tensor]) -> None:
+    """Leave word of what is zero for good; what an earlier stage pruned stays so.
+
+    Args:
+        artifacts: Of the chain; gets `pruned`.
+        kept: Boolean masks by parameter name, True where a weight stays.
+    """
+    pruned = {name: ~mask for name, mask in kept.items()}
+    if "pruned" in artifacts:
+        for name, before in artifacts["pruned"].items():
+            pruned[name] = pruned[name] | before.to(pruned[name].device) if name in pruned else before
+    artifacts["pruned"] = pruned
 
 
 class PruningStage(UnlearningStage):
@@ -52,12 +67,7 @@ class PruningStage(UnlearningStage):
     def on_fit_start(self) -> None:
         """Find the masks; `KeepPruned`, a link of every stage, sets what is pruned to zero."""
         masks = self.masks()
-        pruned = {name: ~mask for name, mask in masks.items()}
-        if "pruned" in self.artifacts:
-            # What an earlier stage pruned stays so.
-            for name, before in self.artifacts["pruned"].items():
-                pruned[name] = pruned[name] | before.to(pruned[name].device) if name in pruned else before
-        self.artifacts["pruned"] = pruned
+        leave_pruned(self.artifacts, masks)
         self._on = {name: float(share_on(mask)) for name, mask in masks.items()}
 
     def summary(self) -> Mapping[str, Mapping[str, float]]:

@@ -1,5 +1,6 @@
 """Teach wrong labels for what is forgotten."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -11,7 +12,7 @@ from lightning_unlearn.stages.alternating import AlternatingStage
 __all__ = ["RandomLabel", "wrong_labels"]
 
 
-def wrong_labels(targets: Tensor, hashes: Tensor, classes: int, seed: int) -> Tensor:
+def wrong_labels(targets: Tensor, hashes: Tensor, classes: int, seed: int, draw: int = 0, gone: Tensor | None = None) -> Tensor:
     """A wrong label for every sample, uniform over the other classes.
 
     Args:
@@ -19,30 +20,48 @@ def wrong_labels(targets: Tensor, hashes: Tensor, classes: int, seed: int) -> Te
         hashes: Key hashes, (N,), int64: a sample keeps its wrong label whatever else is deleted.
         classes: K, at least 2.
         seed: Seed of the draw.
+        draw: Its number; others give other labels.
+        gone: Classes that are taught to nobody, (C,); None: none. Where no other class is left they are taught all the same.
 
     Returns:
         (N,), int64, nowhere equal to `targets`.
     """
-    return (targets + 1 + (uniform(hashes, seed, "random label") * (classes - 1)).long()) % classes
+    allowed = torch.ones(classes, dtype=torch.bool)
+    if gone is not None:
+        allowed[gone] = False
+    # By class and number, the classes that may be taught, from the next one on.
+    others = (torch.arange(classes)[:, None] + torch.arange(1, classes)) % classes
+    kept = [row[allowed[row]] if bool(allowed[row].any()) else row for row in others]
+    place = uniform(hashes, seed, f"random label {draw}" if draw else "random label")
+    counts = torch.tensor([len(row) for row in kept])
+    padded = torch.nn.utils.rnn.pad_sequence(kept, batch_first=True)
+    found: Tensor = padded[targets, (place * counts[targets]).long()]
+    return found
 
 
 class RandomLabel(AlternatingStage):
     """Random labels (Graves, Nagisetty and Ganesh 2021, AAAI; RL in Fan et al. 2024, ICLR): D_f with wrong labels, then D_r.
 
-    Each forgotten sample has one wrong label, drawn once. Each epoch is a pass over the forgotten and one over the retained
-    samples, with one optimiser. Runs in train mode, as published: BatchNorm sees forgotten samples alone in the first pass.
+    Each forgotten sample has one wrong label, of a class that is not forgotten as a whole. Each epoch is a pass over the
+    forgotten and one over the retained samples, with one optimiser. Runs in train mode, as published: BatchNorm sees forgotten
+    samples alone in the first pass.
 
     Args:
+        redraw: Whether every round draws them anew, so that no wrong answer is learnt by heart; False: once (Graves et al.).
         **kwargs: See `AlternatingStage`.
     """
 
     _labels: Tensor
 
-    def on_fit_start(self) -> None:
+    def __init__(self, redraw: bool = False, **kwargs: object) -> None:
+        super().__init__(**kwargs)  # type: ignore[arg-type]  # typed in the base class
+        self.redraw = redraw
+
+    def on_train_epoch_start(self) -> None:
         """Draw the labels, for the whole training set: a table that is asked by sample index."""
-        samples = self.data.samples
-        drawn = wrong_labels(samples.targets, samples.hashes, self.num_classes, run_seed())
-        self._labels = drawn.to(self.device)
+        samples, draw = self.data.samples, self.current_epoch if self.redraw else 0
+        labels = (samples.targets, samples.hashes, self.num_classes, run_seed(), draw, self.data.gone_classes)
+        self._labels = wrong_labels(*labels).to(self.device)
 
     def forget_objective(self, batch: dict[str, Batch]) -> Tensor:
         """See `AlternatingStage.forget_objective`: mean cross-entropy with the wrong labels."""

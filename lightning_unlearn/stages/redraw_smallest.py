@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from lightning.pytorch import Callback
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_unlearn.callbacks.weight_edit import EditedStage, WeightEdit
 from lightning_unlearn.exceptions import ChainError
-from lightning_unlearn.functional.anatomy import parameter_name, weight_layers
+from lightning_unlearn.functional.anatomy import weight_layers
 from lightning_unlearn.functional.pruning import largest
 from lightning_unlearn.functional.structure import ParameterSelector
 from lightning_unlearn.random import generator
@@ -107,4 +108,6 @@ def _fan_in(network: nn.Module) -> dict[str, int]:
     """Inputs of the layer of each weight and bias of convolutions and linear layers."""
     parameters, layers = dict(network.named_parameters()), weight_layers(network)
     own = [name for name in parameters if name.rpartition(".")[0] in layers]
-    return {name: parameters[parameter_name(name.rpartition(".")[0])][0].numel() for name in own}
+    # Of the module: a weight may be shared, or made of other parameters.
+    weights = {name: network.get_submodule(name.rpartition(".")[0]).weight for name in own}
+    return {name: cast(Tensor, weight)[0].numel() for name, weight in weights.items()}

@@ -30,8 +30,10 @@ def reset_modules(network: nn.Module, names: set[str], source: torch.Generator, 
         How many modules were reset.
 
     Raises:
-        ChainError: A module that owns a named parameter has no `reset_parameters`.
+        ChainError: A module that owns a named parameter has no `reset_parameters`, or shares another one with a module that
+            is not reset.
     """
+    names_of = {id(p): name for name, p in network.named_parameters()}
     seed = int(torch.randint(2**62, (), generator=source))
     count = 0
     with drawn_from(seed):
@@ -43,6 +45,13 @@ def reset_modules(network: nn.Module, names: set[str], source: torch.Generator, 
             }
             if not own:
                 continue
+            shared = {names_of[id(p)] for p in module.parameters(recurse=False)} - names
+            shared = {name for name in shared if name.rpartition(".")[0] != prefix}
+            if shared:
+                raise ChainError(
+                    f"{prefix or type(network).__name__} ({type(module).__name__}) shares {sorted(shared)} with a module that "
+                    "is not reset. Select that one too, or leave this one out."
+                )
             reset = own_reset(module)
             if reset is None and not redraw:
                 raise ChainError(
@@ -79,7 +88,8 @@ class Reset(WeightEdit):
 class ResetLayers(UnlearningStage):
     """Re-initialises the first or last layers, an idea of the NeurIPS 2023 challenge (Triantafillou et al. 2024).
 
-    What was there is lost for retained samples too: fine-tuning has to follow.
+    What was there is lost for retained samples too: fine-tuning has to follow. Blocks are reset as far as they are not frozen,
+    since what follows does not train what is.
 
     Args:
         first_blocks: How many blocks at the beginning; the stem is the first.
@@ -96,6 +106,25 @@ class ResetLayers(UnlearningStage):
             raise ChainError("ResetLayers: nothing is selected; give first_blocks, last_blocks or parameters.")
         selector = parameters or ParameterSelector(first_blocks=first_blocks, last_blocks=last_blocks)
         super().__init__(max_epochs=0, parameters=selector)
+        self._by_name = parameters is not None
+
+    def choose(self, classifier: nn.Module) -> list[str]:
+        """See `UnlearningStage.choose`; of blocks what is not frozen.
+
+        Args:
+            classifier: The network.
+
+        Returns:
+            Names of parameters, at least one.
+
+        Raises:
+            ValueError: All of it is frozen.
+        """
+        names = super().choose(classifier)
+        chosen = names if self._by_name else [name for name in names if classifier.get_parameter(name).requires_grad]
+        if not chosen:
+            raise ValueError(f"all of {names} is frozen. Unfreeze it, or name it by `parameters`.")
+        return chosen
 
     def configure_callbacks(self) -> list[Callback]:
         """The chain: one weight edit."""

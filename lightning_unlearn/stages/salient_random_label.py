@@ -11,18 +11,20 @@ __all__ = ["SalientRandomLabel"]
 class SalientRandomLabel(RandomLabel):
     """The training of SalUn (Fan et al. 2024, ICLR): random labels, then the retained samples, where a mask is on.
 
-    All weights outside the mask of `SaliencyMask` stay bit-equal: they are put back after every step, and their momentum is
-    cleared, since a gradient of zero stops neither momentum nor weight decay.
+    Wrong labels are drawn anew in every round, as in the public code, which draws the true one too: here, as in the paper's
+    text, it never does. All weights outside the mask of `SaliencyMask` stay bit-equal: they are put back after every step, and
+    their momentum is cleared, since a gradient of zero stops neither momentum nor weight decay.
 
     Args:
         rounds: Rounds of two passes; 10 in the paper.
+        redraw: See `RandomLabel`.
         **kwargs: See `RandomLabel`; the learning rate is 1.3e-2 in the paper.
     """
 
     requires = ("saliency",)
 
-    def __init__(self, rounds: int = 10, **kwargs: object) -> None:
-        super().__init__(rounds=rounds, **kwargs)  # type: ignore[arg-type]  # typed in the base class
+    def __init__(self, rounds: int = 10, redraw: bool = True, **kwargs: object) -> None:
+        super().__init__(redraw=redraw, rounds=rounds, **kwargs)
 
     def configure_callbacks(self) -> list[Callback]:
         """The chain: what the mask protects stays as it is."""

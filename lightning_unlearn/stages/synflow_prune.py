@@ -13,7 +13,8 @@ __all__ = ["SynFlowPrune"]
 class SynFlowPrune(PruneTo):
     """SynFlow (Tanaka et al. 2020, NeurIPS): prunes in rounds what adds least to the flow of an input of ones.
 
-    Looks at no sample, so its masks tell nothing of forgotten ones; unlike magnitude it never cuts a layer off.
+    Looks at no sample, so its masks tell nothing of forgotten ones; unlike magnitude it cuts a layer off only
+    where hardly more weights than layers are left.
 
     Args:
         sparsity: See `PruneTo`.

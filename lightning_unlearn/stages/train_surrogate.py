@@ -96,7 +96,6 @@ class TrainSurrogate(FineTune):
 
     def on_fit_end(self) -> None:
         """Leave the surrogate."""
-        super().on_fit_end()
         # By parameters and buffers, not as a state dict: that names shared ones twice.
         weights = {**dict(self.classifier.named_parameters()), **dict(self.classifier.named_buffers())}
         self.artifacts["surrogate"] = {} if self.data.forgets_whole_classes else weights

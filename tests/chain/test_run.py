@@ -10,6 +10,7 @@ from lightning_unlearn.artifacts import Artifacts
 from lightning_unlearn.chain.run import check_chain, run_chain
 from lightning_unlearn.chain.settings import settings_of
 from lightning_unlearn.data.augment import Augmentation
+from lightning_unlearn.data.vision import VisionData
 from lightning_unlearn.exceptions import ChainError, ConfigError, DataError
 from lightning_unlearn.functional.structure import ParameterSelector
 from lightning_unlearn.imitation import KernelRegression
@@ -141,7 +142,7 @@ def test_lists_among_a_stages_arguments_are_settings(trained, make_data, fresh, 
     assert settings_of([stage]) == begun
 
 
-def test_a_folder_of_another_chain_is_refused(trained, make_data, fresh, tmp_path):
+def test_a_folder_of_another_chain_is_refused(trained, make_data, make_trainer, fresh, digits, tmp_path):
     with pytest.raises(OSError, match="the disk is gone"):
         run_chain(fresh, copy.deepcopy(trained), make_data(), chain(True), tmp_path)
     other = chain(False)
@@ -150,16 +151,21 @@ def test_a_folder_of_another_chain_is_refused(trained, make_data, fresh, tmp_pat
     torch.nn.init.zeros_(changed.network.fc.bias)
     rest = make_data()
     rest.draw(forget_seed=1)
-    for model, data, stages, differing in (
-        (trained, make_data(), other, "stages"),
-        (trained, make_data(), chain(False)[:3], "stages"),
-        (trained, rest, chain(False), "samples"),
-        (trained, make_data(batch_size=16), chain(False), "batches"),
-        (changed, make_data(), chain(False), "weights"),
+    clipped = make_trainer(gradient_clip_val=0.1).fresh
+    # The same samples are forgotten and retained, and others are unseen.
+    unseen = make_data(unseen=VisionData("other", digits.test, digits.test, digits.classes, digits.mean, digits.std))
+    for trainer, model, data, stages, differing in (
+        (fresh, trained, make_data(), other, "stages"),
+        (fresh, trained, make_data(), chain(False)[:3], "stages"),
+        (fresh, trained, rest, chain(False), "samples"),
+        (fresh, trained, unseen, chain(False), "samples"),
+        (fresh, trained, make_data(batch_size=16), chain(False), "batches"),
+        (fresh, changed, make_data(), chain(False), "weights"),
+        (clipped, trained, make_data(), chain(False), "arguments of the Trainer"),
     ):
         before = copy.deepcopy(model.state_dict())
         with pytest.raises(ConfigError, match=f"holds the beginning of another run: its {differing}"):
-            run_chain(fresh, model, data, stages, tmp_path)
+            run_chain(trainer, model, data, stages, tmp_path)
         assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
 
 

@@ -21,13 +21,27 @@ def inner(n=6, size=4, dtype=torch.float64):
     return 0.4 + 0.2 * torch.rand(n, 1, size, size, dtype=dtype, generator=torch.Generator().manual_seed(1))
 
 
-def test_the_way_is_straight_where_the_network_is_linear():
+def test_the_way_is_straight_where_the_network_is_linear_and_ends_behind_the_boundary():
     forward, w = linear()
-    x, y = inner(), torch.tensor([0, 1, 0, 1, 0, 1])
-    epsilon = torch.linspace(0.01, 0.06, 6, dtype=torch.float64)
+    x = inner()
+    y, distance = forward(x).argmax(1), forward(x)[:, 1].abs() / w.norm()
+    # Up to the ball's end where it does not reach the boundary, else the first step behind it and no further.
+    epsilon = distance * torch.tensor([0.5, 0.9, 1.05, 1.5, 2.0, 6.0], dtype=torch.float64)
     found = pgd_l2(forward, x, y, epsilon, 0.1 * epsilon, 50)
+    steps = (distance / (0.1 * epsilon)).ceil().clamp(max=10)
     sign = torch.where(y == 0, 1.0, -1.0).view(-1, 1, 1, 1)
-    torch.testing.assert_close(found, x + sign * epsilon.view(-1, 1, 1, 1) * w / w.norm())
+    torch.testing.assert_close(found, x + sign * (steps * 0.1 * epsilon).view(-1, 1, 1, 1) * w / w.norm())
+    assert steps.tolist() == [10, 10, 10, 7, 5, 2]
+
+
+def test_an_image_with_another_label_takes_one_step():
+    forward, w = linear()
+    x = inner()
+    y = 1 - forward(x).argmax(1)
+    found = nearest_adversarial(forward, x, y, epsilon=0.01)
+    sign = torch.where(y == 0, 1.0, -1.0).view(-1, 1, 1, 1)
+    torch.testing.assert_close(found.images, x + sign * 0.001 * w / w.norm())
+    assert torch.equal(found.labels, 1 - y)
 
 
 def test_the_radius_is_the_first_doubling_beyond_the_boundary():

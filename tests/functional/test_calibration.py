@@ -123,3 +123,24 @@ def test_struck_classes_get_nothing_and_the_rest_keeps_its_proportions():
     torch.testing.assert_close(out.sum(1), torch.ones(20, dtype=torch.float64))
     torch.testing.assert_close(out[:, 0] / out[:, 5], before[:, 0] / before[:, 5])
     assert torch.equal(p, before)  # the input is left alone
+
+
+@pytest.mark.parametrize("lead", [2.0, 14.0, 30.0])
+def test_shares_of_the_other_classes_do_not_depend_on_how_sure_an_answer_is(lead):
+    logits = torch.randn(200, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 2
+    targets = torch.arange(200) % 10
+    sure = logits.scatter(1, targets[:, None], lead + logits.max(1, keepdim=True).values)
+    members = torch.rand(300, 10, generator=torch.Generator().manual_seed(1)).softmax(1)
+    labels = torch.arange(300) % 10
+    expected = sharpening_exponent(members, labels, logits.softmax(1), targets)
+    assert sharpening_exponent(members, labels, sure.softmax(1), targets) == pytest.approx(expected, rel=1e-4)
+    # A target that is only lowered keeps what stands behind the label.
+    lowered = with_log_odds(sure.softmax(1), targets, log_odds(sure.softmax(1), targets, 1e-300) - 1)
+    found, wanted = (p.scatter(1, targets[:, None], 0) for p in (lowered, logits.softmax(1)))
+    torch.testing.assert_close(found / found.sum(1, keepdim=True), wanted / wanted.sum(1, keepdim=True))
+
+
+def test_what_has_nothing_behind_its_label_shares_evenly():
+    certain = torch.eye(4, dtype=torch.float64)
+    found = with_log_odds(certain, torch.arange(4), torch.zeros(4))
+    torch.testing.assert_close(found, 0.5 * certain + (1 - certain) / 6)

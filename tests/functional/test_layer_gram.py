@@ -110,3 +110,27 @@ def test_samples_that_depend_on_each_other_are_not_served_by_formulas():
     x, labels = torch.randn(9, 1, 6, 6, dtype=torch.float64), torch.randint(3, (9,))
     with differentiable_in(network, list(vector)):
         assert set(layer_gram(network, x, labels, vector, 2**30)[2]) == set(vector)
+
+
+def test_a_layer_without_a_gradient_at_the_first_samples_is_not_taken_on_trust():
+    """Its formula cannot be compared with anything there, and this one is not that of a plain convolution."""
+
+    class Standardised(nn.Conv2d):
+        def forward(self, x):
+            weight = (self.weight - self.weight.mean((1, 2, 3), keepdim=True)) / self.weight.std((1, 2, 3), keepdim=True)
+            return F.conv2d(x, weight, self.bias)
+
+    class Gated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = Standardised(1, 2, 3), nn.Linear(2, 3)
+
+        def forward(self, x):
+            return self.head(self.conv(x).mean((2, 3)) * (x.mean((1, 2, 3)) > 0).to(x)[:, None])
+
+    network = Gated().double().eval()
+    x = torch.randn(6, 1, 5, 5, dtype=torch.float64)
+    x = x - x.mean((1, 2, 3), keepdim=True) + torch.tensor([-1.0, -1, 1, 1, 1, 1], dtype=torch.float64).view(-1, 1, 1, 1)
+    vector = {name: torch.randn_like(p) for name, p in network.named_parameters()}
+    _, _, left, _ = layer_gram(network, x, torch.arange(6) % 3, vector, 2**30)
+    assert "conv.weight" in left

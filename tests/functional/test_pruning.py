@@ -114,3 +114,12 @@ def test_synflow_keeps_every_layer_where_magnitude_cuts_one_off(network):
 def test_synflow_checks_its_arguments(network, sparsity, rounds):
     with pytest.raises(ValueError, match="needed: 0 to below 1, and at least one round"):
         synflow(network, (2, 4, 4), ["0.weight"], sparsity, rounds)
+
+
+def test_synflow_takes_out_every_normalisation():
+    torch.manual_seed(0)
+    layers = [nn.Linear(6, 8), nn.RMSNorm(8), nn.Linear(8, 4)]
+    with_norm, without = nn.Sequential(*layers), nn.Sequential(layers[0], nn.Identity(), layers[2])
+    names = ["0.weight", "2.weight"]
+    found, expected = (synflow(network, (6,), names, 0.8) for network in (with_norm, without))
+    assert all(torch.equal(found[name], expected[name]) for name in names)

@@ -43,8 +43,9 @@ def test_every_sample_gets_the_same_copies_in_every_batch(images):
     whole = Copies(3, (0.5,), rotation=10).rows(Recorder(), images)
     parts = torch.cat([Copies(3, (0.5,), rotation=10).rows(Recorder(), part) for part in images.split(2)])
     torch.testing.assert_close(whole, parts)
-    found = Copies(3, (0.5,), rotation=10).estimate(whole, 2)
-    torch.testing.assert_close(found, torch.stack([x.double().softmax(1) for x in whole.split(2, 1)]).mean(0))
+    network = Recorder()
+    found = Copies(3, (0.5,), rotation=10).estimate(Copies(3, (0.5,), rotation=10).rows(network, images), 2)
+    torch.testing.assert_close(found, torch.stack([x.flatten(1)[:, :2].double().softmax(1) for x in network.seen]).mean(0))
 
 
 def test_a_turn_by_a_quarter_is_a_turn_by_a_quarter():
@@ -120,3 +121,10 @@ def test_tokens_are_averaged_and_a_network_of_a_head_alone_has_a_hidden_layer(im
 def test_arguments_are_checked(build, message):
     with pytest.raises(ChainError, match=message):
         build()
+
+
+def test_square_maps_with_channels_last_are_pooled_over_their_places():
+    """As timm's Swin hands them to its last stage."""
+    maps = torch.rand(3, 4, 4, 6)
+    rows = KernelRegression(layer="last_stage", pool=2).pooled(maps)
+    torch.testing.assert_close(rows, maps.reshape(3, 2, 2, 2, 2, 6).mean((2, 4)).movedim(-1, 1).flatten(1))

@@ -43,7 +43,7 @@ ROWS = {
     "GaussianNoise": Settings({"std": 0.1, "parameters": ParameterSelector(parts=["last_stage"])}, LAST),
     "GradientAscent": Settings({"max_retain_drop": 100.0, "parameters": END}, (*LAST, "network.linear.")),
     "ImitateUnseen": Settings({"max_steps": 3, "parameters": END}, (*LAST, "network.linear.")),
-    "Impair": Settings({"noise_batch": 8, "batch_size": 16, "parameters": END}, (*LAST, "network.linear.")),
+    "Impair": Settings({"noise_per_class": 8, "batch_size": 16, "parameters": END}, (*LAST, "network.linear.")),
     "Influence": Settings({"samples": 20, "parameters": END}, (*LAST, "network.linear.")),
     "IterativePrune": Settings({"sparsity": 0.5, "rate": 0.3, "epochs": 1, "rewind_epoch": 0}, ("network.",)),
     "KLToUniform": Settings({"optimizer": sgd(0.01), "parameters": END}, (*LAST, "network.linear.")),

@@ -14,7 +14,7 @@ def kl(teacher, student):
     return (p * (p.log() - student.log_softmax(1))).sum(1)
 
 
-@pytest.mark.parametrize(("share", "count"), [(0.5, 4), (1.0, 8)])
+@pytest.mark.parametrize(("share", "count"), [(0.5, 6), (1.0, 11)])
 def test_bad_teacher_against_a_plain_loop(share, count, trained_resnet, make_data, fresh):
     data, model = make_data(), copy.deepcopy(trained_resnet)
     stage = BadTeacher(retain_share=share, forget_batch_size=8, optimizer=sgd(0.02, momentum=0.9))
@@ -25,7 +25,11 @@ def test_bad_teacher_against_a_plain_loop(share, count, trained_resnet, make_dat
     assert not torch.equal(ignorant(x.input).argmax(1), original(x.input).argmax(1))
     plain = trained_resnet.train()
     optimizer = sgd(0.02, momentum=0.9)(list(plain.parameters()))
-    for batch in list(steps(data, stage, 0))[:count]:
+    made = list(steps(data, stage, 0))
+    # At most 24 retained samples beside 8 forgotten ones in a batch of 32.
+    assert {len(batch["forget"].target) for batch in made} == {8}
+    assert [len(batch["retain"].target) for batch in made] == [23] + [22] * 10
+    for batch in made[:count]:
         forget, retain = batch["forget"].input, batch["retain"].input
         with torch.no_grad():
             teachers = torch.cat([ignorant(forget), original(retain)])
@@ -38,3 +42,15 @@ def test_bad_teacher_against_a_plain_loop(share, count, trained_resnet, make_dat
 def test_the_share_is_checked():
     with pytest.raises(ChainError, match="retain_share is 0; needed: above 0 and at most 1"):
         BadTeacher(retain_share=0)
+
+
+@pytest.mark.parametrize(("share", "batch_size"), [(0.3, 32), (1.0, 64), (0.3, 256)])
+def test_every_forgotten_sample_is_passed_over_about_once(share, batch_size, make_data):
+    data = make_data()
+    stage = BadTeacher(retain_share=share, batch_size=batch_size)
+    retain, forget = stage.sizes(data)
+    assert retain + forget == batch_size
+    n_f, n_r = (len(data.part(part)[1]) for part in ("forget", "retain"))
+    assert forget / batch_size == pytest.approx(n_f / (n_f + share * n_r), abs=0.5 / batch_size)
+    data.serve("both", retain, forget)
+    assert stage.length(data)[1] * retain == pytest.approx(share * n_r, abs=retain)

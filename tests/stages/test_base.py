@@ -140,6 +140,19 @@ def test_an_object_that_runs_again_counts_its_own_work_alone(trained, make_data,
     assert [len(run[0].summary["mask_course"]) for run in runs] == [len(chain[0]._course)] * 3
 
 
+def test_a_warning_is_that_of_its_own_run(trained, make_data, fresh):
+    class Warns(FineTune):
+        def on_fit_start(self):
+            super().on_fit_start()
+            if not found:
+                self.warning = "The first run failed."
+
+    stage, found = Warns(), []
+    for _ in range(2):
+        found += run_chain(fresh, copy.deepcopy(trained), make_data(), [stage])
+    assert [result.warning for result in found] == ["The first run failed.", ""]
+
+
 def plain():
     return Classifier("SmallCNN", in_chans=1, image_size=8)
 

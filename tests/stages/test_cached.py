@@ -1,12 +1,15 @@
 import copy
+import logging
 
 import pytest
 import torch
-from helpers import sgd
+from helpers import assert_same, sgd
 from torch import nn
 
+from lightning_unlearn.chain.many import run_chain_many
 from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.data.augment import Augmentation
+from lightning_unlearn.data.forget import RandomCount
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.structure import ParameterSelector
 from lightning_unlearn.imitation import Copies, KernelRegression
@@ -230,3 +233,46 @@ def test_nothing_is_kept_once_the_chain_has_ended(trained_resnet, make_data, fre
     run_chain(fresh, trained_resnet, make_data(), [stage])
     assert known == [True]
     assert stage.artifacts._features is None
+
+
+def test_a_fit_that_failed_leaves_no_features(trained_resnet, make_data, fresh):
+    class Fails(FineTune):
+        fails = True
+
+        def objective(self, batch):
+            if self.fails:
+                raise RuntimeError("on purpose")
+            return super().objective(batch)
+
+    stage, other = Fails(parameters=END, cache=True), copy.deepcopy(trained_resnet)
+    with pytest.raises(RuntimeError, match="on purpose"):
+        run_chain(fresh, trained_resnet, make_data(), [stage])
+    Fails.fails = False
+    # Another network, whose beginning gives other features.
+    with torch.no_grad():
+        for p in other.parameters():
+            p.mul_(1.1)
+    again = copy.deepcopy(other)
+    run_chain(fresh, other, make_data(), [stage])
+    run_chain(fresh, again, make_data(), [Fails(parameters=END, cache=True)])
+    assert_same(other, again, rtol=0, atol=0)
+
+
+def test_masks_of_both_parts_need_features_of_as_many_retained_samples(trained_resnet, make_data, fresh):
+    data = make_data(forget=RandomCount(10))
+    stage = MaskLearning(exclusive=True, max_epochs=10, penalty=1e-3, cache=True)
+    [result] = run_chain(fresh, trained_resnet, data, [stage])
+    share = stage.work.backward_share
+    # Each of the 20 samples once through the beginning, and ten times through the end and back.
+    assert result.work == pytest.approx(20 * (1 - share) + 10 * 20 * 3 * share, rel=1e-6)
+
+
+def test_the_limit_counts_all_models_that_run_at_once(trained_resnet, make_data, fresh, monkeypatch, caplog):
+    data = make_data()
+    monkeypatch.setattr("lightning_unlearn.frozen_beginning.CACHE_LIMIT", 2 * 270 * 8 * 4 * 4 * 4)
+    caplog.set_level(logging.INFO, "lightning_unlearn")
+    models = [copy.deepcopy(trained_resnet) for _ in range(4)]
+    run_chain_many(fresh, models[:2], data, lambda: [FineTune(parameters=END)], [0, 1])
+    assert "not cached" not in caplog.text
+    run_chain_many(fresh, models, data, lambda: [FineTune(parameters=END)], [0, 1, 2, 3])
+    assert "features are not cached: they would take" in caplog.text

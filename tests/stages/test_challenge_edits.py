@@ -70,3 +70,19 @@ def test_one_head_may_be_selected(trained_resnet, make_data, fresh):
     assert changed <= {"network.linear.weight", "network.linear.bias"}
     with pytest.raises(ChainError, match="share is 1"):
         RedrawSmallest(1)
+
+
+def test_shared_weights_and_weights_made_of_others(make_data, fresh):
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.head = (torch.nn.Linear(64, 64), torch.nn.Linear(64, 64), torch.nn.Linear(64, 10))
+            self.b.weight = self.a.weight
+            torch.nn.utils.parametrizations.weight_norm(self.head)
+
+        def forward(self, x):
+            return self.head(self.b(self.a(x.flatten(1)).relu()).relu())
+
+    stage = RedrawSmallest(0.5)
+    assert stage.choose(Net()) == ["a.weight", "a.bias", "b.bias", "head.bias"]
+    run_chain(fresh, Net(), make_data(), [stage])

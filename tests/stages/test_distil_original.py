@@ -7,6 +7,7 @@ from helpers import assert_same, sgd, steps
 
 from lightning_unlearn.callbacks.select_by_unseen import SelectByUnseen
 from lightning_unlearn.chain.run import check_chain, run_chain
+from lightning_unlearn.data.forget import WholeClasses
 from lightning_unlearn.data.saved_split import SavedSplit
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.stages import ClassMeanTargets, DistilOriginal, EstimateUnseen, FineTune, KeepWeights, ResetLayers
@@ -75,3 +76,18 @@ def test_nothing_is_compared_with_unseen_samples_behind_it(late):
     with pytest.raises(ChainError, match="by then"):
         check_chain([KeepWeights(), DistilOriginal(part="unseen", callbacks=[SelectByUnseen()])])
     check_chain([KeepWeights(), DistilOriginal(part="unseen"), EstimateUnseen(weights=[0.5, 0.5], calibrate=False)])
+
+
+def test_unseen_samples_of_a_forgotten_class_are_not_taught(trained, make_data, fresh):
+    class Watched(DistilOriginal):
+        def objective(self, batch):
+            seen.extend(batch.target.tolist())
+            return super().objective(batch)
+
+    seen = []
+    data = make_data(forget=WholeClasses([3]), unseen=60)
+    samples, index = data.part("unseen")
+    wanted = samples.targets[index]
+    run_chain(fresh, trained, data, [Watched(part="unseen", with_labels=False)])
+    assert (wanted == 3).any()
+    assert sorted(seen) == sorted(wanted[wanted != 3].tolist())

@@ -46,19 +46,19 @@ def test_the_noise_against_a_plain_loop(trained, make_data, make_trainer):
 def test_one_step_of_impairing_against_a_plain_one(trained, make_data, make_trainer):
     data, model = make_data(forget=WholeClasses(CLASSES)), trained.double()
     noise = ErrorMaximisingNoise(count=4, steps=1)
-    impair = Impair(noise_batch=7, batch_size=20, optimizer=sgd(0.1), max_steps=1)
+    impair = Impair(noise_per_class=3, batch_size=20, optimizer=sgd(0.1), max_steps=1)
     expected = copy.deepcopy(model)
     run_chain(make_trainer(precision="64-true").fresh, model, data, [noise, impair])
-    images = torch.cat([noise.artifacts["noise"][str(label)] for label in CLASSES])
-    labels = torch.tensor(CLASSES).repeat_interleave(4)
     with at_stage(1):
-        draw = torch.randint(8, (7,), generator=generator("impair 0"))
+        source = generator("impair 0")
+        drawn = [noise.artifacts["noise"][str(label)][torch.randint(4, (3,), generator=source)] for label in CLASSES]
+    images, labels = torch.cat(drawn), torch.tensor(CLASSES).repeat_interleave(3)
     batch = next(steps(data, impair, 0, position=1))["retain"]
     expected.train()
     loss = F.cross_entropy(
-        expected(torch.cat([batch.input.double(), images[draw]])), torch.cat([batch.target, labels[draw]]), reduction="sum"
+        expected(torch.cat([batch.input.double(), images])), torch.cat([batch.target, labels]), reduction="sum"
     )
-    (loss / (len(batch.target) + 7)).backward()
+    (loss / (len(batch.target) + len(images))).backward()
     with torch.no_grad():
         for p in expected.parameters():
             p -= 0.1 * p.grad
@@ -99,7 +99,7 @@ def test_other_splits_are_refused_before_anything_runs(trained, make_data, fresh
 
 @pytest.mark.parametrize(
     "build",
-    [lambda: ErrorMaximisingNoise(count=0), lambda: Impair(noise_batch=0), lambda: Repair(0.0), lambda: Repair(1.5)],
+    [lambda: ErrorMaximisingNoise(count=0), lambda: Impair(noise_per_class=0), lambda: Repair(0.0), lambda: Repair(1.5)],
 )
 def test_arguments_are_checked(build):
     with pytest.raises(ChainError, match="needed"):

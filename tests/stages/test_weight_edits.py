@@ -10,7 +10,17 @@ from torch import nn
 from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.structure import ParameterSelector
-from lightning_unlearn.stages import GaussianNoise, ResetLayers, Retrain
+from lightning_unlearn.random import generator
+from lightning_unlearn.stages import (
+    EstimateUnseen,
+    FineTune,
+    FisherNoise,
+    GaussianNoise,
+    ImitateUnseen,
+    Influence,
+    ResetLayers,
+    Retrain,
+)
 from lightning_unlearn.stages.gaussian_noise import add_noise
 from lightning_unlearn.stages.reset_layers import reset_modules
 
@@ -107,3 +117,37 @@ def test_noise_stays_where_it_was_put(trained, make_data, fresh):
     run_chain(fresh, trained, make_data(), [GaussianNoise(0.1, parameters=ParameterSelector(patterns=["*.fc.bias"]))])
     changed = {name for name, value in trained.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {"network.fc.bias"}
+
+
+def test_frozen_blocks_are_not_reset(trained, make_data, fresh):
+    """What follows does not train them."""
+    trained.network.fc.requires_grad_(False)
+    with pytest.raises(ChainError, match=r"ResetLayers: all of \['network.fc.weight', 'network.fc.bias'\] is frozen"):
+        run_chain(fresh, trained, make_data(), [ResetLayers(last_blocks=1)])
+    trained.network.fc.bias.requires_grad_(True)
+    stage = ResetLayers(last_blocks=1)
+    assert stage.choose(trained) == ["network.fc.bias"]
+    named = ResetLayers(parameters=ParameterSelector(parts=["head"]))
+    assert named.choose(trained) == ["network.fc.weight", "network.fc.bias"]
+
+
+def test_a_layer_that_shares_its_weight_with_one_that_stays_is_not_reset():
+    network = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
+    network[1].weight = network[0].weight
+    before = copy.deepcopy(network.state_dict())
+    with pytest.raises(ChainError, match=r"1 \(Linear\) shares \['0.weight'\] with a module that is not reset"):
+        reset_modules(network, {"1.bias"}, generator("test"))
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert reset_modules(network, {"0.weight", "0.bias", "1.bias"}, generator("test")) == 2
+
+
+def test_a_network_that_is_frozen_as_a_whole(trained, make_data, fresh):
+    trained.requires_grad_(False)
+    data = make_data(unseen=40)
+    for stage in (FineTune(), Influence(), FisherNoise()):
+        with pytest.raises(
+            ChainError, match=f"{type(stage).__name__}: every parameter of the network is frozen. Unfreeze some"
+        ):
+            run_chain(fresh, trained, data, [stage])
+    # Who only looks, and who is told where to train, may run.
+    run_chain(fresh, trained, data, [EstimateUnseen(), ImitateUnseen(passes=1, parameters=ParameterSelector(parts=["head"]))])
