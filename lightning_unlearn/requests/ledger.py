@@ -109,8 +109,9 @@ class Entry:
         """
         content = json.loads(text)
         lists = ("keys", "withdrawn")
-        names = [f.name for f in fields(cls) if f.name != "withdrawn" or "withdrawn" in content]
-        if not isinstance(content, dict) or list(content) != names:
+        if not isinstance(content, dict) or list(content) != [
+            f.name for f in fields(cls) if f.name != "withdrawn" or "withdrawn" in content
+        ]:
             raise ValueError("it has not the fields of an entry")
         for name, value in content.items():
             kinds: dict[str, tuple[type, ...]] = {

@@ -76,7 +76,8 @@ def test_an_edited_line_is_named(run, at):
         write(run, [*whole[:at], edited, *whole[at + 1 :]])
         assert any(problem.startswith(f"Line {at + 1} was changed") for problem in verify(run)[1]), name
     # Not a letter, not even a space.
-    for edited in (whole[at].replace('":', '": ', 1), whole[at][:-3] + "\n", "\n", '{"number":1}\n', "[" * 100000 + "\n"):
+    others = ("\n", '{"number":1}\n', "[" * 100000 + "\n", "5\n", "null\n", "true\n", '"withdrawn"\n', '["withdrawn"]\n')
+    for edited in (whole[at].replace('":', '": ', 1), whole[at][:-3] + "\n", *others):
         write(run, [*whole[:at], edited, *whole[at + 1 :]])
         assert any(problem.startswith(f"Line {at + 1} was changed") for problem in verify(run)[1])
 
