@@ -142,6 +142,17 @@ def test_a_torn_end_a_missing_file_and_an_unfinished_request(run):
         read_ledger(run)
 
 
+def test_without_its_report_no_line_was_added(run):
+    (run / "report.json").write_text("{")
+    [problem] = verify(run)[1]
+    assert problem.startswith("The report cannot be compared: ")
+    (run / "report.json").unlink()
+    [problem] = verify(run)[1]
+    assert problem.startswith("report.json is missing, which names the hash of every line")
+    with pytest.raises(RunError, match="report.json is missing"):
+        read_ledger(run)
+
+
 def test_what_lies_beside_the_ledger_is_compared(run):
     split = SavedSplit.load(run / "split.json")
     SavedSplit(split.forget, split.retain, split.unseen, split.removed[3:]).save(run / "split.json")
