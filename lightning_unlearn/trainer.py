@@ -296,8 +296,8 @@ class UnlearningTrainer(ScoringTrainer):
             seeds: Seeds of originals; None: 0. In the tier `screen` alone: an audit numbers its models.
             draws: Seeds of the rules' draws; None: 0.
             rules: Forget rules.
-            references: Retrained references per forget set; with fewer than two there is no level to compare with. In the tier
-                `screen` alone.
+            references: Retrained references per forget set, at most 9; with fewer than two there is no level to compare with.
+                In the tier `screen` alone.
             goal: `untrain`, `remove-class` or `repair`; chooses what the report judges by.
             output: Folder of cells and report.
             bank: Folder of trained originals and references.

@@ -51,7 +51,7 @@ def benchmark(
     Args:
         what: What is compared.
         seeds: Seeds of originals.
-        references: Retrained references per forget set; with fewer than two there is no level to compare with.
+        references: Retrained references per forget set, at most 9; with fewer than two there is no level to compare with.
         tune: Settings of each method that are tried on a development forget set and original of other seeds than those
             reported; the best by unseen samples, `tuned/NAME_tuned.yaml` in the folder, is a row beside the published ones.
             0: published settings alone.
