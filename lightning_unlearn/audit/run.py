@@ -279,8 +279,8 @@ def check_audit(
         raise ConfigError(f"tune is {tune} in an audit; needed: the tier screen, whose files in tuned/ an audit takes.")
     if any(isinstance(rule, DetectedMislabels) for rule in rules):
         raise ConfigError(
-            "DetectedMislabels has another forget set on each original, and the models of an audit forget the same. Needed: the "
-            "tier screen; or run detect, and give its scores.csv to SuspectedMislabels."
+            "DetectedMislabels has another forget set on each original, and the models of an audit forget the same. Needed: "
+            "the tier screen; or run detect, and give its scores.csv to SuspectedMislabels."
         )
     if seeds is not None:
         raise ConfigError(f"seeds is {list(seeds)}, and an audit numbers its models itself. Leave it out, and give --models.")

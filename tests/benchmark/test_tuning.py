@@ -193,7 +193,7 @@ def test_what_cannot_be_tuned_is_refused(make_data, tmp_path):
     with pytest.raises(ConfigError, match="forgets the same samples"):
         plan(data, climb, [0], [0], [WholeClasses([2]), RandomFraction(0.1)], 1, tune=3)
     assert isinstance(data.forget_rule, RandomFraction)
-    with pytest.raises(ConfigError, match="DetectedMislabels has a forget set on each original .* Tune without this rule"):
+    with pytest.raises(ConfigError, match=r"DetectedMislabels has a forget set on each original .* Tune without this rule"):
         plan(data, climb, [0], [0], [RandomFraction(0.1), DetectedMislabels("loss", count=5)], 1, tune=3)
     with pytest.raises(ConfigError, match="no unseen samples to choose by"):
         plan(make_data(unseen=0), climb, [0], [0], [], 1, tune=3)

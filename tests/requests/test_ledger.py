@@ -149,7 +149,7 @@ def test_without_its_report_no_line_was_added(run):
     (run / "report.json").unlink()
     [problem] = verify(run)[1]
     assert problem.startswith("report.json is missing, which names the hash of every line")
-    with pytest.raises(RunError, match="report.json is missing"):
+    with pytest.raises(RunError, match=r"report\.json is missing"):
         read_ledger(run)
 
 
