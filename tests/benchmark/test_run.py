@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from helpers import untrained
+from helpers import imported, untrained
 
 from lightning_unlearn.benchmark.comparison import plan, reference_seeds
 from lightning_unlearn.chain.run import run_chain
@@ -89,6 +89,22 @@ def test_a_method_that_breaks_is_listed_and_the_others_go_on(run):
     report = run({"breaks": BREAKS, "decay": DECAY}, references=1)
     broken, fine = (next(r for r in report.rows if r.method == name) for name in ("breaks", "decay"))
     assert broken.notes[0].startswith("failed: MaskLearning: 100.0% of the mask is on")
+    assert fine.metrics["distance"] > 0
+
+
+def test_a_stage_that_raises_torchs_own_error_ends_no_benchmark(run, tmp_path, monkeypatch):
+    stage = "from lightning_unlearn.stages import UnlearningStage\nclass Full(UnlearningStage):\n    view = 'retain'\n"
+    imported(
+        tmp_path,
+        "full_stage",
+        stage + "    def objective(self, batch):\n        raise RuntimeError('out of memory')\n",
+        monkeypatch,
+    )
+    report = run(
+        {"full": "stages:\n- {class_path: full_stage.Full, init_args: {max_epochs: 1}}\n", "decay": DECAY}, references=1
+    )
+    broken, fine = (next(r for r in report.rows if r.method == name) for name in ("full", "decay"))
+    assert broken.notes == ["failed: out of memory"]
     assert fine.metrics["distance"] > 0
 
 
