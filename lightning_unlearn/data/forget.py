@@ -195,7 +195,8 @@ class ListedSamples(ForgetRule):
     Args:
         path: `.txt` with one entry per line, `.csv` with one column or with a header, `.json` with a list or
             with a list named `forget`, or `.npy`. Entries are sample indices, sample keys, or file names that
-            only one sample has. They count as indices only where all are integers and none is a key.
+            only one sample has. They count as indices only where all are integers and no
+            sample has an integer for a key or file name.
         column: Column of a `.csv` file with several.
     """
 
