@@ -23,15 +23,14 @@ def class_indices(classes: Sequence[int | str], class_names: Sequence[str]) -> l
         Labels, in the given order.
 
     Raises:
-        DataError: A label is out of range, a name unknown, or a class is given twice.
+        DataError: A label is out of range or the name of another class, a name is unknown, or a class is given twice.
     """
     labels: list[int] = []
     for given in classes:
         if isinstance(given, bool) or not isinstance(given, int | str):
             raise DataError(f"{given!r} is no class; needed: labels 0 to {len(class_names) - 1}, or names.")
         if isinstance(given, int):
-            if not 0 <= given < len(class_names):
-                raise DataError(f"Class {given} is out of range; needed: 0 to {len(class_names) - 1}, or a name.")
+            _check_label(given, class_names)
             label = given
         elif given in class_names:
             label = list(class_names).index(given)
@@ -42,6 +41,19 @@ def class_indices(classes: Sequence[int | str], class_names: Sequence[str]) -> l
             raise DataError(f"Class {given!r} is given twice; name each class once.")
         labels.append(label)
     return labels
+
+
+def _check_label(label: int, class_names: Sequence[str]) -> None:
+    """Refuse what is no label, or might as well be the name of another class."""
+    name, names = str(label), list(class_names)
+    if not 0 <= label < len(names):
+        by_name = f"the name in quotes: \"['{name}']\"" if name in names else "a name"
+        raise DataError(f"Class {label} is out of range; needed: 0 to {len(names) - 1}, or {by_name}.")
+    if name in names and names[label] != name:
+        raise DataError(
+            f"Class {label} may be that of the label {label}, named {names[label]!r}, or that of the name {name!r}, with the "
+            f"label {names.index(name)}. Give one of the names in quotes: \"['{names[label]}']\" or \"['{name}']\"."
+        )
 
 
 def of_classes(samples: Samples, candidates: Tensor, classes: Sequence[int | str], class_names: Sequence[str]) -> Tensor:

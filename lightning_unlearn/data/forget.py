@@ -84,7 +84,7 @@ class ForgetRule(ABC):
 class _Random(ForgetRule):
     """Draws samples by keyed hash: an order that deletions elsewhere do not change."""
 
-    def __init__(self, classes: list[int | str] | None) -> None:
+    def __init__(self, classes: list[str | int] | None) -> None:
         self.classes = classes
 
     def select(self, samples: Samples, candidates: Tensor, seed: int, class_names: Sequence[str]) -> Selection:
@@ -120,7 +120,7 @@ class RandomFraction(_Random):
         DataError: `fraction` is out of range.
     """
 
-    def __init__(self, fraction: float, classes: list[int | str] | None = None) -> None:
+    def __init__(self, fraction: float, classes: list[str | int] | None = None) -> None:
         super().__init__(classes)
         if isinstance(fraction, bool) or not 0 < fraction <= 1:
             raise DataError(f"fraction is {fraction}; needed: above 0, at most 1 (0.04 forgets 4 % of the samples).")
@@ -145,7 +145,7 @@ class RandomCount(_Random):
         DataError: `count` is out of range.
     """
 
-    def __init__(self, count: int, classes: list[int | str] | None = None) -> None:
+    def __init__(self, count: int, classes: list[str | int] | None = None) -> None:
         super().__init__(classes)
         if isinstance(count, bool) or count < 1:
             raise DataError(f"count is {count}; needed: at least one sample to forget.")
@@ -165,13 +165,14 @@ class WholeClasses(ForgetRule):
     """All samples of some classes.
 
     Args:
-        classes: Labels (counted from 0) or names.
+        classes: Labels (counted from 0) or names; a name that is a number in quotes, such as "['10']".
 
     Raises:
         DataError: The list is empty.
     """
 
-    def __init__(self, classes: list[int | str]) -> None:
+    # Text comes first in the annotation, or the command line would read '10' as a label.
+    def __init__(self, classes: list[str | int]) -> None:
         if not classes:
             raise DataError("The list of classes is empty; needed: at least one label or name.")
         self.classes = classes
