@@ -56,7 +56,13 @@ def _check_label(label: int, class_names: Sequence[str]) -> None:
         )
 
 
-def of_classes(samples: Samples, candidates: Tensor, classes: Sequence[int | str], class_names: Sequence[str]) -> Tensor:
+def of_classes(
+    samples: Samples,
+    candidates: Tensor,
+    classes: Sequence[int | str],
+    class_names: Sequence[str],
+    gone: Sequence[str] = (),
+) -> Tensor:
     """Samples of some classes.
 
     Args:
@@ -64,6 +70,7 @@ def of_classes(samples: Samples, candidates: Tensor, classes: Sequence[int | str
         candidates: Indices to choose from, (N,), int64, sorted.
         classes: Labels or names.
         class_names: Names of all classes, in the order of the labels.
+        gone: Keys of further samples of these classes, which are no longer there.
 
     Returns:
         Those of the candidates that are of these classes.
@@ -75,12 +82,12 @@ def of_classes(samples: Samples, candidates: Tensor, classes: Sequence[int | str
     targets = samples.targets[candidates]
     labels = class_indices(classes, class_names)
     chosen = torch.isin(targets, torch.tensor(labels))
-    others = torch.isin(samples.targets, torch.tensor(labels)).nonzero().flatten().tolist()
-    if not bool(chosen.any()) and others:
+    others = [samples.keys[i] for i in torch.isin(samples.targets, torch.tensor(labels)).nonzero().flatten().tolist()]
+    if not bool(chosen.any()) and (others := [*others, *gone]):
         raise NothingKnownError(
-            f"No training sample is of class {' or '.join(map(repr, classes))}: {len(others)} are there, but they are unseen, "
+            f"No training sample is of class {' or '.join(map(repr, classes))}: {len(others)} are known, but they are unseen, "
             "or an earlier request removed them. There is nothing to forget.",
-            [samples.keys[i] for i in others],
+            others,
         )
     for given, label in zip(classes, labels, strict=True):
         if not bool((targets == label).any()):

@@ -54,4 +54,5 @@ def _of(samples: Samples, labels: list[int], names: list[str], per_class: int | 
     truth = None if kept.true_targets is None else new[kept.true_targets]
     if truth is not None and bool((truth < 0).any()):
         truth = None  # of another class than those that are left
-    return replace(kept, targets=new[kept.targets], true_targets=truth)
+    folders = [samples.folders[label] for label in labels] if samples.folders else ()
+    return replace(kept, targets=new[kept.targets], true_targets=truth, folders=folders)
