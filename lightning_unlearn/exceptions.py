@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 __all__ = [
+    "METHOD_FAILURES",
     "AlreadyForgottenError",
     "ChainError",
     "CheckpointError",
@@ -53,3 +54,8 @@ class ConfigError(UnlearnError, ValueError):
 
 class RunError(UnlearnError, RuntimeError):
     """A run that had to stop: a locked folder, a non-finite loss, a full disk."""
+
+
+# What a method may end with on a network or forget set that it does not fit, memory that runs out and a matrix without an
+# inverse included. Where methods are compared that is a result: it is listed, and the others go on.
+METHOD_FAILURES = (UnlearnError, RuntimeError, ValueError)

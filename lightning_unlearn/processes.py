@@ -15,7 +15,7 @@ from multiprocessing.synchronize import Event
 
 import torch
 
-from lightning_unlearn.exceptions import RunError, UnlearnError
+from lightning_unlearn.exceptions import METHOD_FAILURES, RunError
 from lightning_unlearn.report.labels import seconds
 
 __all__ = ["Task", "available_processes", "one_thread", "run_tasks"]
@@ -31,7 +31,7 @@ class Task:
         name: For the log.
         work: Expected work, in any unit that all tasks share.
         run: Does it.
-        may_fail: Whether an `UnlearnError` of it is a result, and the others go on.
+        may_fail: Whether one of `METHOD_FAILURES` in it is a result, and the others go on.
     """
 
     name: str
@@ -147,10 +147,10 @@ def _run_numbered(i: int) -> str:
 def _run(task: Task) -> str:
     try:
         task.run()
-    except UnlearnError as error:
+    except METHOD_FAILURES as error:
         if not task.may_fail:
             raise
-        return str(error)
+        return str(error) or type(error).__name__
     return ""
 
 

@@ -296,8 +296,8 @@ class UnlearningTrainer(ScoringTrainer):
             seeds: Seeds of originals; None: 0. In the tier `screen` alone: an audit numbers its models.
             draws: Seeds of the rules' draws; None: 0.
             rules: Forget rules.
-            references: Retrained references per forget set; with fewer than two there is no level to compare with. In the tier
-                `screen` alone.
+            references: Retrained references per forget set, at most 9; with fewer than two there is no level to compare with.
+                In the tier `screen` alone.
             goal: `untrain`, `remove-class` or `repair`; chooses what the report judges by.
             output: Folder of cells and report.
             bank: Folder of trained originals and references.
@@ -325,6 +325,7 @@ class UnlearningTrainer(ScoringTrainer):
             ConfigError: An audit was asked to compare shares of wrong labels or epochs.
         """
         max_epochs, arguments = self._training()
+        every = [*rules] if rules else [datamodule.forget_rule]
         what = Comparison(
             self.fresh,
             Recipe(lambda: untrained_copy(model), max_epochs, arguments, self.recipe_callbacks),
@@ -337,13 +338,13 @@ class UnlearningTrainer(ScoringTrainer):
             goal,
             relearn_epochs,
             self.configuration,
-            check_preparation(prepare, [*(rules or []), datamodule.forget_rule], goal, tier, tune),
+            check_preparation(prepare, every, goal, tier, tune),
         )
         if tier == "screen":
             return benchmark(what, [0] if seeds is None else seeds, references, tune, noise_fractions or [], epochs or [])
         if noise_fractions or epochs:
             raise ConfigError("noise_fractions and epochs compare single models. Leave them out of an audit (--tier screen).")
-        check_audit(self.fresh, models, processes, seeds, tune)
+        check_audit(self.fresh, models, processes, seeds, tune, every)
         return audit(what, models, tier, int8, processes, keep_outputs)
 
     def _panel(

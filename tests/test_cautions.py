@@ -243,7 +243,11 @@ def test_copies_are_not_looked_for_among_many_files(digits, make_data):
             raise AssertionError("an image was read")
 
     many = Samples(Read(), torch.arange(6000) % 10, [str(i) for i in range(6000)])
-    assert copies_among((many, torch.arange(5000)), [(many, torch.arange(5000, 6000)), data.part("test")]) == [0, 0]
+    assert copies_among((many, torch.arange(5000)), [(many, torch.arange(5000, 6000)), data.part("test")]) is None
+    large = make_data(VisionData("many", many, replace(digits.test, images=few), digits.classes, digits.mean, digits.std))
+    assert of_copies(large)[0].startswith("Exact copies of trained samples among unseen and test ones were not searched for")
+    assert request_of(large).copies_left is None
+    assert request_of(data).copies_left == 0
 
 
 def test_only_unseen_samples_of_a_request_are_said_to_be_withdrawn(make_data, tmp_path):

@@ -4,17 +4,19 @@ import signal
 import threading
 import time
 
+import numpy as np
 import pytest
+import torch
 
 from lightning_unlearn.exceptions import ChainError, RunError
 from lightning_unlearn.processes import Task, available_processes, run_tasks
 
 
-def tasks(folder, count=4, **failing):
+def tasks(folder, count=4, error=ChainError, named=True, **failing):
     def writes(i):
         def run():
             if i in failing.values():
-                raise ChainError(f"task {i} broke")
+                raise error(f"task {i} broke" if named else "")
             (folder / f"{i}").write_text(str(os.getpid()))
 
         return run
@@ -30,12 +32,17 @@ def test_every_task_runs_once_and_in_its_process(tmp_path, processes):
     assert len(pids) <= processes
 
 
+@pytest.mark.parametrize("error", [ChainError, torch.OutOfMemoryError, torch.linalg.LinAlgError, np.linalg.LinAlgError])
 @pytest.mark.parametrize("processes", [1, 2])
-def test_a_failure_is_a_result_or_ends_the_run(tmp_path, processes):
-    assert run_tasks(tasks(tmp_path, may=1), processes) == {"t1": "task 1 broke"}
+def test_a_failure_is_a_result_or_ends_the_run(tmp_path, processes, error):
+    assert run_tasks(tasks(tmp_path, error=error, may=1), processes) == {"t1": "task 1 broke"}
     assert len(list(tmp_path.iterdir())) == 3
-    with pytest.raises(ChainError, match="task 1 broke"):
-        run_tasks(tasks(tmp_path, must=1), processes)
+    with pytest.raises(error, match="task 1 broke"):
+        run_tasks(tasks(tmp_path, error=error, must=1), processes)
+
+
+def test_a_failure_without_words_is_one(tmp_path):
+    assert run_tasks(tasks(tmp_path, error=RuntimeError, named=False, may=1), 1) == {"t1": "RuntimeError"}
 
 
 def test_a_worker_that_dies_is_an_error_with_a_remedy():

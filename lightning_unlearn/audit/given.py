@@ -70,7 +70,9 @@ def checkpoints(what: str, given: Sequence[str] | None, fewest: int = FEWEST_MOD
     """
     found: list[str] = []
     for entry in given or []:
-        files = sorted(glob.glob(entry)) if any(c in entry for c in "*?[") else [entry]
+        # A folder may have brackets in its name.
+        is_pattern = any(c in entry for c in "*?[") and not Path(entry).exists()
+        files = sorted(glob.glob(entry)) if is_pattern else [entry]
         if not files:
             raise ConfigError(f"--{what} {entry}: no file fits this pattern.")
         found += files

@@ -19,6 +19,8 @@ from lightning_unlearn.benchmark.comparison import Comparison
 from lightning_unlearn.cautions import of_originals
 from lightning_unlearn.chain.methods import Method
 from lightning_unlearn.chain.run import TrainerFactory
+from lightning_unlearn.data.detected import DetectedMislabels
+from lightning_unlearn.data.forget import ForgetRule
 from lightning_unlearn.data.views import View
 from lightning_unlearn.evaluation.new_report import new_report, request_of
 from lightning_unlearn.evaluation.panel import Panel
@@ -249,7 +251,12 @@ class _Runner:
 
 
 def check_audit(
-    fresh: TrainerFactory, models: int, processes: int | None, seeds: Sequence[int] | None = None, tune: int = 0
+    fresh: TrainerFactory,
+    models: int,
+    processes: int | None,
+    seeds: Sequence[int] | None = None,
+    tune: int = 0,
+    rules: Sequence[ForgetRule | None] = (),
 ) -> int:
     """Refuse an audit that cannot run, before anything is written or computed.
 
@@ -259,15 +266,22 @@ def check_audit(
         processes: Cells that run at once; None: as many as there are cores.
         seeds: Seeds of originals, which belong to the tier `screen`.
         tune: Settings that are tried, which belong there too.
+        rules: Forget rules.
 
     Returns:
         Cells that run at once.
 
     Raises:
-        ConfigError: There are too few models, no process, several devices, or seeds, or settings are to be tuned.
+        ConfigError: There are too few models, no process, several devices, or seeds, settings are to be tuned, or a rule is
+            `DetectedMislabels`.
     """
     if tune:
         raise ConfigError(f"tune is {tune} in an audit; needed: the tier screen, whose files in tuned/ an audit takes.")
+    if any(isinstance(rule, DetectedMislabels) for rule in rules):
+        raise ConfigError(
+            "DetectedMislabels has another forget set on each original, and the models of an audit forget the same. Needed: "
+            "the tier screen; or run detect, and give its scores.csv to SuspectedMislabels."
+        )
     if seeds is not None:
         raise ConfigError(f"seeds is {list(seeds)}, and an audit numbers its models itself. Leave it out, and give --models.")
     if not FEWEST_MODELS <= models <= MOST_MODELS:

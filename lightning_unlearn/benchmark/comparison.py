@@ -78,7 +78,7 @@ class Comparison:
 
         Args:
             seeds: Seeds of originals.
-            references: Retrained references per forget set.
+            references: Retrained references per forget set, at most 9.
             tune: Settings of each method that are tried.
 
         Returns:
@@ -117,7 +117,7 @@ def plan(
         seeds: Seeds of originals.
         draws: See `Comparison`.
         rules: See `Comparison`.
-        references: Retrained references per forget set.
+        references: Retrained references per forget set, at most 9.
         strategy: Name of the Trainer's strategy.
         tune: Settings of each method that are tried on a development forget set; 0: none.
 
@@ -125,7 +125,8 @@ def plan(
         Methods by name, and forget sets.
 
     Raises:
-        ConfigError: There is no method, seed, draw or rule, or one stands twice.
+        ConfigError: There is no method, seed, draw or rule, or one stands twice, or there are more references than seeds for
+            them.
     """
     chosen = {Path(name).stem: load_method(name) for name in methods}
     rules = list(rules) or ([] if data.forget_rule is None else [data.forget_rule])
@@ -138,6 +139,11 @@ def plan(
         raise ConfigError(
             f"benchmark: {references} references, seeds {list(seeds)}, draws {list(draws)}; needed: 0 or more references, and "
             "each seed and draw once."
+        )
+    if references >= _SEEDS_PER_SET:
+        raise ConfigError(
+            f"benchmark: {references} references; needed: at most {_SEEDS_PER_SET - 1} for each forget set, or two sets would "
+            "share seeds. Many models are compared by an audit: --tier audit --models 16."
         )
     for build in chosen.values():
         check_chain(build(), strategy)
@@ -186,7 +192,7 @@ def reference_seeds(forget_set: ForgetSet, count: int) -> list[int]:
 
     Args:
         forget_set: The forget set.
-        count: How many.
+        count: How many, at most 9.
 
     Returns:
         Seeds that no other forget set's references have.

@@ -23,7 +23,7 @@ from lightning_unlearn.data.detected import DetectedMislabels
 from lightning_unlearn.detection.curves import detect_on_original
 from lightning_unlearn.evaluation.new_report import new_report, request_of
 from lightning_unlearn.evaluation.panel import Panel
-from lightning_unlearn.exceptions import UnlearnError
+from lightning_unlearn.exceptions import METHOD_FAILURES
 from lightning_unlearn.files import write_text_atomic
 from lightning_unlearn.ranks import barrier, is_first, lock_on_first
 from lightning_unlearn.report.decode import decode, encode
@@ -51,7 +51,7 @@ def benchmark(
     Args:
         what: What is compared.
         seeds: Seeds of originals.
-        references: Retrained references per forget set; with fewer than two there is no level to compare with.
+        references: Retrained references per forget set, at most 9; with fewer than two there is no level to compare with.
         tune: Settings of each method that are tried on a development forget set and original of other seeds than those
             reported; the best by unseen samples, `tuned/NAME_tuned.yaml` in the folder, is a row beside the published ones.
             0: published settings alone.
@@ -185,7 +185,7 @@ class _Runner:
                         results = run_chain(self.what.fresh, unlearned, self.what.data, [*self._first, *build()])
                         row = panel.score(method, seed, unlearned, results)
                         row.notes += [result.warning for result in results if result.warning]
-                    except UnlearnError as error:
+                    except METHOD_FAILURES as error:
                         # A method that breaks on one forget set is a result: it is listed, and the others go on.
                         log.warning("%s failed on %s, seed %d: %s", method, name, seed, error)
                         row = Row(method, "method", name, seed, {}, notes=[f"failed: {error}"])

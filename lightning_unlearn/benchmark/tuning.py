@@ -23,9 +23,10 @@ from lightning_unlearn.chain.methods import Method, load_method
 from lightning_unlearn.chain.run import TrainerFactory, run_chain
 from lightning_unlearn.chain.settings import sources_of
 from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.data.detected import DetectedMislabels
 from lightning_unlearn.data.forget import ForgetRule
 from lightning_unlearn.evaluation.collecting import collect_outputs
-from lightning_unlearn.exceptions import ConfigError, UnlearnError
+from lightning_unlearn.exceptions import METHOD_FAILURES, ConfigError
 from lightning_unlearn.files import write_text_atomic
 from lightning_unlearn.metrics.unseen_match import distance_to_unseen, within_budget
 from lightning_unlearn.random import generator
@@ -94,11 +95,16 @@ def check_tuning(
         count: How many settings of each method are tried.
 
     Raises:
-        ConfigError: The development forget set is a reported one, there are no unseen samples, a method trains on them, or
-            `count` is negative.
+        ConfigError: The development forget set is a reported one, there are no unseen samples, a method trains on them, a rule
+            is `DetectedMislabels`, or `count` is negative.
     """
     if count < 0:
         raise ConfigError(f"tune is {count}; needed: how many settings of each method are tried, or 0.")
+    if any(isinstance(rule, DetectedMislabels) for _, rule in draws):
+        raise ConfigError(
+            "tune: DetectedMislabels has a forget set on each original that is reported, and none to choose settings on. Tune "
+            "without this rule, and give the files in the folder tuned/ as methods to a benchmark with it."
+        )
     for method in methods:
         with_factors(method.content, dict.fromkeys(method.grid, 1.0))
         if any(stage.trains_on_unseen for stage in method()):
@@ -261,7 +267,7 @@ def _run(
         distance = distance_to_unseen(outputs["forget"], outputs["unseen"])
         retain, work = _retain(fresh, model, data), sum(result.work for result in results)
         trial = Trial(factors, math.nan if distance is None else distance, retain, work=work)
-    except (UnlearnError, RuntimeError, ValueError) as error:
+    except METHOD_FAILURES as error:
         # Settings that break a network, or the memory, are a result: others are tried.
         trial.failed = f"failed: {error}"
     trial.seconds = time.perf_counter() - begin

@@ -156,10 +156,10 @@ def benchmark(job: Job) -> None:
     sets = (given["methods"], given["seeds"] or [0], given["draws"] or [0], given["rules"] or [], given["references"])
     check_settings(job.data, given["noise_fractions"] or [], given["epochs"] or [])
     plan(job.data, *sets, strategy=job.trainer.strategy_name, tune=given["tune"])
-    rules = [*(given["rules"] or []), job.data.forget_rule]
+    rules = given["rules"] or [job.data.forget_rule]
     check_preparation(given["prepare"], rules, given["goal"], given["tier"], given["tune"])
     if given["tier"] != "screen":
-        check_audit(job.trainer.fresh, given["models"], given["processes"], given["seeds"], given["tune"])
+        check_audit(job.trainer.fresh, given["models"], given["processes"], given["seeds"], given["tune"], rules)
     _report(job, None, job.trainer.benchmark, given)
 
 

@@ -140,7 +140,8 @@ class Arrays(VisionData):
             raise DataError(f"{train} holds no sample; needed: at least one.")
         names = _numbered(first.targets, second.targets) if classes is None else [n for _, n in class_list(classes)]
         if attributes is not None:
-            first = replace(first, attributes=read_attributes(attributes, first.keys, positional=True))
+            table = read_attributes(attributes, first.keys, positional=True)
+            first = replace(first, attributes=table.columns, named_attributes=table.named)
         statistics = normalisation(mean, std, *channel_statistics(images))
         title = name or Path(train).resolve().parent.name or "arrays"
         super().__init__(title, subset(first, train_size), second, names, *statistics)
@@ -220,6 +221,10 @@ class FromDatasets(VisionData):
         if classes is None or len(classes) != (num_classes or len(classes)):
             count = num_classes or len(_numbered(first.targets, second.targets))
             classes = [str(i) for i in range(count)]
+        named = dict(enumerate(classes))
+        if all(key.startswith(f"{named.get(label)}/") for key, label in zip(first.keys, first.targets.tolist(), strict=True)):
+            # As torchvision's ImageFolder has them.
+            first = replace(first, folders=classes)
         images = first.images
         if not isinstance(images, Tensor):
             step = max(1, len(images) // _SPOT_CHECK)

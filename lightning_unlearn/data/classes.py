@@ -23,15 +23,14 @@ def class_indices(classes: Sequence[int | str], class_names: Sequence[str]) -> l
         Labels, in the given order.
 
     Raises:
-        DataError: A label is out of range, a name unknown, or a class is given twice.
+        DataError: A label is out of range or the name of another class, a name is unknown, or a class is given twice.
     """
     labels: list[int] = []
     for given in classes:
         if isinstance(given, bool) or not isinstance(given, int | str):
             raise DataError(f"{given!r} is no class; needed: labels 0 to {len(class_names) - 1}, or names.")
         if isinstance(given, int):
-            if not 0 <= given < len(class_names):
-                raise DataError(f"Class {given} is out of range; needed: 0 to {len(class_names) - 1}, or a name.")
+            _check_label(given, class_names)
             label = given
         elif given in class_names:
             label = list(class_names).index(given)
@@ -44,7 +43,26 @@ def class_indices(classes: Sequence[int | str], class_names: Sequence[str]) -> l
     return labels
 
 
-def of_classes(samples: Samples, candidates: Tensor, classes: Sequence[int | str], class_names: Sequence[str]) -> Tensor:
+def _check_label(label: int, class_names: Sequence[str]) -> None:
+    """Refuse what is no label, or might as well be the name of another class."""
+    name, names = str(label), list(class_names)
+    if not 0 <= label < len(names):
+        by_name = f"the name in quotes: \"['{name}']\"" if name in names else "a name"
+        raise DataError(f"Class {label} is out of range; needed: 0 to {len(names) - 1}, or {by_name}.")
+    if name in names and names[label] != name:
+        raise DataError(
+            f"Class {label} may be that of the label {label}, named {names[label]!r}, or that of the name {name!r}, with the "
+            f"label {names.index(name)}. Give one of the names in quotes: \"['{names[label]}']\" or \"['{name}']\"."
+        )
+
+
+def of_classes(
+    samples: Samples,
+    candidates: Tensor,
+    classes: Sequence[int | str],
+    class_names: Sequence[str],
+    gone: Sequence[str] = (),
+) -> Tensor:
     """Samples of some classes.
 
     Args:
@@ -52,6 +70,7 @@ def of_classes(samples: Samples, candidates: Tensor, classes: Sequence[int | str
         candidates: Indices to choose from, (N,), int64, sorted.
         classes: Labels or names.
         class_names: Names of all classes, in the order of the labels.
+        gone: Keys of further samples of these classes, which are no longer there.
 
     Returns:
         Those of the candidates that are of these classes.
@@ -63,12 +82,12 @@ def of_classes(samples: Samples, candidates: Tensor, classes: Sequence[int | str
     targets = samples.targets[candidates]
     labels = class_indices(classes, class_names)
     chosen = torch.isin(targets, torch.tensor(labels))
-    others = torch.isin(samples.targets, torch.tensor(labels)).nonzero().flatten().tolist()
-    if not bool(chosen.any()) and others:
+    others = [samples.keys[i] for i in torch.isin(samples.targets, torch.tensor(labels)).nonzero().flatten().tolist()]
+    if not bool(chosen.any()) and (others := [*others, *gone]):
         raise NothingKnownError(
-            f"No training sample is of class {' or '.join(map(repr, classes))}: {len(others)} are there, but they are unseen, "
+            f"No training sample is of class {' or '.join(map(repr, classes))}: {len(others)} are known, but they are unseen, "
             "or an earlier request removed them. There is nothing to forget.",
-            [samples.keys[i] for i in others],
+            others,
         )
     for given, label in zip(classes, labels, strict=True):
         if not bool((targets == label).any()):

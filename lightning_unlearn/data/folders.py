@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -163,7 +164,7 @@ class ImageFolder(VisionData):
         both = [_samples(part, folders, image_size, channels) for part in parts]
         if attributes is not None and len(both[0]):
             table = read_attributes(attributes, both[0].keys)
-            both[0] = Samples(both[0].images, both[0].targets, both[0].keys, table)
+            both[0] = replace(both[0], attributes=table.columns, named_attributes=table.named)
         # ImageNet's names list synonyms; the first one does where it is the only such name. A folder's name is whole.
         short = [folder if called == folder else called.split(",")[0].strip() for folder, called in listed]
         names = [n if n and short.count(n) == 1 else folder for n, folder in zip(short, folders, strict=True)]
@@ -211,4 +212,5 @@ def _samples(part: Path, folders: Sequence[str], size: int, channels: Literal[1,
     for key in keys:
         if not key.isprintable() and any(0xD800 <= ord(c) <= 0xDFFF for c in key):
             raise DataError(f"The name of the file {key!a} in {part} is not UTF-8; rename it.")
-    return Samples(FolderImages(part, keys, size, channels), torch.tensor(targets, dtype=torch.int64), keys)
+    labels = torch.tensor(targets, dtype=torch.int64)
+    return Samples(FolderImages(part, keys, size, channels), labels, keys, folders=folders)

@@ -9,10 +9,12 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_unlearn.data.classes import listed_classes, of_classes
+from lightning_unlearn.data.classes import class_indices, listed_classes, of_classes
+from lightning_unlearn.data.gone import gone_keys, gone_of_classes, gone_with_values, refuse_lost
 from lightning_unlearn.data.hashing import order
 from lightning_unlearn.data.request import nearest, read_entries
 from lightning_unlearn.data.sample_names import SampleNames
+from lightning_unlearn.data.split import positions
 from lightning_unlearn.data.vision import Samples
 from lightning_unlearn.exceptions import DataError, NothingKnownError
 
@@ -84,7 +86,7 @@ class ForgetRule(ABC):
 class _Random(ForgetRule):
     """Draws samples by keyed hash: an order that deletions elsewhere do not change."""
 
-    def __init__(self, classes: list[int | str] | None) -> None:
+    def __init__(self, classes: list[str | int] | None) -> None:
         self.classes = classes
 
     def select(self, samples: Samples, candidates: Tensor, seed: int, class_names: Sequence[str]) -> Selection:
@@ -120,7 +122,7 @@ class RandomFraction(_Random):
         DataError: `fraction` is out of range.
     """
 
-    def __init__(self, fraction: float, classes: list[int | str] | None = None) -> None:
+    def __init__(self, fraction: float, classes: list[str | int] | None = None) -> None:
         super().__init__(classes)
         if isinstance(fraction, bool) or not 0 < fraction <= 1:
             raise DataError(f"fraction is {fraction}; needed: above 0, at most 1 (0.04 forgets 4 % of the samples).")
@@ -145,7 +147,7 @@ class RandomCount(_Random):
         DataError: `count` is out of range.
     """
 
-    def __init__(self, count: int, classes: list[int | str] | None = None) -> None:
+    def __init__(self, count: int, classes: list[str | int] | None = None) -> None:
         super().__init__(classes)
         if isinstance(count, bool) or count < 1:
             raise DataError(f"count is {count}; needed: at least one sample to forget.")
@@ -165,20 +167,23 @@ class WholeClasses(ForgetRule):
     """All samples of some classes.
 
     Args:
-        classes: Labels (counted from 0) or names.
+        classes: Labels (counted from 0) or names; a name that is a number in quotes, such as "['10']".
 
     Raises:
         DataError: The list is empty.
     """
 
-    def __init__(self, classes: list[int | str]) -> None:
+    # Text comes first in the annotation, or the command line would read '10' as a label.
+    def __init__(self, classes: list[str | int]) -> None:
         if not classes:
             raise DataError("The list of classes is empty; needed: at least one label or name.")
         self.classes = classes
 
     def select(self, samples: Samples, candidates: Tensor, seed: int, class_names: Sequence[str]) -> Selection:
         """Choose samples; see `ForgetRule.select`."""
-        return Selection(of_classes(samples, candidates, self.classes, class_names), [])
+        gone = gone_of_classes(samples, class_indices(self.classes, class_names))
+        refuse_lost(samples, gone, f"The {self.describe()} has" if len(self.classes) == 1 else f"The {self.describe()} have")
+        return Selection(of_classes(samples, candidates, self.classes, class_names, gone), [])
 
     def describe(self) -> str:
         """One plain line."""
@@ -195,7 +200,8 @@ class ListedSamples(ForgetRule):
     Args:
         path: `.txt` with one entry per line, `.csv` with one column or with a header, `.json` with a list or
             with a list named `forget`, or `.npy`. Entries are sample indices, sample keys, or file names that
-            only one sample has. They count as indices only where all are integers and none is a key.
+            only one sample has. They count as indices only where all are integers and no
+            sample has an integer for a key or file name.
         column: Column of a `.csv` file with several.
     """
 
@@ -210,8 +216,7 @@ class ListedSamples(ForgetRule):
         """Choose samples; see `ForgetRule.select`."""
         entries = read_entries(self.path, self.column)
         former = samples.former
-        gone = [] if former is None else sorted(former.trained | former.others)
-        names = SampleNames(samples.keys, gone, former is not None and former.renumbered)
+        names = SampleNames(samples.keys, gone_keys(samples), former is not None and former.renumbered)
         try:
             wanted = names.resolve(entries)
         except DataError as error:
@@ -220,7 +225,7 @@ class ListedSamples(ForgetRule):
             # Once, however often the data are split.
             self._said = True
             log.info("note: %s lists samples twice: %d entries more than samples; each counts once.", self.path, names.merged)
-        return _trained_on(samples, candidates, torch.tensor(wanted), f"{self.path} names")
+        return _trained_on(samples, candidates, [names.keys[i] for i in wanted], f"{self.path} names")
 
     def describe(self) -> str:
         """One plain line."""
@@ -257,13 +262,14 @@ class ByAttribute(ForgetRule):
                 f"{nearest(self.column, samples.attributes)}"
             )
         column = samples.attributes[self.column]
-        present = set(column)
+        chosen = set(self.values)
+        gone = gone_with_values(samples, self.column, chosen)
+        present = {*column, *gone.values()}
         for value in self.values:
             if value not in present:
                 raise DataError(f"No sample has the value {value!r} of {self.column!r}.{nearest(value, present)}")
-        chosen = set(self.values)
-        wanted = torch.tensor([i for i, value in enumerate(column) if value in chosen])
-        return _trained_on(samples, candidates, wanted, f"The chosen values of {self.column!r} name")
+        wanted = [samples.keys[i] for i, value in enumerate(column) if value in chosen]
+        return _trained_on(samples, candidates, [*wanted, *gone], f"The chosen values of {self.column!r} name")
 
     def describe(self) -> str:
         """One plain line; the values may be names of people and stay out of it."""
@@ -271,22 +277,17 @@ class ByAttribute(ForgetRule):
         return f"by attribute {self.column} ({n} value{'s' if n > 1 else ''})"
 
 
-def _trained_on(samples: Samples, candidates: Tensor, wanted: Tensor, who: str) -> Selection:
+def _trained_on(samples: Samples, candidates: Tensor, wanted: Sequence[str], who: str) -> Selection:
     """Parts what a request names into what can be forgotten and what the model does not know, or no more."""
-    gone = [] if samples.former is None else sorted(samples.former.trained | samples.former.others)
-    keys = [*samples.keys, *gone]
-    lost = [keys[i] for i in wanted.tolist() if samples.former is not None and keys[i] in samples.former.trained]
-    if lost:
-        raise DataError(
-            f"{who} {len(lost)} samples whose images are gone although the model still knows them, {lost[0]!r} among them. "
-            "Unlearning looks at the images: restore them, unlearn, and delete them then."
-        )
-    known = torch.isin(wanted, candidates)
-    never = [keys[i] for i in wanted[~known].tolist()]
-    if not bool(known.any()):
+    refuse_lost(samples, wanted, who)
+    there = positions(wanted, samples)
+    chosen = there[torch.isin(there, candidates)]
+    known = {samples.keys[i] for i in chosen.tolist()}
+    never = [key for key in wanted if key not in known]
+    if not known:
         raise NothingKnownError(
             f"{who} {len(never)} samples, but the model was never trained on any of them: they are unseen, "
             "or an earlier request removed them. There is nothing to forget.",
             never,
         )
-    return Selection(wanted[known], never)
+    return Selection(chosen, never)

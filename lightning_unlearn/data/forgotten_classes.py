@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from lightning_unlearn.data.gone import labels_by_folder
 from lightning_unlearn.data.saved_split import SavedSplit, class_key, names_class, saved_beside
 from lightning_unlearn.data.vision import Samples
 
@@ -37,11 +38,13 @@ def resolve_classes(saved: SavedSplit, samples: Samples) -> SavedSplit:
     Returns:
         The split; as it was where no key stands for a class.
     """
-    labels = samples.targets.tolist()
+    # Those that are gone, too: nothing else would say that the model does not know them any more.
+    label_of = {key: label for key, label in labels_by_folder(samples, saved.named).items() if label is not None}
+    label_of |= zip(samples.keys, samples.targets.tolist(), strict=True)
     known = {name: set(getattr(saved, name)) for name in ("forget", "retain", "removed", "unseen")}
-    at = {label: name for label in set(labels) for name, keys in known.items() if class_key(label) in keys}
+    at = {label: name for label in set(label_of.values()) for name, keys in known.items() if class_key(label) in keys}
     withdrawn = set(saved.withdrawn)
-    for key, label in zip(samples.keys, labels, strict=True):
+    for key, label in label_of.items():
         if label in at and key not in withdrawn and not any(key in known[name] for name in ("forget", "removed", "unseen")):
             known["retain"].discard(key)
             known[at[label]].add(key)

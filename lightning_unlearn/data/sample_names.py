@@ -12,7 +12,9 @@ from lightning_unlearn.exceptions import DataError
 __all__ = ["SampleNames"]
 
 _INTEGER = re.compile(r"[+-]?[0-9]+")
-_COPY = re.compile(r"([0-9a-f]{16})#[0-9]+")
+# Of a hash of an image's content.
+_DIGITS = 16
+_COPY = re.compile(rf"([0-9a-f]{{{_DIGITS}}})#[0-9]+")
 # Bad entries that a message lists.
 _LISTED = 10
 
@@ -48,6 +50,13 @@ class SampleNames:
         """Keys without what a slip changes: the case of letters, the kind of slash, the file's ending."""
         return _grouped((_spelling(key), i) for key, i in self._by_key.items())
 
+    @cached_property
+    def _by_number(self) -> bool:
+        """Whether samples are called by numbers: one that no sample has is then no position."""
+        numbers = [name for name in self._by_file_name if _INTEGER.fullmatch(name.strip())]
+        # Of hashes of contents one in 2,000 has no letter.
+        return len(numbers) == len(self._by_file_name) or any(len(number) != _DIGITS for number in numbers)
+
     def __contains__(self, name: object) -> bool:
         return name in self._by_key or name in self._by_content or name in self._by_file_name
 
@@ -70,7 +79,7 @@ class SampleNames:
     def resolve(self, entries: Sequence[str | int]) -> list[int]:
         """Samples that a request names.
 
-        Entries are indices where all of them are integers and none is a key; else all of them are names.
+        Entries are indices where all of them are integers and no sample has an integer for a name; else all of them are names.
 
         Args:
             entries: Indices, keys or file names; where one is not known as it stands, spaces around it do not count.
@@ -83,7 +92,7 @@ class SampleNames:
                 and positions have changed.
         """
         names = [as_known(str(e), self) for e in entries]
-        if all(_INTEGER.fullmatch(n) for n in names) and not any(n in self for n in names):
+        if all(_INTEGER.fullmatch(n) for n in names) and not self._by_number and not any(n in self for n in names):
             if self.renumbered:
                 raise DataError(
                     "The request lists indices, and samples went or came since the checkpoint was trained, so an index may "
@@ -113,6 +122,8 @@ class SampleNames:
                 f"No training sample has the key or file name {_listed([self._with_hint(name) for name in unknown])}. Correct "
                 f"{it}; or, where a sample was never in training, remove {lines}."
             )
+            if self._by_number and all(_INTEGER.fullmatch(name) for name in unknown):
+                problems.append("Positions do not count, since samples of these data have numbers for names.")
         shared = [name for name in names if name not in self._by_content and len(self.find(name)) > 1]
         for name in shared[:_LISTED]:
             first, second = (self.keys[i] for i in self.find(name)[:2])

@@ -19,14 +19,14 @@ class SomeClasses(VisionData):
 
     Args:
         dataset: The data set.
-        classes: Labels (counted from 0) or names, at least two.
+        classes: Labels (counted from 0) or names, at least two; a name that is a number in quotes, such as "['10', '2']".
         per_class: Training samples of each class that are kept, at random and always the same; None: all.
 
     Raises:
         DataError: There are fewer than two classes, or fewer samples of one than asked for.
     """
 
-    def __init__(self, dataset: VisionData, classes: list[int | str], per_class: int | None = None) -> None:
+    def __init__(self, dataset: VisionData, classes: list[str | int], per_class: int | None = None) -> None:
         labels = class_indices(classes, dataset.classes)
         if len(labels) < 2:
             raise DataError(f"classes is {classes}; needed: at least two, to tell apart.")
@@ -54,4 +54,5 @@ def _of(samples: Samples, labels: list[int], names: list[str], per_class: int | 
     truth = None if kept.true_targets is None else new[kept.true_targets]
     if truth is not None and bool((truth < 0).any()):
         truth = None  # of another class than those that are left
-    return replace(kept, targets=new[kept.targets], true_targets=truth)
+    folders = [samples.folders[label] for label in labels] if samples.folders else ()
+    return replace(kept, targets=new[kept.targets], true_targets=truth, folders=folders)

@@ -1,6 +1,5 @@
 """The split of a training set, checked as indices; `saved_split` keeps it beside the checkpoint as keys."""
 
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import InitVar, dataclass
 
@@ -72,33 +71,28 @@ def positions(keys_wanted: Iterable[str], samples: Samples) -> Tensor:
     return torch.tensor([i for i, key in enumerate(samples.keys) if key in wanted], dtype=torch.int64)
 
 
-def copies_left(samples: Samples, forget: Tensor, retain: Tensor, read: bool = False) -> list[tuple[str, str]]:
+def copies_left(samples: Samples, forget: Tensor, retain: Tensor, read: bool = False) -> list[tuple[str, str]] | None:
     """Retained samples with exactly the pixels of a forgotten one: what a deletion request overlooks.
 
     Args:
         samples: The training set.
         forget: Forgotten sample indices, (F,), int64.
         retain: Retained sample indices, (R,), int64.
-        read: Search also a large set whose images have to be read one at a time. Else such a set is searched
-            up to 5,000 samples; above, a warning says that it was not.
+        read: Search also a set of more than 5,000 samples whose images have to be read one at a time.
 
     Returns:
-        Pairs of keys, a forgotten and a retained sample, in the order of the retained ones.
+        Pairs of keys, a forgotten and a retained sample, in the order of the retained ones; None where they were not searched
+        for.
     """
     if not isinstance(samples.images, Tensor) and not read and len(forget) + len(retain) > _READ_AT_MOST:
-        warnings.warn(
-            "Exact copies of forgotten samples were not searched for: "
-            f"{len(forget) + len(retain)} images would have to be read. copies_left(..., read=True) does it.",
-            stacklevel=2,
-        )
-        return []
+        return None
     forgotten: dict[bytes, list[int]] = {}
     for i in forget.tolist():
         forgotten.setdefault(samples.content(i), []).append(i)
     return [(samples.keys[i], samples.keys[j]) for j in retain.tolist() for i in forgotten.get(samples.content(j), ())]
 
 
-def copies_among(trained: tuple[Samples, Tensor], others: Sequence[tuple[Samples, Tensor]]) -> list[int]:
+def copies_among(trained: tuple[Samples, Tensor], others: Sequence[tuple[Samples, Tensor]]) -> list[int] | None:
     """How many samples of other parts have exactly the pixels of one that was trained on.
 
     Args:
@@ -106,10 +100,10 @@ def copies_among(trained: tuple[Samples, Tensor], others: Sequence[tuple[Samples
         others: Those of other parts.
 
     Returns:
-        A number for each; zeros where more than 5,000 images would have to be read one at a time.
+        A number for each; None where more than 5,000 images would have to be read one at a time, and nothing was searched.
     """
     parts = [trained, *others]
     if sum(len(index) for samples, index in parts if not isinstance(samples.images, Tensor)) > _READ_AT_MOST:
-        return [0] * len(others)
+        return None
     known = {trained[0].content(i) for i in trained[1].tolist()}
     return [sum(samples.content(i) in known for i in index.tolist()) for samples, index in others]

@@ -315,8 +315,8 @@ class SplitData(LightningDataModule):
         return self._parts.withdrawn
 
     @property
-    def copies(self) -> list[tuple[str, str]]:
-        """Pairs of keys: a forgotten sample, and a retained one with exactly the same content."""
+    def copies(self) -> list[tuple[str, str]] | None:
+        """Pairs of keys: a forgotten sample, and a retained one with exactly the same content; None: see `copies_left`."""
         return copies_left(self.samples, self._parts.forget, self._parts.retain)
 
     def trained_on(self, checkpoint: str | Path) -> int:

@@ -5,14 +5,28 @@ import io
 import re
 from collections.abc import Container, Iterable, Sequence
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from lightning_unlearn.exceptions import DataError
 from lightning_unlearn.files import write_text_atomic
 
-__all__ = ["as_known", "check_commas", "class_list", "read_attributes", "read_rows", "write_rows"]
+__all__ = ["Attributes", "as_known", "check_commas", "class_list", "read_attributes", "read_rows", "write_rows"]
 
 _SEPARATORS = {";": "semicolons", "\t": "tabulators"}
 _SYNSET = re.compile(r"(n\d{8})\s+(.+)")
+
+
+class Attributes(NamedTuple):
+    """Columns of a table beside the data.
+
+    Attributes:
+        columns: For each column its values, one per sample.
+        named: For each column its values by what the table calls samples, those that no longer exist included; empty where
+            rows are known by their position.
+    """
+
+    columns: dict[str, list[str]]
+    named: dict[str, dict[str, str]]
 
 
 def class_list(classes: str | Path | Sequence[str]) -> list[tuple[str, str]]:
@@ -131,18 +145,18 @@ def as_known(name: str, known: Container[str]) -> str:
     return name if name in known else name.strip()
 
 
-def read_attributes(path: str | Path, keys: Sequence[str], positional: bool = False) -> dict[str, list[str]]:
+def read_attributes(path: str | Path, keys: Sequence[str], positional: bool = False) -> Attributes:
     """Columns of a table beside the data.
 
     Args:
         path: A `.csv` file with a header. Its column `key` holds keys, or its column `file` file names that
-            only one sample has. Rows of samples that no longer exist are passed over.
+            only one sample has. It may have rows of samples that no longer exist.
         keys: Keys of the samples.
         positional: Whether a column `index` with positions, or one row per sample in their order, does as
             well.
 
     Returns:
-        For each other column its values, one per sample.
+        The other columns.
 
     Raises:
         DataError: The table is missing, unreadable, names a sample twice, or lacks one.
@@ -177,7 +191,13 @@ def read_attributes(path: str | Path, keys: Sequence[str], positional: bool = Fa
             f"{path} has no row for {len(lacking)} samples, {lacking[0]!r} the first; add them, so that no "
             "sample of a person or group is overlooked."
         )
-    return {name: [row_of[i][c].strip() for i in range(len(keys))] for c, name in enumerate(header) if name != by}
+    others = {name: c for c, name in enumerate(header) if name != by}
+    columns = {name: [row_of[i][c].strip() for i in range(len(keys))] for name, c in others.items()}
+    if by not in ("key", "file"):
+        return Attributes(columns, {})
+    # As the table has a name, and without the spaces around it where no other row has that.
+    called = {row[header.index(by)].strip(): row for row in rows} | {row[header.index(by)]: row for row in rows}
+    return Attributes(columns, {name: {key: row[c].strip() for key, row in called.items()} for name, c in others.items()})
 
 
 def _places(by: str | None, keys: Sequence[str]) -> dict[str, int]:

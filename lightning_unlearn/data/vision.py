@@ -68,6 +68,9 @@ class Samples:
         targets: Labels, (N,), int64, in 0 ... K - 1.
         keys: One stable name per sample, all different.
         attributes: Columns of a table beside the data (owner, subclass ...), each with one value per sample.
+        named_attributes: The same columns by what the table calls samples, with its rows of samples that are not here; empty
+            where rows have no names.
+        folders: Folders that keys begin with, one for each class in the order of the labels; empty where keys tell no class.
         true_targets: Labels before noise was added, where it was; else None.
         triggered: Which samples a `Trigger` poisoned, (N,), bool; None where there is none.
         former: What a checkpoint's split knows of samples that are gone; None where there is no such split.
@@ -78,6 +81,8 @@ class Samples:
     targets: Tensor
     keys: Sequence[str]
     attributes: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    named_attributes: Mapping[str, Mapping[str, str]] = field(default_factory=dict, kw_only=True)
+    folders: Sequence[str] = field(default=(), kw_only=True)
     true_targets: Tensor | None = None
     former: Former | None = None
     triggered: Tensor | None = None

@@ -54,6 +54,7 @@ def request_of(data: UnlearningDataModule, name: str | None = None) -> Request:
         The request.
     """
     samples, forget = data.part("forget")
+    copies = data.copies
     gone = gone_of_request(data)
     keys = sorted([*(samples.keys[i] for i in forget.tolist()), *gone])
     rule = "as saved beside the checkpoint" if data.forget_rule is None else data.forget_rule.describe()
@@ -63,7 +64,7 @@ def request_of(data: UnlearningDataModule, name: str | None = None) -> Request:
         count=len(keys),
         of=len(keys) + len(data.part("retain")[1]),
         digest=hashlib.sha256("\n".join(keys).encode()).hexdigest(),
-        copies_left=len(data.copies),
+        copies_left=None if copies is None else len(copies),
         never_trained=len(data.never_trained),
         gone=len(gone),
     )

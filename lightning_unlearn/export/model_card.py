@@ -175,7 +175,9 @@ def _earlier(report: Report) -> list[str]:
 
 def _remainders(requests: list[Request]) -> list[str]:
     lines = []
-    if copies := sum(request.copies_left for request in requests):
+    if any(request.copies_left is None for request in requests):
+        lines.append("Exact copies of forgotten samples in the training data were not searched for.")
+    if copies := sum(request.copies_left or 0 for request in requests):
         what = "1 exact copy" if copies == 1 else f"{copies} exact copies"
         lines.append(f"{what} of forgotten samples stayed in the training data.")
     if never := sum(request.never_trained for request in requests):

@@ -42,7 +42,7 @@ class Request:
         count: Samples to forget.
         of: Training samples that they were chosen from.
         digest: Hash over the sorted keys of the samples.
-        copies_left: Exact copies of forgotten samples that stay in the retain set.
+        copies_left: Exact copies of forgotten samples that stay in the retain set; None: not searched.
         never_trained: Samples that the request names and that were never trained on (not in `count`).
         gone: Samples of `count` whose files are gone, so that no figure is of them.
     """
@@ -52,7 +52,7 @@ class Request:
     count: int
     of: int
     digest: str
-    copies_left: int = 0
+    copies_left: int | None = 0
     never_trained: int = 0
     gone: int = 0
 

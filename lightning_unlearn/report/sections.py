@@ -39,7 +39,8 @@ def forgotten(report: Report) -> Html:
         if request.of:
             share += f" ({100 * request.count / request.of:.3g} %)"
         digest = Html(f'<code title="{text(request.digest)}">{text(request.digest[:16])}</code>')
-        extra = [count(request.copies_left), count(request.never_trained)]
+        copies = "not searched" if request.copies_left is None else count(request.copies_left)
+        extra = [copies, count(request.never_trained)]
         rows.append([name(request.name), name(request.rule), digest, share, *extra])
     head = [
         "Request",

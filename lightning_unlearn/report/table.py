@@ -220,7 +220,8 @@ def _before(report: Report) -> list[str]:
     lines = [plain(report.title), tier_line(report)]
     for request in report.requests:
         share = f"{count(request.count)} of {count(request.of)} samples"
-        lines.append(f"forget: {plain(request.name)}, {share}, hash {plain(request.digest[:12])}")
+        copies = ", exact copies in retain not searched" if request.copies_left is None else ""
+        lines.append(f"forget: {plain(request.name)}, {share}, hash {plain(request.digest[:12])}{copies}")
     for past in report.history if len(report.history) > 1 else []:
         lines.append(f"request {past.number}: {plain(past.time)}, {past.amount}, {plain(past.rule)}")
     if report.history:

@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 LEDGER = "ledger.jsonl"
+REPORT = "report.json"
 # The line of a request that is not finished.
 BEGUN = "request.json"
 UNLEARNED = "unlearned.ckpt"
@@ -109,8 +110,9 @@ class Entry:
         """
         content = json.loads(text)
         lists = ("keys", "withdrawn")
-        names = [f.name for f in fields(cls) if f.name != "withdrawn" or "withdrawn" in content]
-        if not isinstance(content, dict) or list(content) != names:
+        if not isinstance(content, dict) or list(content) != [
+            f.name for f in fields(cls) if f.name != "withdrawn" or "withdrawn" in content
+        ]:
             raise ValueError("it has not the fields of an entry")
         for name, value in content.items():
             kinds: dict[str, tuple[type, ...]] = {
@@ -197,7 +199,10 @@ def verify(folder: Path) -> tuple[list[Entry], list[str]]:
         return [], [*problems, f"{LEDGER} cannot be read ({error})."]
     entries, broken = _chain(text)
     problems += broken
-    problems += _against_report(entries, known)
+    if known is not None:
+        problems += _against_report(entries, known)
+    elif not (folder / REPORT).is_file():
+        problems.append(f"{REPORT} is missing, which names the hash of every line: an end that was cut off would not show.")
     if not broken:
         problems += _against_files(folder, entries)
     return entries, problems
@@ -272,14 +277,14 @@ def _chain(text: str) -> tuple[list[Entry], list[str]]:
     return entries, problems
 
 
-def _known(folder: Path) -> tuple[list[PastRequest], list[str]]:
-    """What the report of the run says of its history."""
-    if not (folder / "report.json").is_file():
-        return [], []
+def _known(folder: Path) -> tuple[list[PastRequest] | None, list[str]]:
+    """What the report of the run says of its history; None where there is none that can be read."""
+    if not (folder / REPORT).is_file():
+        return None, []
     try:
         return Report.load(folder).history, []
     except ConfigError as error:
-        return [], [f"The report cannot be compared: {error}"]
+        return None, [f"The report cannot be compared: {error}"]
 
 
 def _against_report(entries: Sequence[Entry], known: Sequence[PastRequest]) -> list[str]:

@@ -127,7 +127,7 @@ def _begun(folder: Path) -> Entry | None:
     """What an interrupted run wrote down; None where there is nothing that can be used."""
     try:
         return Entry.parse((folder / BEGUN).read_text(encoding="utf-8").splitlines()[-1])
-    except (OSError, ValueError, IndexError, TypeError):
+    except (OSError, ValueError, IndexError):
         return None
 
 

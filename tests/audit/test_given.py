@@ -1,11 +1,13 @@
 """Lists of models of a user's own: what they were made of is compared with what the audit is about."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from helpers import untrained
 
+from lightning_unlearn.audit.given import checkpoints
 from lightning_unlearn.data.forget import RandomFraction
 from lightning_unlearn.exceptions import CheckpointError
 from lightning_unlearn.weights.checkpoint import save_weights
@@ -37,6 +39,15 @@ def audit(make_data, make_trainer):
         return make_trainer().evaluate(untrained(), data, tier="audit", relearn_epochs=0, **lists).audits[0]
 
     return run
+
+
+def test_a_path_that_exists_is_no_pattern(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("b[1]/a.ckpt", "b1/a.ckpt", "b1/c.ckpt"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).touch()
+    assert checkpoints("unlearned", ["b[1]/a.ckpt"], 1) == ["b[1]/a.ckpt"]
+    assert checkpoints("unlearned", ["b[1]/?.ckpt"], 1) == ["b1/a.ckpt", "b1/c.ckpt"]
 
 
 def test_models_that_forgot_the_same_are_audited_and_no_note_speaks_of_shadows(lists, audit):

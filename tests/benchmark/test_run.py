@@ -1,9 +1,9 @@
 import json
 
 import pytest
-from helpers import untrained
+from helpers import imported, untrained
 
-from lightning_unlearn.benchmark.comparison import plan
+from lightning_unlearn.benchmark.comparison import plan, reference_seeds
 from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.data.forget import RandomFraction, WholeClasses
 from lightning_unlearn.exceptions import ChainError, ConfigError, DataError
@@ -92,16 +92,41 @@ def test_a_method_that_breaks_is_listed_and_the_others_go_on(run):
     assert fine.metrics["distance"] > 0
 
 
+def test_a_stage_that_raises_torchs_own_error_ends_no_benchmark(run, tmp_path, monkeypatch):
+    stage = "from lightning_unlearn.stages import UnlearningStage\nclass Full(UnlearningStage):\n    view = 'retain'\n"
+    imported(
+        tmp_path,
+        "full_stage",
+        stage + "    def objective(self, batch):\n        raise RuntimeError('out of memory')\n",
+        monkeypatch,
+    )
+    report = run(
+        {"full": "stages:\n- {class_path: full_stage.Full, init_args: {max_epochs: 1}}\n", "decay": DECAY}, references=1
+    )
+    broken, fine = (next(r for r in report.rows if r.method == name) for name in ("full", "decay"))
+    assert broken.notes == ["failed: out of memory"]
+    assert fine.metrics["distance"] > 0
+
+
 def test_what_cannot_be_compared_is_refused(run, tmp_path):
     with pytest.raises(ConfigError, match="0 methods"):
         run({})
     with pytest.raises(ConfigError, match="0 seeds"):
         run({"decay": DECAY}, seeds=[])
+    with pytest.raises(ConfigError, match="10 references; needed: at most 9 for each forget set, or two sets would share"):
+        run({"decay": DECAY}, references=10)
     with pytest.raises(ChainError, match="needs the artifact 'mask'"):
         run({"decay": DECAY.replace("factor: 0.5", "use_mask: true")})
     with pytest.raises(DataError, match="Two forget sets have one name"):
         run({"decay": DECAY}, rules=[RandomFraction(0.1), RandomFraction(0.1)])
     assert not (tmp_path / "bank").exists()
+
+
+def test_no_two_models_share_a_seed(make_data, tmp_path):
+    (tmp_path / "decay.yaml").write_text(DECAY)
+    sets = plan(make_data(), [str(tmp_path / "decay.yaml")], [0, 10], [0, 1, 2], [], 9)[1]
+    seeds = [seed for of in sets for seed in reference_seeds(of, 9)]
+    assert len({*seeds, 0, 10}) == 3 * 9 + 2
 
 
 def test_the_report_is_written(run, tmp_path):

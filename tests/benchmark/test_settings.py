@@ -127,3 +127,12 @@ def test_what_cannot_be_detected_is_refused_before_anything_is_trained(noisy, ma
     with pytest.raises(ConfigError, match=message):
         trainer.benchmark(untrained(), noisy, [str(tmp_path / "decay.yaml")], rules=[rule], **where)
     assert not (tmp_path / "bank").exists()
+
+
+def test_an_audit_has_one_forget_set_for_all_its_models(noisy, make_trainer, tmp_path):
+    (tmp_path / "decay.yaml").write_text(DECAY)
+    where = {"output": str(tmp_path / "out"), "bank": str(tmp_path / "bank"), "tier": "audit", "models": 3}
+    trainer, rules = make_trainer(max_epochs=1), [DetectedMislabels("loss", count=5)]
+    with pytest.raises(ConfigError, match=r"the models of an audit forget the same. Needed: the tier screen; or run detect"):
+        trainer.benchmark(untrained(), noisy, [str(tmp_path / "decay.yaml")], rules=rules, **where)
+    assert not (tmp_path / "bank").exists()

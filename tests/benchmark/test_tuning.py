@@ -12,6 +12,7 @@ from lightning_unlearn.benchmark.comparison import plan
 from lightning_unlearn.benchmark.tuning import Trial, _said, best_trial, settings_to_try, with_factors
 from lightning_unlearn.chain.methods import load_method
 from lightning_unlearn.config.shipped import config_names
+from lightning_unlearn.data.detected import DetectedMislabels
 from lightning_unlearn.data.forget import RandomFraction, WholeClasses
 from lightning_unlearn.data.vision import VisionData
 from lightning_unlearn.exceptions import ConfigError
@@ -192,6 +193,8 @@ def test_what_cannot_be_tuned_is_refused(make_data, tmp_path):
     with pytest.raises(ConfigError, match="forgets the same samples"):
         plan(data, climb, [0], [0], [WholeClasses([2]), RandomFraction(0.1)], 1, tune=3)
     assert isinstance(data.forget_rule, RandomFraction)
+    with pytest.raises(ConfigError, match=r"DetectedMislabels has a forget set on each original .* Tune without this rule"):
+        plan(data, climb, [0], [0], [RandomFraction(0.1), DetectedMislabels("loss", count=5)], 1, tune=3)
     with pytest.raises(ConfigError, match="no unseen samples to choose by"):
         plan(make_data(unseen=0), climb, [0], [0], [], 1, tune=3)
     with pytest.raises(ConfigError, match="challenge_6th trains on the unseen samples, by which settings are chosen"):

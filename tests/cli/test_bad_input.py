@@ -89,9 +89,11 @@ def test_requests_for_everything_or_nothing(work, capsys):
     [
         ("[eleven]", "There is no class 'eleven'; the classes are 0, 1"),
         ("[10]", "Class 10 is out of range; needed: 0 to 9"),
+        # Quotes make it a name, as a folder may have it.
+        ("['10']", "There is no class '10'; the classes are 0, 1"),
         ("[3, 3]", "Class 3 is given twice"),
         ("[]", "The list of classes is empty"),
-        ("[1.5]", "classes is '1.5'; needed: int or str"),
+        ("[1.5]", "classes is '1.5'; needed: str or int"),
     ],
 )
 def test_bad_classes(work, capsys, classes, message):

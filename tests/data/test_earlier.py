@@ -236,7 +236,7 @@ def test_only_a_list_withdraws_what_is_unseen(digits, make_data, tmp_path):
     by_class, by_list = make_data(forget=WholeClasses([3])), make_data(forget=listed(tmp_path, sorted(threes)))
     for data in (by_class, by_list):
         data.use_split_of(tmp_path / "model.ckpt")
-    with pytest.raises(NothingKnownError, match="33 are there, but they are unseen"):
+    with pytest.raises(NothingKnownError, match="33 are known, but they are unseen"):
         only_withdraws(by_class)
     assert only_withdraws(by_list)
     assert not keys(by_list, "unseen") & threes

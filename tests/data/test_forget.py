@@ -121,6 +121,19 @@ def test_classes_without_samples_and_empty_lists():
     assert class_indices(["2", 1], ["0", "1", "2"]) == [2, 1]
 
 
+def test_a_number_that_is_the_name_of_another_class_is_no_label():
+    names = ["1", "10", "2", "3"]  # folders, sorted
+    message = (
+        r"label 1, named '10', or that of the name '1', with the label 0. Give one .* in quotes: \"\['10'\]\" or \"\['1'\]\""
+    )
+    with pytest.raises(DataError, match=message):
+        class_indices([1], names)
+    with pytest.raises(DataError, match=r"Class 10 is out of range; needed: 0 to 3, or the name in quotes: \"\['10'\]\""):
+        class_indices([10], names)
+    assert class_indices(["10", "1"], names) == [1, 0]
+    assert class_indices([0, "3"], names) == [0, 3]
+
+
 def test_listed_samples_reports_what_was_never_trained_on(tmp_path):
     samples = make()
     path = tmp_path / "request.json"

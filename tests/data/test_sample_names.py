@@ -4,7 +4,7 @@ from lightning_unlearn.data.sample_names import SampleNames
 from lightning_unlearn.exceptions import DataError
 
 HASH = "0123456789abcdef"
-NAMES = SampleNames(["cats/1.png", "cats/2.png", "dogs/1.png", HASH, f"{HASH}#2", f"{HASH}#3", "17"])
+NAMES = SampleNames(["cats/1.png", "cats/2.png", "dogs/1.png", HASH, f"{HASH}#2", f"{HASH}#3", "b17"])
 
 
 @pytest.mark.parametrize(
@@ -17,8 +17,7 @@ NAMES = SampleNames(["cats/1.png", "cats/2.png", "dogs/1.png", HASH, f"{HASH}#2"
         ([HASH], [3, 4, 5]),
         ([f"{HASH}#2"], [4]),
         ([HASH, f"{HASH}#2"], [3, 4, 5]),
-        (["17"], [6]),
-        ([17], [6]),
+        (["b17"], [6]),
     ],
 )
 def test_names_are_resolved(entries, expected):
@@ -40,8 +39,8 @@ def test_names_are_resolved(entries, expected):
         (["mice/1.png", "1.png"], r"'mice/1.png'. Correct it.*'1.png' is that of 2 samples"),
         ([f"x{i}" for i in range(12)], r"'x8', 'x9' and 2 more. Correct them"),
         ([*range(5, 17), 18, 19, 20], r"Indices 7, 8, .*16 and 3 more are outside"),
-        # An index among keys is no index: 17 is a key here.
-        (["17", "3"], r"No training sample has the key or file name '3'"),
+        # An index among names is no index.
+        (["b17", "3"], r"No training sample has the key or file name '3'"),
         (["2.0"], r"No training sample has the key or file name '2.0'"),
         (["True"], "No training sample"),
         (["/etc/cats/1.png"], "did you mean 'cats/1.png'"),
@@ -68,6 +67,25 @@ def test_a_bare_hash_names_copies_also_where_the_first_is_gone():
 
 def test_only_content_keys_have_copies():
     assert SampleNames(["shot", "shot#2"]).resolve(["shot"]) == [0]
+
+
+@pytest.mark.parametrize("keys", [[str(i) for i in range(1000, 1050)], ["a", *(f"cats/{i}" for i in range(1000, 1049))]])
+def test_where_samples_are_called_by_numbers_none_is_a_position(keys):
+    names = SampleNames(keys)
+    assert names.resolve([1017, "1018"]) == [keys.index(next(k for k in keys if k.endswith(n))) for n in ("1017", "1018")]
+    with pytest.raises(DataError, match=r"No training sample has the key or file name '17'. .* Positions do not count, since"):
+        names.resolve(["17"])
+    # Also where the only such sample is gone.
+    with pytest.raises(DataError, match="'1', '0'"):
+        SampleNames(["a", "b"], gone=["7"]).resolve([1, 0])
+
+
+def test_a_hash_without_a_letter_is_no_number():
+    digits = "1234567890123456"
+    assert SampleNames([HASH, digits, f"{digits}#2"]).resolve([2, 0]) == [0, 2]
+    assert SampleNames([HASH, digits, f"{digits}#2"]).resolve([digits]) == [1, 2]
+    with pytest.raises(DataError, match="file name '0'"):
+        SampleNames([digits, digits[::-1]]).resolve([0])
 
 
 def test_spaces_count_only_where_a_key_has_them():

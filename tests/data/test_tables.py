@@ -47,7 +47,9 @@ def test_bad_class_lists(tmp_path):
 )
 def test_rows_find_their_samples(tmp_path, content, positional):
     table = read_attributes(written(tmp_path, content), KEYS, positional)
-    assert table == {"owner": ["a", "b", "c"], "sub": ["1", "2", "3"]}
+    assert table.columns == {"owner": ["a", "b", "c"], "sub": ["1", "2", "3"]}
+    assert table.named.get("owner", {}).get("gone.png") == ("x" if "gone" in content else None)
+    assert bool(table.named) == ("key" in content or "file" in content)
 
 
 @pytest.mark.parametrize(
@@ -89,12 +91,15 @@ def test_what_is_written_is_read_back(tmp_path):
     rows = [["key", "n"], *([key, str(i)] for i, key in enumerate(STRANGE))]
     write_rows(tmp_path / "t.csv", rows)
     assert read_rows(tmp_path / "t.csv", "a table") == rows
-    assert read_attributes(tmp_path / "t.csv", STRANGE[::-1]) == {"n": [str(i) for i in range(len(STRANGE))][::-1]}
+    assert read_attributes(tmp_path / "t.csv", STRANGE[::-1]).columns == {"n": [str(i) for i in range(len(STRANGE))][::-1]}
 
 
 def test_spaces_around_a_key_count_only_where_it_has_them(tmp_path):
     path = written(tmp_path, "key , owner\n a, x \na,y\n b ,z\n")
-    assert read_attributes(path, ["a", " a", "b"]) == {"owner": ["y", "x", "z"]}
+    for there in (["a", " a", "b"], ["b"]):
+        table = read_attributes(path, there)
+        assert table.columns == {"owner": [{"a": "y", " a": "x", "b": "z"}[key] for key in there]}
+        assert table.named["owner"] == {" a": "x", "a": "y", " b ": "z", "b": "z"}
 
 
 def test_other_separators_are_named(tmp_path):

@@ -121,6 +121,8 @@ def test_what_it_says():
     assert "abc123" in shown
     assert "RandomFraction(0.04)" in shown
     assert "2 exact copies of forgotten samples stayed" in shown
+    unknown = model_card(MODEL, report(requests=[dataclasses.replace(report().requests[0], copies_left=None)]))
+    assert "Exact copies of forgotten samples in the training data were not searched for." in unknown
     assert "3 samples that were named had never been trained on" in shown
     row = next(line for line in text.split("\n") if line.startswith("| Accuracy on forgotten samples"))
     cells = [cell.replace("\\", "").strip() for cell in row.strip("|").split("|")]

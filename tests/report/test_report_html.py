@@ -14,6 +14,7 @@ from lightning_unlearn.report.html import render
 from lightning_unlearn.report.labels import plain
 from lightning_unlearn.report.schema import Report, Row, StageRecord
 from lightning_unlearn.report.table import show
+from lightning_unlearn.report.writing import save_report
 
 
 def printed(report):
@@ -271,3 +272,15 @@ def test_an_exact_method_is_not_doubted():
     report.rows.pop()
     report.kind = "benchmark"
     assert "not evidence of forgetting" in render(report)
+
+
+def test_where_no_copies_were_searched_for_none_is_counted(tmp_path):
+    searched = "Exact copies of forgotten samples among the retained ones were not searched for"
+    for copies, expected in ((0, False), (None, True)):
+        report = replace(single(), requests=[replace(request(), copies_left=copies)])
+        out = io.StringIO()
+        show(report, out)
+        save_report(report, tmp_path)
+        page = Page(render(Report.load(tmp_path))).text
+        found = ["exact copies in retain not searched" in out.getvalue(), "not searched" in page, searched in page]
+        assert found == [expected] * 3

@@ -76,7 +76,8 @@ def test_an_edited_line_is_named(run, at):
         write(run, [*whole[:at], edited, *whole[at + 1 :]])
         assert any(problem.startswith(f"Line {at + 1} was changed") for problem in verify(run)[1]), name
     # Not a letter, not even a space.
-    for edited in (whole[at].replace('":', '": ', 1), whole[at][:-3] + "\n", "\n", '{"number":1}\n', "[" * 100000 + "\n"):
+    others = ("\n", '{"number":1}\n', "[" * 100000 + "\n", "5\n", "null\n", "true\n", '"withdrawn"\n', '["withdrawn"]\n')
+    for edited in (whole[at].replace('":', '": ', 1), whole[at][:-3] + "\n", *others):
         write(run, [*whole[:at], edited, *whole[at + 1 :]])
         assert any(problem.startswith(f"Line {at + 1} was changed") for problem in verify(run)[1])
 
@@ -138,6 +139,17 @@ def test_a_torn_end_a_missing_file_and_an_unfinished_request(run):
     (run / BEGUN).touch()
     assert "A request was begun and not finished." in verify(run)[1][0]
     with pytest.raises(RunError, match="is not whole"):
+        read_ledger(run)
+
+
+def test_without_its_report_no_line_was_added(run):
+    (run / "report.json").write_text("{")
+    [problem] = verify(run)[1]
+    assert problem.startswith("The report cannot be compared: ")
+    (run / "report.json").unlink()
+    [problem] = verify(run)[1]
+    assert problem.startswith("report.json is missing, which names the hash of every line")
+    with pytest.raises(RunError, match=r"report\.json is missing"):
         read_ledger(run)
 
 

@@ -1,0 +1,101 @@
+"""Samples whose files are gone: what a rule asks for and the model still knows cannot be forgotten, and is not passed over."""
+
+import logging
+from collections.abc import Collection, Iterable
+from pathlib import PurePosixPath
+
+from lightning_unlearn.data.saved_split import names_class
+from lightning_unlearn.data.vision import Samples
+from lightning_unlearn.exceptions import DataError
+
+__all__ = ["gone_keys", "gone_of_classes", "gone_with_values", "labels_by_folder", "refuse_lost"]
+
+log = logging.getLogger(__name__)
+
+
+def gone_keys(samples: Samples) -> list[str]:
+    """Samples that the split beside the checkpoint knows and that are gone.
+
+    Args:
+        samples: The training set.
+
+    Returns:
+        Their keys, sorted; empty where there is no such split.
+    """
+    return [] if samples.former is None else sorted(samples.former.trained | samples.former.others)
+
+
+def refuse_lost(samples: Samples, keys: Collection[str], who: str) -> None:
+    """Refuse a request for samples that are gone and that the model still knows.
+
+    Args:
+        samples: The training set.
+        keys: Keys that the request means.
+        who: What names them, for the message.
+
+    Raises:
+        DataError: There are such samples among them.
+    """
+    lost = [] if samples.former is None else sorted(samples.former.trained.intersection(keys))
+    if lost:
+        raise DataError(
+            f"{who} {len(lost)} samples whose images are gone although the model still knows them, {lost[0]!r} among them. "
+            "Unlearning looks at the images: restore them, unlearn, and delete them then."
+        )
+
+
+def gone_of_classes(samples: Samples, labels: Collection[int]) -> list[str]:
+    """Samples of some classes that are gone, as far as the folders in their keys tell.
+
+    Args:
+        samples: The training set.
+        labels: The classes.
+
+    Returns:
+        Their keys, sorted. Where the class of a sample that the model was trained on is not known, the log warns of it.
+    """
+    found = labels_by_folder(samples, gone_keys(samples))
+    _warn(samples, [key for key, label in found.items() if label is None], "class")
+    return [key for key, label in found.items() if label in labels]
+
+
+def labels_by_folder(samples: Samples, keys: Iterable[str]) -> dict[str, int | None]:
+    """Classes of samples by the folders in their keys, which need not be there.
+
+    Args:
+        samples: The training set.
+        keys: Keys.
+
+    Returns:
+        The label of each; None where its key tells none.
+    """
+    label_of = {folder: label for label, folder in enumerate(samples.folders)}
+    return {key: label_of.get(key.partition("/")[0]) for key in keys}
+
+
+def gone_with_values(samples: Samples, column: str, values: Collection[str]) -> dict[str, str]:
+    """Samples with some values of an attribute that are gone, as far as the table still has their rows.
+
+    Args:
+        samples: The training set.
+        column: Name of the attribute.
+        values: The values.
+
+    Returns:
+        The value of each by its key. Where that of a sample that the model was trained on is not known, the log warns of it.
+    """
+    rows = samples.named_attributes.get(column, {})
+    found = {key: rows.get(key, rows.get(PurePosixPath(key).name)) for key in gone_keys(samples)}
+    _warn(samples, [key for key, value in found.items() if value is None], f"attribute {column!r}")
+    return {key: value for key, value in found.items() if value is not None and value in values}
+
+
+def _warn(samples: Samples, unknown: Iterable[str], what: str) -> None:
+    trained = frozenset() if samples.former is None else samples.former.trained
+    known = [key for key in unknown if key in trained and not names_class(key)]
+    if known:
+        log.warning(
+            "The images of %d samples that the model was trained on are gone, %r among them, and nothing tells their %s. What "
+            "this request means of them stays known to the model: restore the images, unlearn, and delete them then.",
+            len(known), known[0], what,
+        )  # fmt: skip

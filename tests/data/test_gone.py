@@ -1,0 +1,238 @@
+"""Files that were deleted before a request came: what the model still knows of them is not passed over."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lightning_unlearn.data.arrays import Arrays, FromDatasets
+from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.data.earlier import judge_as_saved, keep_forgotten
+from lightning_unlearn.data.folders import ImageFolder
+from lightning_unlearn.data.forget import ByAttribute, ListedSamples, RandomCount, WholeClasses
+from lightning_unlearn.data.forgotten_classes import resolve_classes, split_without_data
+from lightning_unlearn.data.saved_split import SavedSplit, class_key
+from lightning_unlearn.data.some_classes import SomeClasses
+from lightning_unlearn.exceptions import AlreadyForgottenError, DataError, NothingKnownError
+
+CLASSES = ["ant", "bee", "cat"]
+OWNERS = ["anna", "bob", "eve"]
+
+
+class Photos:
+    """A folder with five images of each of three classes, three owners in turn, and a model's split beside them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        draw = np.random.default_rng(0)
+        for part in ("train", "val"):
+            for name in CLASSES:
+                (root / part / name).mkdir(parents=True)
+                for i in range(5):
+                    pixels = draw.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+                    Image.fromarray(pixels).save(root / part / name / f"{name}{i}.png")
+        self.keys = [f"{name}/{name}{i}.png" for name in CLASSES for i in range(5)]
+        self.owner = {key: OWNERS[i % 3] for i, key in enumerate(self.keys)}
+        self.write_table({"key": self.keys})
+        self.save(self.data())
+
+    def write_table(self, named: dict[str, list[str]]) -> None:
+        [(by, names)] = named.items()
+        rows = [f"{name},{self.owner[key]}" for name, key in zip(names, self.keys, strict=True)]
+        (self.root / "owners.csv").write_text("\n".join([f"{by},owner", *rows]))
+
+    def dataset(self, **kwargs):
+        table = {"attributes": self.root / "owners.csv", "classes": CLASSES} | kwargs
+        return ImageFolder(self.root / "train", self.root / "val", 8, **table)
+
+    def data(self, rule=None, dataset=None, judged=None):
+        """Data for a request on top of the split; `judged`: for a look at the request that led to it."""
+        data = UnlearningDataModule(dataset or self.dataset(), forget=rule, unseen=0, resident=False)
+        if judged is not None:
+            data.use_split_of(self.root / "model.ckpt", forgotten_is_removed=not judged)
+        return data
+
+    def save(self, data):
+        data.saved_split().save(self.root / "split.json")
+
+    def asked(self, rule, dataset=None):
+        data = self.data(rule, dataset, judged=False)
+        samples, index = data.part("forget")
+        return [samples.keys[i] for i in index.tolist()]
+
+    def delete(self, keys):
+        for key in keys:
+            (self.root / "train" / key).unlink()
+
+    def of(self, name):
+        return [key for key in self.keys if name in (self.owner[key], key.partition("/")[0])]
+
+
+@pytest.fixture
+def photos(tmp_path):
+    return Photos(tmp_path)
+
+
+RULES = {"anna": ByAttribute("owner", ["anna"]), "cat": WholeClasses(["cat"])}
+
+
+@pytest.mark.parametrize("all_of_it", [False, True])
+@pytest.mark.parametrize("name", RULES)
+def test_what_the_model_knows_of_gone_files_is_refused(photos, name, all_of_it):
+    gone = photos.of(name)[None if all_of_it else 2 :]
+    photos.delete(gone)
+    who = {"anna": "The chosen values of 'owner' name", "cat": "The class cat has"}[name]
+    message = f"{who} {len(gone)} samples whose images are gone although the model still knows them, '{gone[0]}' among them"
+    with pytest.raises(DataError, match=f"{message}. Unlearning looks at the images: restore them"):
+        photos.asked(RULES[name])
+    # The same words as those of a list.
+    (photos.root / "list.txt").write_text("\n".join(photos.of(name)))
+    with pytest.raises(DataError, match=f"list.txt names {len(gone)} samples whose images are gone although the model still"):
+        photos.asked(ListedSamples(photos.root / "list.txt"))
+
+
+def test_who_is_not_asked_for_may_be_gone(photos, caplog):
+    photos.delete([key for key in photos.of("bob") if key not in photos.of("cat")])
+    assert photos.asked(RULES["cat"]) == photos.of("cat")
+    assert photos.asked(RULES["anna"]) == photos.of("anna")
+    assert "nothing tells" not in caplog.text
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_files_may_be_deleted_after_their_request(photos, name, caplog):
+    """And the next requests, repeated ones and a look at the result go on."""
+    photos.save(photos.data(RULES[name], judged=False))
+    photos.delete(photos.of(name))
+    for judged in (photos.data(RULES[name], judged=True), photos.data(judged=True)):
+        judge_as_saved(judged)
+        assert len(judged.part("forget")[1]) == 0
+        assert len(judged.part("retain")[1]) == len(photos.keys) - len(photos.of(name))
+    with pytest.raises(AlreadyForgottenError, match=f"have removed the {len(photos.of(name))} samples of this one"):
+        photos.asked(RULES[name])
+    training = photos.data(RULES[name])
+    keep_forgotten(training, photos.root / "model.ckpt")
+    assert len(training.part("retain")[1]) == len(photos.keys) - len(photos.of(name))
+    other = {"anna": ByAttribute("owner", ["bob", "anna"]), "cat": WholeClasses(["bee"])}[name]
+    assert photos.asked(other) == photos.of({"anna": "bob", "cat": "bee"}[name])
+    photos.save(photos.data(other, judged=False))
+    assert photos.asked(RandomCount(2))
+    assert "nothing tells" not in caplog.text
+
+
+def test_half_of_what_was_forgotten_may_be_gone(photos):
+    photos.save(photos.data(RULES["anna"], judged=False))
+    photos.delete(photos.of("anna")[::2])
+    judged = photos.data(RULES["anna"], judged=True)
+    judge_as_saved(judged)
+    assert judged.forget_rule is not None
+    assert len(judged.part("forget")[1]) == len(photos.of("anna")[1::2])
+    assert (judged.never_trained, judged.forgotten_before) == ([], [])
+    again = photos.data(ByAttribute("owner", ["anna", "bob"]), judged=False)
+    assert sorted(again.forgotten_before) == sorted(photos.of("anna"))
+
+
+def test_unseen_files_may_be_gone(photos):
+    split = SavedSplit.load(photos.root / "split.json")
+    unseen = photos.of("cat")[:2]
+    replace(split, retain=[key for key in split.retain if key not in unseen], unseen=unseen).save(photos.root / "split.json")
+    photos.delete(unseen)
+    assert photos.asked(RULES["cat"]) == photos.of("cat")[2:]
+    data = photos.data(RULES["anna"], judged=False)
+    assert data.never_trained == [key for key in unseen if photos.owner[key] == "anna"]
+    photos.delete(photos.of("cat")[2:])
+    replace(split, retain=photos.of("ant"), unseen=photos.of("cat")).save(photos.root / "split.json")
+    with pytest.raises(NothingKnownError, match="5 are known, but they are unseen"):
+        photos.asked(RULES["cat"])
+
+
+def test_a_value_that_nobody_has_is_named_though_others_are_gone(photos):
+    photos.delete(photos.of("anna"))
+    with pytest.raises(DataError, match=r"No sample has the value 'ana' of 'owner'. Did you mean 'anna'"):
+        photos.asked(ByAttribute("owner", ["anna", "ana"]))
+
+
+def test_a_table_by_file_names_and_a_smaller_choice_of_samples(photos):
+    photos.write_table({"file": [Path(key).name for key in photos.keys]})
+    lost = r"The chosen values of 'owner' name {} samples whose images are gone"
+    # What is left out by `train_size` is gone as well as what was deleted.
+    with pytest.raises(DataError, match=lost.format(".")):
+        photos.asked(RULES["anna"], photos.dataset(train_size=5))
+    photos.delete(photos.of("anna")[:1])
+    with pytest.raises(DataError, match=lost.format(1)):
+        photos.asked(RULES["anna"])
+
+
+def test_folders_are_known_by_their_own_names_and_after_a_choice(photos):
+    (photos.root / "classes.txt").write_text("ant\tpismire\nbee\tapis\ncat\ttabby\n")
+    named = {"classes": photos.root / "classes.txt"}
+    photos.save(photos.data(dataset=photos.dataset(**named)))
+    photos.delete(photos.of("cat")[:2])
+    with pytest.raises(DataError, match="The classes apis, tabby have 2 samples whose images are gone"):
+        photos.asked(WholeClasses(["apis", "tabby"]), photos.dataset(**named))
+    chosen = SomeClasses(photos.dataset(**named), ["tabby", "pismire"])
+    assert chosen.train.folders == ["cat", "ant"]
+    SavedSplit([], [*photos.of("cat"), *photos.of("ant")], [], []).save(photos.root / "split.json")
+    with pytest.raises(DataError, match="The class 0 has 2 samples whose images are gone"):
+        photos.asked(WholeClasses([0]), chosen)
+    assert photos.asked(WholeClasses([1]), chosen) == photos.of("ant")
+
+
+class Listed(torch.utils.data.Dataset):
+    """As torchvision's ImageFolder."""
+
+    def __init__(self, root, keys):
+        self.root, self.classes = str(root), CLASSES
+        self.samples = [(str(root / key), CLASSES.index(key.partition("/")[0])) for key in keys]
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, index):
+        path, label = self.samples[index]
+        with Image.open(path) as image:
+            return image.copy(), label
+
+
+def test_folders_of_torchvision_are_known_where_they_name_the_class(photos):
+    left = [key for key in photos.keys if key not in photos.of("cat")[:2]]
+    test = Listed(photos.root / "val", photos.keys)
+    dataset = FromDatasets("photos", Listed(photos.root / "train", left), test)
+    with pytest.raises(DataError, match="The class cat has 2 samples whose images are gone"):
+        photos.asked(RULES["cat"], dataset)
+    other = Listed(photos.root / "train", left)
+    other.classes = CLASSES[::-1]
+    assert not FromDatasets("photos", other, test).train.folders
+
+
+def test_where_nothing_tells_that_is_said(photos, caplog):
+    draw = np.random.default_rng(1)
+    images, labels = draw.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8), np.arange(6) % 3
+    np.savez(photos.root / "a.npz", images=images, labels=labels)
+    (photos.root / "rows.csv").write_text("owner\n" + "\n".join(["anna"] * 5))
+    whole = Arrays(photos.root / "a.npz", photos.root / "a.npz")
+    SavedSplit([], whole.train.keys, [], []).save(photos.root / "split.json")
+    np.savez(photos.root / "b.npz", images=images[:5], labels=labels[:5])
+    dataset = Arrays(photos.root / "b.npz", photos.root / "a.npz", attributes=photos.root / "rows.csv")
+    caplog.set_level(logging.WARNING)
+    said = f"1 samples that the model was trained on are gone, '{whole.train.keys[5]}' among them, and nothing tells their"
+    assert photos.asked(WholeClasses([0]), dataset)
+    assert f"{said} class." in caplog.text
+    with pytest.raises(DataError, match="none is retained"):
+        photos.asked(ByAttribute("owner", ["anna"]), dataset)
+    assert f"{said} attribute 'owner'." in caplog.text
+
+
+def test_a_class_that_was_forgotten_without_data_may_be_deleted(photos):
+    split = split_without_data(photos.root / "model.ckpt", SavedSplit([class_key(2)], [class_key(0), class_key(1)], [], []))
+    split.save(photos.root / "split.json")
+    photos.delete(photos.of("cat"))
+    resolved = resolve_classes(split, photos.dataset().train)
+    assert set(photos.of("cat")) <= set(resolved.forget)
+    assert not set(photos.of("cat")) & set(resolved.retain)
+    with pytest.raises(AlreadyForgottenError):
+        photos.asked(RULES["cat"])
+    assert photos.asked(WholeClasses(["bee"])) == photos.of("bee")
