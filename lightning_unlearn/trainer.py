@@ -29,7 +29,7 @@ from lightning_unlearn.metrics.screen import Goal
 from lightning_unlearn.ranks import lock_on_first
 from lightning_unlearn.report.schema import Report
 from lightning_unlearn.report.writing import save_report
-from lightning_unlearn.requests.history import add_history, check_newest, history_of
+from lightning_unlearn.requests.history import add_history, check_newest, history_of, made_by
 from lightning_unlearn.requests.record import RequestRecord, settle
 from lightning_unlearn.requests.withdrawing import withdraw
 from lightning_unlearn.requests.without_data import unlearn_without_data
@@ -255,7 +255,8 @@ class UnlearningTrainer(ScoringTrainer):
         if before is not None:
             report.rows.append(panel.add_original(before))
             report.warnings += self._said(of_original(report.rows[-1].metrics, datamodule, before))
-        report.rows.append(panel.score(Path(checkpoint).stem if checkpoint else "model", 0, model))
+        made = made_by(checkpoint)
+        report.rows.append(panel.score(made.method, 0, model, exact=made.exact, cautions=made.cautions))
         self._finish(report, panel)
         add_history(report, original)
         if output is not None and self.is_global_zero:

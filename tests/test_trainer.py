@@ -15,6 +15,8 @@ from torch import nn
 from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.exceptions import ChainError, CheckpointError, ConfigError, DataError
 from lightning_unlearn.functional.structure import ParameterSelector
+from lightning_unlearn.metrics.screen import NO_REFERENCE
+from lightning_unlearn.report.comparison import are_exact
 from lightning_unlearn.stages import FineTune, MaskLearning, NormDecay, ResetLayers, UnlearningStage
 from lightning_unlearn.trainer import UnlearningTrainer
 from lightning_unlearn.training import fit_quietly
@@ -240,3 +242,42 @@ def test_stages_write_no_checkpoints_of_their_own(trained, make_data, tmp_path):
     )
     trainer.unlearn(copy.deepcopy(trained), make_data(), [FineTune(optimizer=sgd(0.05))], relearn_epochs=1)
     assert list(tmp_path.iterdir()) == []
+
+
+class Aimed(FineTune):
+    """A method that says something against its own figures, and is exact."""
+
+    note, warning, exact = "Aimed at on purpose.", "It failed by its own measure.", True
+
+
+def test_a_judged_run_keeps_what_its_method_says_against_its_figures(trained, make_data, make_trainer, tmp_path):
+    run, other = tmp_path / "run", tmp_path / "other"
+    make_trainer().unlearn(trained, make_data(), [Aimed(optimizer=sgd(0.01))], output=str(run), relearn_epochs=0, name="aimed")
+
+    def judged(folder):
+        report = make_trainer().evaluate(
+            untrained(),
+            make_data(forget=None),
+            str(folder / "unlearned.ckpt"),
+            relearn_epochs=0,
+            output=str(tmp_path / "judged"),
+        )
+        return report, row(report, "method")
+
+    report, found = judged(run)
+    assert found.method == "aimed"
+    assert {"Aimed at on purpose.", "It failed by its own measure."} <= set(found.notes)
+    assert found.exact
+    assert are_exact(report)
+    assert NO_REFERENCE not in found.notes
+    page = (tmp_path / "judged/report.html").read_text()
+    assert "Aimed at on purpose." in page
+    assert "exact by construction" in page
+    # The report of another checkpoint says nothing of this one.
+    other.mkdir()
+    for name in ("report.json", "split.json"):
+        (other / name).write_bytes((run / name).read_bytes())
+    save_weights(other / "unlearned.ckpt", untrained().state_dict(), {})
+    report, found = judged(other)
+    assert (found.exact, found.cautions) == (False, [])
+    assert "Aimed at on purpose." not in found.notes

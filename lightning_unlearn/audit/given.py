@@ -26,6 +26,7 @@ from lightning_unlearn.metrics.screen import Goal
 from lightning_unlearn.processes import one_thread
 from lightning_unlearn.report.audit_schema import Audit
 from lightning_unlearn.report.schema import Report
+from lightning_unlearn.requests.history import Made, made_by
 from lightning_unlearn.weights.fingerprint import hash_of_weights
 
 __all__ = ["audit_given", "check_lists", "checkpoints"]
@@ -159,8 +160,9 @@ def audit_given(
     report = new_report("audit", Panel(fresh, data, goal, request_of(data), 0))
     report.tier = tier
     report.title = f"{data.dataset.name}: {len(paths['unlearned'])} unlearned models, {report.requests[0].name}"
+    made = [made_by(path) for path in paths["unlearned"]]
     with one_thread():
-        report.audits = [_judged(of, data, samples["forget"], report.requests[0].name, tier, relearn_epochs)]
+        report.audits = [_judged(of, made, data, samples["forget"], report.requests[0].name, tier, relearn_epochs)]
     return report
 
 
@@ -234,6 +236,7 @@ def _loaded(model: LightningModule, path: str, data: UnlearningDataModule, group
 
 def _judged(
     of: Mapping[str, Answers | None],
+    made: Sequence[Made],
     data: UnlearningDataModule,
     forget: Tensor,
     request: str,
@@ -243,7 +246,8 @@ def _judged(
     references, unlearned, held_out, originals = (of[name] for name in ("references", "unlearned", "held_out", "originals"))
     assert references is not None
     assert unlearned is not None
-    contenders = [Contender("unlearned", "method", unlearned)]
+    note = " ".join(dict.fromkeys(text for model in made for text in model.cautions))
+    contenders = [Contender("unlearned", "method", unlearned, note=note, exact=all(model.exact for model in made))]
     if held_out is not None:
         contenders.insert(0, Contender(ZERO, "zero", held_out))
     elif len(references) >= 2 * FEWEST_MODELS:

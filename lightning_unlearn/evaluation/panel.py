@@ -13,7 +13,7 @@ from lightning_unlearn.chain.run import StageResult, TrainerFactory
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.evaluation.collecting import collect_outputs, outputs_of, relearn
-from lightning_unlearn.evaluation.new_report import record_of
+from lightning_unlearn.evaluation.new_report import cautions_of, record_of
 from lightning_unlearn.evaluation.relearn_curve import relearn_curve
 from lightning_unlearn.metrics.change import weight_distance
 from lightning_unlearn.metrics.relearn import relearn_time
@@ -122,7 +122,16 @@ class Panel:
         """
         return self._row(name, "baseline", seed, self._screen(self._judge(model), original=False), model)
 
-    def score(self, method: str, seed: int, model: nn.Module, results: Sequence[StageResult] = (), settings: str = "") -> Row:
+    def score(
+        self,
+        method: str,
+        seed: int,
+        model: nn.Module,
+        results: Sequence[StageResult] = (),
+        settings: str = "",
+        exact: bool = False,
+        cautions: Sequence[str] = (),
+    ) -> Row:
         """Judge an unlearned model.
 
         Args:
@@ -131,6 +140,8 @@ class Panel:
             model: Gives logits of images.
             results: What its stages took.
             settings: Its settings in one line.
+            exact: Whether its method is exact, where nothing is known of its stages.
+            cautions: What its method says against its figures, there too.
 
         Returns:
             Its row.
@@ -144,7 +155,7 @@ class Panel:
             row.notes.append(
                 "A stage trained on the unseen samples, so they are unseen no more: a later request can name them."
             )
-        row.exact = bool(results) and results[-1].exact
+        row.exact = results[-1].exact if results else exact
         if row.exact and NO_REFERENCE in row.notes:
             row.notes.remove(NO_REFERENCE)
         # What exact methods lose is the price of having less data.
@@ -154,7 +165,8 @@ class Panel:
         row.notes += [*self.harm, *of_labels(self.data, self.goal == "repair")]
         row.settings = settings
         retraining = self.retraining_work
-        row.notes += [result.note for result in results if result.note]
+        row.cautions = cautions_of(results) if results else list(cautions)
+        row.notes += [result.note for result in results if result.note] if results else cautions
         for result in results:
             share = result.work / retraining if retraining else math.nan
             row.stages.append(record_of(result, share))

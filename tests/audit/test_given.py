@@ -8,6 +8,10 @@ from helpers import untrained
 
 from lightning_unlearn.data.forget import RandomFraction
 from lightning_unlearn.exceptions import CheckpointError
+from lightning_unlearn.files import hash_of_file
+from lightning_unlearn.report.ledger_schema import PastRequest
+from lightning_unlearn.report.schema import Report, Row
+from lightning_unlearn.report.writing import save_report
 from lightning_unlearn.weights.checkpoint import save_weights
 
 
@@ -90,3 +94,14 @@ def test_all_models_were_trained_on_the_input_that_they_are_given(kind, lists, a
         CheckpointError, match=rf"{kind}/1/last.ckpt was trained with mean \[0.9\] .* would be given the input of"
     ):
         audit(given)
+
+
+def test_what_the_runs_say_of_their_models_is_kept(lists, audit, tmp_path):
+    given = lists()
+    for i in range(3):
+        folder = tmp_path / "unlearned" / str(i)
+        row = Row("sisa", "method", "r", 0, {}, exact=True, cautions=["Aimed at on purpose."])
+        past = PastRequest(1, "", "", 27, "sisa", "", "", hash_of_file(folder / "last.ckpt"), "")
+        save_report(Report("unlearn", "", "", "untrain", "screen", rows=[row], history=[past]), folder)
+    (line,) = [line for line in audit(given).of() if line.role == "method"]
+    assert (line.verdict, line.notes) == ("exact by construction", ["Aimed at on purpose."])
