@@ -12,12 +12,14 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 
+from lightning_unlearn.callbacks.select_by_unseen import SelectByUnseen
 from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.exceptions import ChainError, CheckpointError, ConfigError, DataError
 from lightning_unlearn.functional.structure import ParameterSelector
 from lightning_unlearn.metrics.screen import NO_REFERENCE
 from lightning_unlearn.report.comparison import are_exact
-from lightning_unlearn.stages import FineTune, MaskLearning, NormDecay, ResetLayers, UnlearningStage
+from lightning_unlearn.report.wording import remarks
+from lightning_unlearn.stages import ClassMeanTargets, FineTune, MaskLearning, NormDecay, ResetLayers, UnlearningStage
 from lightning_unlearn.trainer import UnlearningTrainer
 from lightning_unlearn.training import fit_quietly
 from lightning_unlearn.weights.checkpoint import read_weights, save_weights
@@ -281,3 +283,20 @@ def test_a_judged_run_keeps_what_its_method_says_against_its_figures(trained, ma
     report, found = judged(other)
     assert (found.exact, found.cautions) == (False, [])
     assert "Aimed at on purpose." not in found.notes
+
+
+@pytest.mark.parametrize(
+    ("stages", "looked"),
+    [
+        (lambda: [FineTune(optimizer=sgd(0.01), callbacks=[SelectByUnseen()])], True),
+        (lambda: [ClassMeanTargets(), FineTune(optimizer=sgd(0.01))], True),
+        (lambda: [Aimed(optimizer=sgd(0.01), callbacks=[SelectByUnseen()])], True),
+        (lambda: [FineTune(optimizer=sgd(0.01))], False),
+    ],
+)
+def test_a_method_that_looks_at_unseen_samples_is_not_judged_by_them_without_a_word(
+    stages, looked, trained, make_data, make_trainer
+):
+    report = make_trainer().unlearn(trained, make_data(unseen=80), stages(), relearn_epochs=0)
+    said = [note for note in remarks(report) if "compared forgotten samples with unseen ones" in note]
+    assert len(said) == looked

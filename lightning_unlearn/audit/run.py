@@ -18,7 +18,7 @@ from lightning_unlearn.bank.filling import train_missing
 from lightning_unlearn.benchmark.comparison import Comparison
 from lightning_unlearn.cautions import of_originals
 from lightning_unlearn.chain.methods import Method
-from lightning_unlearn.chain.run import TrainerFactory
+from lightning_unlearn.chain.run import TrainerFactory, note_of
 from lightning_unlearn.data.views import View
 from lightning_unlearn.evaluation.new_report import new_report, request_of
 from lightning_unlearn.evaluation.panel import Panel
@@ -210,7 +210,7 @@ class _Runner:
                 continue
             unlearned = answers("unlearned", method)
             stages = build()
-            notes = " ".join(dict.fromkeys(stage.note for stage in stages if stage.note))
+            notes = " ".join(dict.fromkeys(note for stage in stages if (note := note_of(stage))))
             exact = stages[-1].exact
             alone = ("shadow", method) not in cells or ("shadow", method) in failed
             shadows = None if alone else answers("shadow", method)
