@@ -251,9 +251,8 @@ class Panel:
             row.details["margins"]["unseen"] = counts["unseen"]
         if references:
             row.details["margins"]["reference"] = [sum(values) / len(references) for values in zip(*references, strict=True)]
-        curves = details.get("roc") or {}
-        if curves:
-            row.details["roc"] = curves.get("unseen") or curves["test"]
+        if "roc" in details:
+            row.details["roc"] = details["roc"]
         row.details["per_class"] = [
             {"class": name, "forget": entry["forget_acc"], "retain": entry["retain_acc"], "test": entry["test_acc"]}
             for name, entry in zip(self.data.dataset.classes, details["classes"], strict=True)
