@@ -2,6 +2,7 @@
 
 import glob
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from lightning_unlearn.audit.cells import CHUNK, asked
 from lightning_unlearn.audit.judging import CEILING, ZERO, Contender, Judge
 from lightning_unlearn.audit.run import FEWEST_MODELS, AuditTier, check_audit
 from lightning_unlearn.audit.strata import strata_of
+from lightning_unlearn.cautions import of_reference
 from lightning_unlearn.chain.run import TrainerFactory
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.forgotten_classes import knows_classes_alone, resolve_classes
@@ -160,6 +162,9 @@ def audit_given(
     report = new_report("audit", Panel(fresh, data, goal, request_of(data), 0))
     report.tier = tier
     report.title = f"{data.dataset.name}: {len(paths['unlearned'])} unlearned models, {report.requests[0].name}"
+    for caution in _of_references([*paths["references"], *paths["held_out"]], data):
+        log.warning("%s", caution)
+        report.warnings.append(caution)
     made = [made_by(path) for path in paths["unlearned"]]
     with one_thread():
         report.audits = [_judged(of, made, data, samples["forget"], report.requests[0].name, tier, relearn_epochs)]
@@ -200,6 +205,14 @@ def _check_original(path: str, data: UnlearningDataModule) -> None:
         f"{len(trained)} samples, {len(_keys(data, 'forget') - set(saved.retain))} of the forgotten ones among them. Needed: "
         "models from before unlearning, of the same training set."
     )
+
+
+def _of_references(paths: Sequence[str], data: UnlearningDataModule) -> list[str]:
+    """What is doubtful about references, each doubt once: it is often that of all of them."""
+    said = [(caution.replace(path, ""), caution) for path in paths for caution in of_reference(path, data)]
+    counts = Counter(doubt for doubt, _ in said)
+    first = dict(reversed(said))
+    return [first[doubt] + (f" That is so of {n} of {len(paths)} references." if n > 1 else "") for doubt, n in counts.items()]
 
 
 def _resolved_split(path: str, data: UnlearningDataModule) -> SavedSplit | None:

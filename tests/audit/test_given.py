@@ -35,12 +35,31 @@ def lists(tmp_path, make_data):
 
 
 @pytest.fixture
-def audit(make_data, make_trainer):
+def report_on(make_data, make_trainer):
     def run(lists, **kwargs):
         data = make_data(forget=kwargs.pop("forget", None), **kwargs)
-        return make_trainer().evaluate(untrained(), data, tier="audit", relearn_epochs=0, **lists).audits[0]
+        return make_trainer().evaluate(untrained(), data, tier="audit", relearn_epochs=0, **lists)
 
     return run
+
+
+@pytest.fixture
+def audit(report_on):
+    return lambda lists, **kwargs: report_on(lists, **kwargs).audits[0]
+
+
+def test_references_of_unknown_or_other_training_are_doubted(lists, report_on, tmp_path):
+    given = lists()
+    assert not any("reference" in warning for warning in report_on(given).warnings)
+    for i in range(2):
+        (tmp_path / "references" / str(i) / "split.json").unlink()
+    path = tmp_path / "references/2/split.json"
+    saved = json.loads(path.read_text())
+    path.write_text(json.dumps(saved | {"retain": saved["retain"][5:]}))
+    unknown, other = (warning for warning in report_on(given).warnings if "reference" in warning)
+    assert unknown.startswith(f"Nothing says what {tmp_path}/references/0/last.ckpt was trained on")
+    assert unknown.endswith("That is so of 2 of 3 references.")
+    assert "references/2/last.ckpt was trained on 238 of the 243 retained samples and on 0 others" in other
 
 
 def test_models_that_forgot_the_same_are_audited_and_no_note_speaks_of_shadows(lists, audit):
