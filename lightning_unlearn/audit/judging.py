@@ -98,7 +98,7 @@ class Judge:
                  if stratum.part in contender.answers.margins and stratum.part in self.references.margins]  # fmt: skip
         audit = Audit(request, [], [], lines)
         _relate_to_null(audit)
-        run_controls(audit)
+        run_controls(audit, {contender.name: len(self._against(contender)) for contender in contenders})
         for contender in contenders:
             self._verdicts(audit, contender)
         self._figures(audit, contenders, keys, labels)

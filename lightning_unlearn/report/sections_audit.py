@@ -16,6 +16,8 @@ AUDIT_COLUMNS = ("rank_auc", "rank_auc/null", "rank_auc/p_holm", "ulira", "ulira
                  "klom/retain_p95", "klom/test_p95", "f", "f/null", "f/of_null", "f/final", "forget/acc", "retain/acc",
                  "test/acc", "cost/share", "time/unlearn_s")  # fmt: skip
 _ROLES = {"zero": "held-out references (zero)", "ceiling": "original (ceiling)"}
+# By how many of two could not be checked.
+_HELD = ("The controls held.", "One control held; the other could not be checked.", "No control could be checked.")
 # Methods whose figures are not folded away.
 _OPEN = 2
 
@@ -78,7 +80,7 @@ def _controls(audit: Audit) -> Html:
     if audit.void:
         verdict = paragraph("This audit is void. Its figures say nothing about any method.")
     else:
-        verdict = paragraph("The controls held." if len(audit.controls) > 1 else "")
+        verdict = paragraph(_HELD[min(audit.unchecked, 2)])
     return raw(verdict, Html(f'<ul class="limits">{items}</ul>'))
 
 

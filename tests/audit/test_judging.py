@@ -108,10 +108,24 @@ def test_too_few_models_to_see_anything_are_void():
     assert "4 models are too few" in audit.void[0]
 
 
+@pytest.mark.parametrize(("models", "least"), [(3, "0.1"), (4, "0.029"), (5, "")])
+def test_so_few_models_that_the_zero_cannot_fail_are_not_said_to_pass(models, least):
+    references, zero = group(models, seed=1), Contender(ZERO, "zero", group(models, 100.0, seed=2))
+    audit = Judge(references, STRATA[:1]).audit("r", [zero])
+    if least:
+        assert "too few models to check" in audit.controls[0]
+        assert f"{models} against {models} give no p below {least}" in audit.controls[0]
+        assert (audit.void, audit.unchecked) == ([], 2)
+    else:
+        assert "are told apart" in audit.void[0]
+        assert audit.unchecked == 1
+
+
 def test_controls_that_were_not_run_are_named():
     audit = Judge(group(8, seed=1), STRATA).audit("r", [Contender("mine", "method", group(8, seed=2))])
     assert not audit.void
     assert [text.split(":")[0] for text in audit.controls] == ["No held-out references", "No originals"]
+    assert audit.unchecked == 2
     assert "ulira" not in line(audit, "mine").metrics
     assert not audit.exposed
 

@@ -21,6 +21,15 @@ def text(report):
     return Page(render(report)).text
 
 
+@pytest.mark.parametrize(("unchecked", "words"), [(1, "One control held; the other"), (2, "No control could be checked.")])
+def test_controls_that_could_not_be_checked_are_not_said_to_hold(unchecked, words):
+    found = audit()
+    found.unchecked = unchecked
+    page = text(audited(found))
+    assert words in page
+    assert "The controls held." not in page
+
+
 def test_the_page_shows_zero_ceiling_verdicts_and_controls():
     words = text(audited())
     for wanted in (
