@@ -128,20 +128,16 @@ class Judge:
         return AuditLine(contender.name, contender.role, stratum.name, own.shape[1], len(own), metrics, notes=notes)
 
     def _membership(self, metrics: dict[str, float], contender: Contender, stratum: Stratum) -> None:
-        """Pooled offline RMIA. Retained samples are members of every model: unseen samples stand against them."""
+        """Pooled offline RMIA; not of retained samples, which the references that p(x) is taken from were trained on."""
         whole = stratum.name == WHOLE
-        retained = stratum.part == "retain"
-        parts = contender.answers.margins.keys()
-        if not {"unseen", "test"} & parts or (retained and "unseen" not in parts) or (contender.no_shadows and not retained):
+        if stratum.part == "retain" or contender.no_shadows or not {"unseen", "test"} & contender.answers.margins.keys():
             return
         against = self._against(contender)
         for name, count in {"rmia": _references_of_rmia(against), "rmia1": 1}.items():
             members = self._scores(contender.answers, stratum.part, against, count)[:, stratum.mask]
-            if retained:
-                others = self._scores(contender.answers, "unseen", against, count)
-            else:
-                others = self._non_members(contender, stratum, count)
-            membership(metrics, name, members, others, self._generator() if whole else None)
+            membership(
+                metrics, name, members, self._non_members(contender, stratum, count), self._generator() if whole else None
+            )
 
     def _against(self, contender: Contender) -> Answers:
         return self.references if contender.against is None else contender.against
