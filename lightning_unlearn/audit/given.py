@@ -13,7 +13,7 @@ from lightning_unlearn.audit.answers import Answers, audited_samples
 from lightning_unlearn.audit.cells import CHUNK, asked
 from lightning_unlearn.audit.judging import CEILING, ZERO, Contender, Judge
 from lightning_unlearn.audit.run import FEWEST_MODELS, AuditTier, check_audit
-from lightning_unlearn.audit.strata import strata_of
+from lightning_unlearn.audit.strata import of_remaining_classes, strata_of
 from lightning_unlearn.cautions import of_reference
 from lightning_unlearn.chain.run import TrainerFactory
 from lightning_unlearn.data.datamodule import UnlearningDataModule
@@ -167,7 +167,7 @@ def audit_given(
         report.warnings.append(caution)
     made = [made_by(path) for path in paths["unlearned"]]
     with one_thread():
-        report.audits = [_judged(of, made, data, samples["forget"], report.requests[0].name, tier, relearn_epochs)]
+        report.audits = [_judged(of, made, data, samples, report.requests[0].name, tier, relearn_epochs)]
     return report
 
 
@@ -251,7 +251,7 @@ def _judged(
     of: Mapping[str, Answers | None],
     made: Sequence[Made],
     data: UnlearningDataModule,
-    forget: Tensor,
+    samples: Mapping[Part, Tensor],
     request: str,
     tier: AuditTier,
     relearn_epochs: int,
@@ -268,11 +268,12 @@ def _judged(
         contenders.insert(0, Contender(ZERO, "zero", references[half:], against=references[:half]))
     if originals is not None:
         contenders.append(Contender(CEILING, "ceiling", originals, held_out))
-    samples, _ = data.part("forget")
-    keys = [samples.keys[i] for i in forget.tolist()]
-    labels = [data.dataset.classes[i] for i in samples.targets[forget].tolist()]
+    forget, (of_samples, _) = samples["forget"], data.part("forget")
+    keys = [of_samples.keys[i] for i in forget.tolist()]
+    labels = [data.dataset.classes[i] for i in of_samples.targets[forget].tolist()]
     strata = strata_of(data, forget, unlearned, held_out, originals, relearn_epochs)
-    audit = Judge(references, strata, tier == "benchmark").audit(request, contenders, keys, labels)
+    judge = Judge(references, strata, tier == "benchmark", remaining=of_remaining_classes(data, samples["test"]))
+    audit = judge.audit(request, contenders, keys, labels)
     audit.notes.append(
         "U-LiRA here is against retrained references: no models were given that unlearned other samples by the same method."
     )

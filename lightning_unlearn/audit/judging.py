@@ -71,12 +71,14 @@ class Judge:
         strata: What is judged on its own; all forgotten samples first.
         benchmark: Whether KLoM and the forgetting score are computed too.
         seed: Seed of permutations and bootstraps.
+        remaining: Which test samples are of classes that remain, (N,), bool; None: all.
     """
 
     references: Answers
     strata: Sequence[Stratum]
     benchmark: bool = False
     seed: int = 0
+    remaining: Tensor | None = None
     _tests: dict[tuple[str, str], PermutationTest] = field(default_factory=dict, repr=False)
     _known: dict[tuple[int, str, int, int], Tensor] = field(default_factory=dict, repr=False)
 
@@ -119,13 +121,19 @@ class Judge:
         self._membership(metrics, contender, stratum)
         for part in ("forget", "retain", "test"):
             if whole and part in contender.answers.correct:
-                metrics[f"{part}/acc"] = 100 * float(contender.answers.accuracy(part).mean())
+                metrics[f"{part}/acc"] = 100 * self._accuracy(contender.answers, part)
+        if whole and self.remaining is not None:
+            metrics["test_forgotten/acc"] = 100 * float(contender.answers.accuracy("test", ~self.remaining).mean())
         if self.benchmark:
             self._distances(metrics, contender, stratum)
         if whole:
             metrics |= contender.costs
         notes = [contender.note] if whole and contender.note else []
         return AuditLine(contender.name, contender.role, stratum.name, own.shape[1], len(own), metrics, notes=notes)
+
+    def _accuracy(self, answers: Answers, part: str) -> float:
+        """Mean over models, 0 ... 1; on test samples of the classes that remain."""
+        return float(answers.accuracy(part, self.remaining if part == "test" else None).mean())
 
     def _membership(self, metrics: dict[str, float], contender: Contender, stratum: Stratum) -> None:
         """Pooled offline RMIA; not of retained samples, which the references that p(x) is taken from were trained on."""
@@ -165,15 +173,14 @@ class Judge:
         compared = dict.fromkeys(["klom/median", "klom/p95"] + ["f"] * (stratum.part != "retain"), groups)
         for part in ("retain", "test"):
             if whole and part in answers.margins:
-                compared[f"klom/{part}_p95"] = answers.margins[part], against.margins[part]
+                mask = slice(None) if part == "retain" or self.remaining is None else self.remaining
+                compared[f"klom/{part}_p95"] = answers.margins[part][:, mask], against.margins[part][:, mask]
         for name, (own, references) in compared.items():
             source = self._generator() if whole else None
             measure(metrics, name, own, references, FEWER_PERMUTATIONS, self._generator(), source)
         if not whole:
             return
-        retain, test = (
-            (float(answers.accuracy(part).mean()), float(against.accuracy(part).mean())) for part in ("retain", "test")
-        )
+        retain, test = ((self._accuracy(answers, part), self._accuracy(against, part)) for part in ("retain", "test"))
         for end in ("", "/low", "/high", "/null", "/null_sd"):
             if f"f{end}" in metrics:
                 metrics[f"f/final{end}"] = final_score(metrics[f"f{end}"], retain, test)

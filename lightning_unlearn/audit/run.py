@@ -13,7 +13,7 @@ from lightning_unlearn.audit.answers import Answers
 from lightning_unlearn.audit.cells import Cell, Cells, Group, cells_of
 from lightning_unlearn.audit.cost import expected_seconds, seconds_per_pass
 from lightning_unlearn.audit.judging import CEILING, ZERO, Contender, Judge
-from lightning_unlearn.audit.strata import strata_of
+from lightning_unlearn.audit.strata import of_remaining_classes, strata_of
 from lightning_unlearn.bank.filling import train_missing
 from lightning_unlearn.benchmark.comparison import Comparison
 from lightning_unlearn.cautions import of_originals
@@ -223,7 +223,8 @@ class _Runner:
         of_samples, _ = data.part("forget")
         keys = [of_samples.keys[i] for i in samples["forget"].tolist()]
         labels = [data.dataset.classes[i] for i in of_samples.targets[samples["forget"]].tolist()]
-        judge = Judge(references, strata, self.tier == "benchmark")
+        remaining = of_remaining_classes(data, samples["test"])
+        judge = Judge(references, strata, self.tier == "benchmark", remaining=remaining)
         result = judge.audit(self.panel.request.name, contenders, keys, labels)
         result.notes += self._notes(failed)
         return result

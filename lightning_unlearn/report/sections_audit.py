@@ -14,7 +14,7 @@ __all__ = ["AUDIT_COLUMNS", "audits", "interval", "shown_name"]
 AUDIT_COLUMNS = ("rank_auc", "rank_auc/null", "rank_auc/p_holm", "ulira", "ulira/references", "rmia1/auc", "rmia/auc",
                  "rmia/tpr@1fpr", "rmia/tpr@0.1fpr", "klom/median", "klom/median/null", "klom/p95", "klom/p95/null",
                  "klom/retain_p95", "klom/test_p95", "f", "f/null", "f/of_null", "f/final", "forget/acc", "retain/acc",
-                 "test/acc", "cost/share", "time/unlearn_s")  # fmt: skip
+                 "test/acc", "test_forgotten/acc", "cost/share", "time/unlearn_s")  # fmt: skip
 _OF_A_STRATUM = ("rank_auc", "ulira", "ulira/references", "rmia1/auc", "rmia/auc")
 _ROLES = {"zero": "held-out references (zero)", "ceiling": "original (ceiling)"}
 # By how many of two could not be checked.

@@ -212,3 +212,26 @@ def test_curves_and_histograms_count_every_sample():
 
 def test_the_same_answers_give_the_same_audit():
     assert judged.__wrapped__() == judged()
+
+
+def test_where_whole_classes_are_forgotten_test_figures_are_of_the_others():
+    stays = torch.arange(SIZES["test"]) < 45
+    references, mine = group(12, seed=1), group(12, seed=2)
+    mine.margins["test"][:, ~stays] -= 9
+    mine.correct["test"][:, ~stays] = False
+
+    def of(remaining):
+        audit = Judge(references, STRATA[:1], True, remaining=remaining).audit("r", [Contender("mine", "method", mine)])
+        return line(audit, "mine").metrics
+
+    found, every = of(stays), of(None)
+    assert found["test/acc"] == pytest.approx(100 * float(mine.correct["test"][:, stays].double().mean()))
+    assert (found["test_forgotten/acc"], "test_forgotten/acc" in every) == (0, False)
+    expected = klom(mine.margins["test"][:, stays], references.margins["test"][:, stays]).quantile(0.95)
+    assert found["klom/test_p95"] == pytest.approx(float(expected))
+    assert found["klom/test_p95"] < every["klom/test_p95"]
+    ratios = [float((mine.correct[p] if p == "retain" else mine.correct[p][:, stays]).double().mean())
+              / float((references.correct[p] if p == "retain" else references.correct[p][:, stays]).double().mean())
+              for p in ("retain", "test")]  # fmt: skip
+    assert found["f/final"] == pytest.approx(found["f"] * ratios[0] * ratios[1])
+    assert found["f/final"] > every["f/final"]

@@ -164,6 +164,7 @@ def test_nothing_is_compared_with_another_kind_of_forgetting(run, tmp_path, text
     assert not attacks(report, "mine")
     assert "mine" not in report.audits[0].rocs
     assert attacks(report, "original")
+    assert ("test_forgotten/acc" in rows(report)["mine"].metrics) == isinstance(rule, WholeClasses)
     assert any(note.startswith("Methods have no U-LiRA") and why in note for note in report.audits[0].notes)
 
 
