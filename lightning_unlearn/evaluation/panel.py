@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_unlearn.cautions import loss_of_retained, of_labels, of_relearning
+from lightning_unlearn.cautions import loss_of_retained, of_labels, of_relearning, of_statistics
 from lightning_unlearn.chain.run import StageResult, TrainerFactory
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.split_data import Part
@@ -156,8 +156,8 @@ class Panel:
                 "A stage trained on the unseen samples, so they are unseen no more: a later request can name them."
             )
         row.exact = results[-1].exact if results else exact
-        if row.exact and NO_REFERENCE in row.notes:
-            row.notes.remove(NO_REFERENCE)
+        if row.exact:
+            row.notes[:] = [*of_statistics(self.data), *(note for note in row.notes if note != NO_REFERENCE)]
         # What exact methods lose is the price of having less data.
         if self.original is not None and self.goal != "repair" and not row.exact:
             self.losses = loss_of_retained(self.original.retain.accuracy, judged.outputs.retain.accuracy)
