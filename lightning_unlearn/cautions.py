@@ -186,8 +186,9 @@ def of_statistics(data: UnlearningDataModule) -> list[str]:
     if not measured:
         return []
     return [
-        f"Exact but for the normalisation of the input: {' and '.join(measured)} {were(len(measured))} measured on all training "
-        "images, the forgotten ones among them. Where that matters, train with a mean and std of the data set that are given."
+        f"Exact but for the normalisation of the input: {' and '.join(measured)} {were(len(measured))} measured on all "
+        "training images, the forgotten ones among them. Where that matters, train with a mean and std of the data set that "
+        "are given."
     ]
 
 

@@ -26,6 +26,7 @@ from lightning_unlearn.evaluation.without_forgotten import judge_the_rest, none_
 from lightning_unlearn.exceptions import ConfigError, DataError
 from lightning_unlearn.loading import check_model, load_copy, load_references, save_unlearned
 from lightning_unlearn.metrics.screen import Goal
+from lightning_unlearn.random import run_seed
 from lightning_unlearn.ranks import lock_on_first
 from lightning_unlearn.report.schema import Report
 from lightning_unlearn.report.writing import save_report
@@ -154,7 +155,7 @@ class UnlearningTrainer(ScoringTrainer):
         results = run_chain(self.fresh, model, data, stages, folder)
         report.warnings += self._said([result.warning for result in results if result.warning])
         method = name or " + ".join(type(stage).__name__ for stage in stages)
-        report.rows.append(panel.score(method, 0, model, results))
+        report.rows.append(panel.score(method, run_seed(), model, results))
         # Too grave to stand among the notes alone.
         self._said([f"{text} Keep the original and try another method." for text in panel.losses])
         return self._finish(report, panel)
@@ -256,7 +257,7 @@ class UnlearningTrainer(ScoringTrainer):
             report.rows.append(panel.add_original(before))
             report.warnings += self._said(of_original(report.rows[-1].metrics, datamodule, before))
         made = made_by(checkpoint)
-        report.rows.append(panel.score(made.method, 0, model, exact=made.exact, cautions=made.cautions))
+        report.rows.append(panel.score(made.method, made.seed, model, exact=made.exact, cautions=made.cautions))
         self._finish(report, panel)
         add_history(report, original)
         if output is not None and self.is_global_zero:

@@ -18,6 +18,7 @@ from lightning_unlearn.exceptions import ChainError, CheckpointError, ConfigErro
 from lightning_unlearn.functional.structure import ParameterSelector
 from lightning_unlearn.metrics.screen import NO_REFERENCE
 from lightning_unlearn.report.comparison import are_exact
+from lightning_unlearn.report.merging import merge
 from lightning_unlearn.report.wording import remarks
 from lightning_unlearn.stages import ClassMeanTargets, FineTune, MaskLearning, NormDecay, ResetLayers, UnlearningStage
 from lightning_unlearn.trainer import UnlearningTrainer
@@ -300,3 +301,23 @@ def test_a_method_that_looks_at_unseen_samples_is_not_judged_by_them_without_a_w
     report = make_trainer().unlearn(trained, make_data(unseen=80), stages(), relearn_epochs=0)
     said = [note for note in remarks(report) if "compared forgotten samples with unseen ones" in note]
     assert len(said) == looked
+
+
+def test_judged_models_stay_apart_where_their_reports_are_joined(trained, make_data, make_trainer, tmp_path, monkeypatch):
+    reports = []
+
+    def judge(path):
+        reports.append(make_trainer().evaluate(untrained(), make_data(forget=None), str(path), relearn_epochs=0))
+
+    for seed in ("0", "1"):
+        monkeypatch.setenv("PL_GLOBAL_SEED", seed)
+        given = {"output": str(tmp_path / seed), "relearn_epochs": 0, "name": "tune"}
+        make_trainer().unlearn(copy.deepcopy(trained), make_data(), [FineTune(optimizer=sgd(0.1))], **given)
+        judge(tmp_path / seed / "unlearned.ckpt")
+    # Of these nothing says what made them.
+    for folder in ("other/1/checkpoints", "other/2/checkpoints"):
+        save_weights(tmp_path / folder / "last.ckpt", untrained().state_dict(), {})
+        make_data().saved_split().save(tmp_path / folder / "split.json")
+        judge(tmp_path / folder / "last.ckpt")
+    joined = merge(reports)
+    assert [(r.method, r.seed) for r in joined.rows] == [("tune", 0), ("tune", 1), ("other/1", 0), ("other/2", 0)]

@@ -73,8 +73,9 @@ def judge_the_rest(
     report.warnings.insert(0, _what_is_gone(len(gone), len(data.saved.withdrawn)))
     for name, role, judged in models:
         report.rows.append(Row(name, role, request.name, 0, accuracies(fresh, judged, data)))
-    report.rows[-1].exact, report.rows[-1].cautions = made.exact, list(made.cautions)
-    report.rows[-1].notes += made.cautions
+    last = report.rows[-1]
+    last.seed, last.exact, last.cautions = made.seed, made.exact, list(made.cautions)
+    last.notes += made.cautions
     return report
 
 

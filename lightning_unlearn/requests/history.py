@@ -19,12 +19,14 @@ class Made:
     """What is known of how a model was made.
 
     Attributes:
-        method: Name of the method; else the checkpoint's.
+        method: Name of the method; else of the folder.
+        seed: Seed of its run.
         exact: Whether it is exact by construction.
         cautions: What it says against its own figures.
     """
 
     method: str
+    seed: int = 0
     exact: bool = False
     cautions: tuple[str, ...] = ()
 
@@ -36,12 +38,13 @@ def made_by(checkpoint: str | Path | None) -> Made:
         checkpoint: The file; None: the model came without one.
 
     Returns:
-        Its name alone where there is no report, or it is of another checkpoint.
+        The name of its folder alone where there is no report, or it is of another checkpoint.
     """
     if checkpoint is None:
         return Made("model")
     path = Path(checkpoint)
-    unknown = Made(path.stem)
+    # Of training states the folder of the run, and of runs that are numbered the name, too.
+    unknown = Made("/".join([part for part in path.resolve().parent.parts if part != "checkpoints"][-2:]))
     try:
         report = Report.load(path.parent)
     except ConfigError:
@@ -49,7 +52,7 @@ def made_by(checkpoint: str | Path | None) -> Made:
     row = next((row for row in report.rows if row.role == "method"), None)
     if row is None or not report.history or report.history[-1].after != hash_of_file(path):
         return unknown
-    return Made(row.method, row.exact, tuple(row.cautions))
+    return Made(row.method, row.seed, row.exact, tuple(row.cautions))
 
 
 def history_of(checkpoint: str | Path) -> list[Entry]:
