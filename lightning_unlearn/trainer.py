@@ -78,7 +78,7 @@ class UnlearningTrainer(ScoringTrainer):
             model: Gives logits of images; is changed in place.
             datamodule: The data with its forget rule.
             stages: The method: stages in order.
-            checkpoint: Weights to start from; None: those that the model has.
+            checkpoint: Weights to start from; None (`none` on the command line): those that the model has.
             references: Checkpoints of models retrained without the forgotten samples, to compare with.
             goal: `untrain`, `remove-class` or `repair`; chooses what the report judges by.
             output: Folder of the result; None: nothing is written.
@@ -185,7 +185,7 @@ class UnlearningTrainer(ScoringTrainer):
         Args:
             model: Gives logits of images.
             datamodule: The data; its forget rule, or the split saved beside the checkpoint, says what was forgotten.
-            checkpoint: Weights of the model; None: those that it has.
+            checkpoint: Weights of the model; None (`none` on the command line): those that it has.
             original: Checkpoint of the model before unlearning.
             references: Checkpoints of models retrained without the forgotten samples.
             goal: `untrain`, `remove-class` or `repair`; chooses what the report judges by.
