@@ -239,8 +239,9 @@ class Judge:
         refs = "U-LiRA, refs: against references that unlearned nothing."
         full = (
             "U-LiRA: unlearned models against held-out references that went through the same unlearning of as many other "
-            f"samples; {refs} Both leave one out. A few points above 50 % are no leak in U-LiRA: exactly retrained models read "
-            "53 to 54 % on digits, as the others saw fewer samples. RMIA has the same non-members as U-LiRA, and references "
+            f"samples, on the lines of zero and ceiling against references that unlearned nothing; {refs} Both leave one out. "
+            "A few points above 50 % are no leak in U-LiRA: exactly retrained models read 53 to 54 % on digits, as the others "
+            "saw fewer samples. RMIA has the same non-members as U-LiRA, and references "
             "after fine-tuning."
         )
         audit.notes.append(full if shadowed else f"{refs} It leaves one out.")

@@ -93,7 +93,9 @@ METRICS = {
     "rank_auc/p": Metric("Permutation test over models, p", "p", "fraction", 4),
     "rank_auc/p_holm": Metric("The same, Holm over strata", "p (Holm)", "fraction", 4),
     "rank_auc/null": Metric("Rank AUC of permuted models", "Rank AUC, permuted", "fraction", 3),
-    "ulira": Metric("U-LiRA against models that forgot other samples, %", "U-LiRA", "points", 1),
+    "ulira": Metric(
+        "U-LiRA against models that forgot other samples; zero, ceiling: unlearned nothing, %", "U-LiRA", "points", 1
+    ),
     "ulira/references": Metric("U-LiRA against references, %", "U-LiRA, refs", "points", 1),
     "rmia1/auc": Metric("RMIA with one reference, AUC", "RMIA 1", "fraction", 3),
     "rmia1/tpr@1fpr": Metric("RMIA with one reference, true positives at 1 % false ones, %", "TPR @ 1 %, 1 ref", "points", 1),

@@ -89,6 +89,7 @@ def test_p_values_of_strata_are_corrected_for_their_number():
 
 def test_a_few_points_of_ulira_are_not_called_a_leak():
     assert "exactly retrained models read 53 to 54 % on digits" in judged().notes[0]
+    assert "on the lines of zero and ceiling against references that unlearned nothing" in judged().notes[0]
 
 
 def test_an_audit_that_sees_what_is_not_there_is_void():
