@@ -26,6 +26,7 @@ __all__ = [
     "of_relearning",
     "of_request",
     "of_split",
+    "of_statistics",
 ]
 
 # Percent. Below LOW a classifier is of use to nobody; near what it reaches on unseen samples, it has little to forget.
@@ -169,6 +170,25 @@ def of_split(data: UnlearningDataModule) -> list[str]:
         f"unseen is {data.unseen:g} and no split.json beside the checkpoint names its samples: unless it was trained with "
         "this very split, it was trained on these samples, and comparisons with unseen ones say nothing. --data.unseen null "
         "takes half of the test set in their place."
+    ]
+
+
+def of_statistics(data: UnlearningDataModule) -> list[str]:
+    """Whether the input of an exact method's model still depends on forgotten samples.
+
+    Args:
+        data: The data.
+
+    Returns:
+        A sentence, or none.
+    """
+    measured = [name for name in ("mean", "std") if data.dataset.measures and name not in data.dataset.given]
+    if not measured:
+        return []
+    return [
+        f"Exact but for the normalisation of the input: {' and '.join(measured)} {were(len(measured))} measured on all "
+        "training images, the forgotten ones among them. Where that matters, train with a mean and std of the data set that "
+        "are given."
     ]
 
 

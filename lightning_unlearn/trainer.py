@@ -26,10 +26,11 @@ from lightning_unlearn.evaluation.without_forgotten import judge_the_rest, none_
 from lightning_unlearn.exceptions import ConfigError, DataError
 from lightning_unlearn.loading import check_model, load_copy, load_references, save_unlearned
 from lightning_unlearn.metrics.screen import Goal
+from lightning_unlearn.random import run_seed
 from lightning_unlearn.ranks import lock_on_first
 from lightning_unlearn.report.schema import Report
 from lightning_unlearn.report.writing import save_report
-from lightning_unlearn.requests.history import add_history, check_newest, history_of
+from lightning_unlearn.requests.history import add_history, check_newest, history_of, made_by
 from lightning_unlearn.requests.record import RequestRecord, settle
 from lightning_unlearn.requests.withdrawing import withdraw
 from lightning_unlearn.requests.without_data import unlearn_without_data
@@ -77,7 +78,7 @@ class UnlearningTrainer(ScoringTrainer):
             model: Gives logits of images; is changed in place.
             datamodule: The data with its forget rule.
             stages: The method: stages in order.
-            checkpoint: Weights to start from; None: those that the model has.
+            checkpoint: Weights to start from; None (`none` on the command line): those that the model has.
             references: Checkpoints of models retrained without the forgotten samples, to compare with.
             goal: `untrain`, `remove-class` or `repair`; chooses what the report judges by.
             output: Folder of the result; None: nothing is written.
@@ -154,7 +155,7 @@ class UnlearningTrainer(ScoringTrainer):
         results = run_chain(self.fresh, model, data, stages, folder)
         report.warnings += self._said([result.warning for result in results if result.warning])
         method = name or " + ".join(type(stage).__name__ for stage in stages)
-        report.rows.append(panel.score(method, 0, model, results))
+        report.rows.append(panel.score(method, run_seed(), model, results))
         # Too grave to stand among the notes alone.
         self._said([f"{text} Keep the original and try another method." for text in panel.losses])
         return self._finish(report, panel)
@@ -184,7 +185,7 @@ class UnlearningTrainer(ScoringTrainer):
         Args:
             model: Gives logits of images.
             datamodule: The data; its forget rule, or the split saved beside the checkpoint, says what was forgotten.
-            checkpoint: Weights of the model; None: those that it has.
+            checkpoint: Weights of the model; None (`none` on the command line): those that it has.
             original: Checkpoint of the model before unlearning.
             references: Checkpoints of models retrained without the forgotten samples.
             goal: `untrain`, `remove-class` or `repair`; chooses what the report judges by.
@@ -255,7 +256,8 @@ class UnlearningTrainer(ScoringTrainer):
         if before is not None:
             report.rows.append(panel.add_original(before))
             report.warnings += self._said(of_original(report.rows[-1].metrics, datamodule, before))
-        report.rows.append(panel.score(Path(checkpoint).stem if checkpoint else "model", 0, model))
+        made = made_by(checkpoint)
+        report.rows.append(panel.score(made.method, made.seed, model, exact=made.exact, cautions=made.cautions))
         self._finish(report, panel)
         add_history(report, original)
         if output is not None and self.is_global_zero:

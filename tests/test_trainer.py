@@ -12,10 +12,15 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 
+from lightning_unlearn.callbacks.select_by_unseen import SelectByUnseen
 from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.exceptions import ChainError, CheckpointError, ConfigError, DataError
 from lightning_unlearn.functional.structure import ParameterSelector
-from lightning_unlearn.stages import FineTune, MaskLearning, NormDecay, ResetLayers, UnlearningStage
+from lightning_unlearn.metrics.screen import NO_REFERENCE
+from lightning_unlearn.report.comparison import are_exact
+from lightning_unlearn.report.merging import merge
+from lightning_unlearn.report.wording import remarks
+from lightning_unlearn.stages import ClassMeanTargets, FineTune, MaskLearning, NormDecay, ResetLayers, UnlearningStage
 from lightning_unlearn.trainer import UnlearningTrainer
 from lightning_unlearn.training import fit_quietly
 from lightning_unlearn.weights.checkpoint import read_weights, save_weights
@@ -240,3 +245,79 @@ def test_stages_write_no_checkpoints_of_their_own(trained, make_data, tmp_path):
     )
     trainer.unlearn(copy.deepcopy(trained), make_data(), [FineTune(optimizer=sgd(0.05))], relearn_epochs=1)
     assert list(tmp_path.iterdir()) == []
+
+
+class Aimed(FineTune):
+    """A method that says something against its own figures, and is exact."""
+
+    note, warning, exact = "Aimed at on purpose.", "It failed by its own measure.", True
+
+
+def test_a_judged_run_keeps_what_its_method_says_against_its_figures(trained, make_data, make_trainer, tmp_path):
+    run, other = tmp_path / "run", tmp_path / "other"
+    make_trainer().unlearn(trained, make_data(), [Aimed(optimizer=sgd(0.01))], output=str(run), relearn_epochs=0, name="aimed")
+
+    def judged(folder):
+        report = make_trainer().evaluate(
+            untrained(),
+            make_data(forget=None),
+            str(folder / "unlearned.ckpt"),
+            relearn_epochs=0,
+            output=str(tmp_path / "judged"),
+        )
+        return report, row(report, "method")
+
+    report, found = judged(run)
+    assert found.method == "aimed"
+    assert {"Aimed at on purpose.", "It failed by its own measure."} <= set(found.notes)
+    assert found.exact
+    assert are_exact(report)
+    assert NO_REFERENCE not in found.notes
+    page = (tmp_path / "judged/report.html").read_text()
+    assert "Aimed at on purpose." in page
+    assert "exact by construction" in page
+    # The report of another checkpoint says nothing of this one.
+    other.mkdir()
+    for name in ("report.json", "split.json"):
+        (other / name).write_bytes((run / name).read_bytes())
+    save_weights(other / "unlearned.ckpt", untrained().state_dict(), {})
+    report, found = judged(other)
+    assert (found.exact, found.cautions) == (False, [])
+    assert "Aimed at on purpose." not in found.notes
+
+
+@pytest.mark.parametrize(
+    ("stages", "looked"),
+    [
+        (lambda: [FineTune(optimizer=sgd(0.01), callbacks=[SelectByUnseen()])], True),
+        (lambda: [ClassMeanTargets(), FineTune(optimizer=sgd(0.01))], True),
+        (lambda: [Aimed(optimizer=sgd(0.01), callbacks=[SelectByUnseen()])], True),
+        (lambda: [FineTune(optimizer=sgd(0.01))], False),
+    ],
+)
+def test_a_method_that_looks_at_unseen_samples_is_not_judged_by_them_without_a_word(
+    stages, looked, trained, make_data, make_trainer
+):
+    report = make_trainer().unlearn(trained, make_data(unseen=80), stages(), relearn_epochs=0)
+    said = [note for note in remarks(report) if "compared forgotten samples with unseen ones" in note]
+    assert len(said) == looked
+
+
+def test_judged_models_stay_apart_where_their_reports_are_joined(trained, make_data, make_trainer, tmp_path, monkeypatch):
+    reports = []
+
+    def judge(path):
+        reports.append(make_trainer().evaluate(untrained(), make_data(forget=None), str(path), relearn_epochs=0))
+
+    for seed in ("0", "1"):
+        monkeypatch.setenv("PL_GLOBAL_SEED", seed)
+        given = {"output": str(tmp_path / seed), "relearn_epochs": 0, "name": "tune"}
+        make_trainer().unlearn(copy.deepcopy(trained), make_data(), [FineTune(optimizer=sgd(0.1))], **given)
+        judge(tmp_path / seed / "unlearned.ckpt")
+    # Of these nothing says what made them.
+    for folder in ("other/1/checkpoints", "other/2/checkpoints"):
+        save_weights(tmp_path / folder / "last.ckpt", untrained().state_dict(), {})
+        make_data().saved_split().save(tmp_path / folder / "split.json")
+        judge(tmp_path / folder / "last.ckpt")
+    joined = merge(reports)
+    assert [(r.method, r.seed) for r in joined.rows] == [("tune", 0), ("tune", 1), ("other/1", 0), ("other/2", 0)]

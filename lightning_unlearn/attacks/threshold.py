@@ -82,12 +82,13 @@ class TprAtFpr:
     threshold: float
 
 
-def roc(members: Tensor, non_members: Tensor) -> Roc:
+def roc(members: Tensor, non_members: Tensor, weights: Tensor | None = None) -> Roc:
     """The operating points of all thresholds; equal scores fall on the same side of each.
 
     Args:
         members: Scores, (N,), any floating type, not NaN; N >= 1.
         non_members: Scores, (M,); M >= 1.
+        weights: How much each non-member counts, (M,), above 0; None: all alike.
 
     Returns:
         One point for each distinct score, after the point at which nobody is called a member.
@@ -98,10 +99,12 @@ def roc(members: Tensor, non_members: Tensor) -> Roc:
     # Only the last of a run of equal scores is an operating point.
     last = torch.ones_like(is_member)
     last[:-1] = scores[1:] != scores[:-1]
-    true, false = is_member.cumsum(0)[last], (~is_member).cumsum(0)[last]
+    weights = torch.ones(len(non_members), dtype=torch.float64) if weights is None else weights.double()
+    of_scores = torch.cat([torch.zeros(len(members), dtype=torch.float64), weights])[order_]
+    true, false = is_member.cumsum(0)[last], of_scores.cumsum(0)[last]
     start = torch.zeros(1, dtype=torch.float64)
     return Roc(
-        fpr=torch.cat([start, false.double() / len(non_members)]),
+        fpr=torch.cat([start, false / false[-1]]),
         tpr=torch.cat([start, true.double() / len(members)]),
         thresholds=torch.cat([start + math.inf, scores[last]]),
     )
@@ -129,20 +132,24 @@ def threshold_attack(members: Tensor, non_members: Tensor) -> ThresholdAttack:
     return ThresholdAttack(float(curve.thresholds[best]), 0.5 + int(gain[best]) / (2 * n * m))
 
 
-def auc(members: Tensor, non_members: Tensor) -> float:
+def auc(members: Tensor, non_members: Tensor, weights: Tensor | None = None) -> float:
     """Probability that a member scores above a non-member, ties counted as 1/2, in O(n log n).
 
     Args:
         members: Scores, (N,), any floating type, not NaN; N >= 1.
         non_members: Scores, (M,); M >= 1.
+        weights: See `roc`.
 
     Returns:
         The area under the ROC curve, in 0 ... 1.
     """
+    if weights is not None:
+        curve = roc(members, non_members, weights)
+        return float(torch.trapezoid(curve.tpr, curve.fpr))
     return share_won(*_checked(members, non_members))
 
 
-def tpr_at_fpr(members: Tensor, non_members: Tensor, fpr: float) -> TprAtFpr:
+def tpr_at_fpr(members: Tensor, non_members: Tensor, fpr: float, weights: Tensor | None = None) -> TprAtFpr:
     """The largest true-positive rate of a threshold whose false-positive rate is not above `fpr`.
 
     The nearest rate would do for no one: with 150 non-members, 2 false positives are nearer to 1 % than 1 is,
@@ -152,6 +159,7 @@ def tpr_at_fpr(members: Tensor, non_members: Tensor, fpr: float) -> TprAtFpr:
         members: Scores, (N,), any floating type, not NaN; N >= 1.
         non_members: Scores, (M,); M >= 1.
         fpr: The bound, in 0 ... 1.
+        weights: See `roc`.
 
     Returns:
         The rate, and that of false positives that came with it.
@@ -161,8 +169,10 @@ def tpr_at_fpr(members: Tensor, non_members: Tensor, fpr: float) -> TprAtFpr:
     """
     if not 0 <= fpr <= 1:
         raise DataError(f"A false-positive rate of {fpr}; needed: 0 to 1.")
-    curve = roc(members, non_members)
-    at = int((curve.fpr <= fpr).sum()) - 1
+    curve = roc(members, non_members, weights)
+    # Sums of weights are rounded.
+    bound = fpr if weights is None else fpr + 1e-12
+    at = int((curve.fpr <= bound).sum()) - 1
     return TprAtFpr(float(curve.tpr[at]), float(curve.fpr[at]), float(curve.thresholds[at]))
 
 

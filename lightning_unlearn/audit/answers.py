@@ -47,9 +47,10 @@ class Answers:
         tables = (self.margins, self.correct, self.costs)
         return type(self)(*({name: value[models] for name, value in table.items()} for table in tables))
 
-    def accuracy(self, part: str) -> Tensor:
-        """Accuracy of each model on a part, (M,), float64, in 0 ... 1."""
-        return self.correct[part].double().mean(1)
+    def accuracy(self, part: str, mask: Tensor | None = None) -> Tensor:
+        """Accuracy of each model on a part, or on some of its samples, (M,), float64, in 0 ... 1."""
+        correct = self.correct[part]
+        return (correct if mask is None else correct[:, mask]).double().mean(1)
 
     def with_parts(self, other: Self) -> Self:
         """The same models with further parts, taken from other answers of theirs."""

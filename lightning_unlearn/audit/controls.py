@@ -1,5 +1,8 @@
 """Controls of an audit: it must see what is there, and nothing else; otherwise it says that it is void."""
 
+import math
+from collections.abc import Mapping
+
 from lightning_unlearn.report.audit_schema import Audit
 from lightning_unlearn.report.labels import number
 
@@ -10,15 +13,24 @@ PASSES_ABOVE = 0.01
 FAILS_BELOW = 0.001
 
 
-def run_controls(audit: Audit) -> None:
+def run_controls(audit: Audit, references: Mapping[str, int]) -> None:
     """Write down what the controls gave, and why the audit is void where they failed.
 
     Args:
-        audit: With its lines; gets `controls` and `void`.
+        audit: With its lines; gets `controls`, `void` and `unchecked`.
+        references: How many models each group was compared with, by its name.
     """
     for line in audit.of():
         p, value = line.metrics["rank_auc/p"], number("rank_auc", line.metrics["rank_auc"])
-        if line.role == "zero":
+        least = _least_p(line.models, references[line.method])
+        if line.role == "zero" and least > PASSES_ABOVE:
+            audit.unchecked += 1
+            audit.controls.append(
+                f"Held-out references against references: rank AUC {value}; too few models to check that they are not told "
+                f"apart: {line.models} against {references[line.method]} give no p below {p_value(least)}, needed: "
+                f"{PASSES_ABOVE:g} (5 against 5)."
+            )
+        elif line.role == "zero":
             held = p > PASSES_ABOVE
             audit.controls.append(
                 f"Held-out references against references: rank AUC {value}, p = {p_value(p)}; "
@@ -42,10 +54,16 @@ def run_controls(audit: Audit) -> None:
                     "are too few to see it."
                 )
     roles = {line.role for line in audit.lines}
+    audit.unchecked += len({"zero", "ceiling"} - roles)
     if "zero" not in roles:
         audit.controls.append("No held-out references: that two groups of references pass was not checked.")
     if "ceiling" not in roles:
         audit.controls.append("No originals: whether this audit would notice that nothing was forgotten is not known.")
+
+
+def _least_p(a: int, b: int) -> float:
+    """The smallest p of all groupings; two groups of one size can be named the other way round, which changes nothing."""
+    return (2 if a == b else 1) / math.comb(a + b, a)
 
 
 def p_value(p: float) -> str:

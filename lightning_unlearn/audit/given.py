@@ -2,6 +2,7 @@
 
 import glob
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from lightning_unlearn.audit.answers import Answers, audited_samples
 from lightning_unlearn.audit.cells import CHUNK, asked
 from lightning_unlearn.audit.judging import CEILING, ZERO, Contender, Judge
 from lightning_unlearn.audit.run import FEWEST_MODELS, AuditTier, check_audit
-from lightning_unlearn.audit.strata import strata_of
+from lightning_unlearn.audit.strata import of_remaining_classes, strata_of
+from lightning_unlearn.cautions import of_reference
 from lightning_unlearn.chain.run import TrainerFactory
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.forgotten_classes import knows_classes_alone, resolve_classes
@@ -26,6 +28,7 @@ from lightning_unlearn.metrics.screen import Goal
 from lightning_unlearn.processes import one_thread
 from lightning_unlearn.report.audit_schema import Audit
 from lightning_unlearn.report.schema import Report
+from lightning_unlearn.requests.history import Made, made_by
 from lightning_unlearn.weights.fingerprint import hash_of_weights
 
 __all__ = ["audit_given", "check_lists", "checkpoints"]
@@ -161,8 +164,12 @@ def audit_given(
     report = new_report("audit", Panel(fresh, data, goal, request_of(data), 0))
     report.tier = tier
     report.title = f"{data.dataset.name}: {len(paths['unlearned'])} unlearned models, {report.requests[0].name}"
+    for caution in _of_references([*paths["references"], *paths["held_out"]], data):
+        log.warning("%s", caution)
+        report.warnings.append(caution)
+    made = [made_by(path) for path in paths["unlearned"]]
     with one_thread():
-        report.audits = [_judged(of, data, samples["forget"], report.requests[0].name, tier, relearn_epochs)]
+        report.audits = [_judged(of, made, data, samples, report.requests[0].name, tier, relearn_epochs)]
     return report
 
 
@@ -202,6 +209,14 @@ def _check_original(path: str, data: UnlearningDataModule) -> None:
     )
 
 
+def _of_references(paths: Sequence[str], data: UnlearningDataModule) -> list[str]:
+    """What is doubtful about references, each doubt once: it is often that of all of them."""
+    said = [(caution.replace(path, ""), caution) for path in paths for caution in of_reference(path, data)]
+    counts = Counter(doubt for doubt, _ in said)
+    first = dict(reversed(said))
+    return [first[doubt] + (f" That is so of {n} of {len(paths)} references." if n > 1 else "") for doubt, n in counts.items()]
+
+
 def _resolved_split(path: str, data: UnlearningDataModule) -> SavedSplit | None:
     saved = saved_beside(path)
     return None if saved is None else resolve_classes(saved, data.samples)
@@ -236,8 +251,9 @@ def _loaded(model: LightningModule, path: str, data: UnlearningDataModule, group
 
 def _judged(
     of: Mapping[str, Answers | None],
+    made: Sequence[Made],
     data: UnlearningDataModule,
-    forget: Tensor,
+    samples: Mapping[Part, Tensor],
     request: str,
     tier: AuditTier,
     relearn_epochs: int,
@@ -245,7 +261,8 @@ def _judged(
     references, unlearned, held_out, originals = (of[name] for name in ("references", "unlearned", "held_out", "originals"))
     assert references is not None
     assert unlearned is not None
-    contenders = [Contender("unlearned", "method", unlearned)]
+    note = " ".join(dict.fromkeys(text for model in made for text in model.cautions))
+    contenders = [Contender("unlearned", "method", unlearned, note=note, exact=all(model.exact for model in made))]
     if held_out is not None:
         contenders.insert(0, Contender(ZERO, "zero", held_out))
     elif len(references) >= 2 * FEWEST_MODELS:
@@ -253,11 +270,12 @@ def _judged(
         contenders.insert(0, Contender(ZERO, "zero", references[half:], against=references[:half]))
     if originals is not None:
         contenders.append(Contender(CEILING, "ceiling", originals, held_out))
-    samples, _ = data.part("forget")
-    keys = [samples.keys[i] for i in forget.tolist()]
-    labels = [data.dataset.classes[i] for i in samples.targets[forget].tolist()]
+    forget, (of_samples, _) = samples["forget"], data.part("forget")
+    keys = [of_samples.keys[i] for i in forget.tolist()]
+    labels = [data.dataset.classes[i] for i in of_samples.targets[forget].tolist()]
     strata = strata_of(data, forget, unlearned, held_out, originals, relearn_epochs)
-    audit = Judge(references, strata, tier == "benchmark").audit(request, contenders, keys, labels)
+    judge = Judge(references, strata, tier == "benchmark", remaining=of_remaining_classes(data, samples["test"]))
+    audit = judge.audit(request, contenders, keys, labels)
     audit.notes.append(
         "U-LiRA here is against retrained references: no models were given that unlearned other samples by the same method."
     )

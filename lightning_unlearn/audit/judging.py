@@ -71,12 +71,14 @@ class Judge:
         strata: What is judged on its own; all forgotten samples first.
         benchmark: Whether KLoM and the forgetting score are computed too.
         seed: Seed of permutations and bootstraps.
+        remaining: Which test samples are of classes that remain, (N,), bool; None: all.
     """
 
     references: Answers
     strata: Sequence[Stratum]
     benchmark: bool = False
     seed: int = 0
+    remaining: Tensor | None = None
     _tests: dict[tuple[str, str], PermutationTest] = field(default_factory=dict, repr=False)
     _known: dict[tuple[int, str, int, int], Tensor] = field(default_factory=dict, repr=False)
 
@@ -98,7 +100,7 @@ class Judge:
                  if stratum.part in contender.answers.margins and stratum.part in self.references.margins]  # fmt: skip
         audit = Audit(request, [], [], lines)
         _relate_to_null(audit)
-        run_controls(audit)
+        run_controls(audit, {contender.name: len(self._against(contender)) for contender in contenders})
         for contender in contenders:
             self._verdicts(audit, contender)
         self._figures(audit, contenders, keys, labels)
@@ -119,7 +121,9 @@ class Judge:
         self._membership(metrics, contender, stratum)
         for part in ("forget", "retain", "test"):
             if whole and part in contender.answers.correct:
-                metrics[f"{part}/acc"] = 100 * float(contender.answers.accuracy(part).mean())
+                metrics[f"{part}/acc"] = 100 * self._accuracy(contender.answers, part)
+        if whole and self.remaining is not None:
+            metrics["test_forgotten/acc"] = 100 * float(contender.answers.accuracy("test", ~self.remaining).mean())
         if self.benchmark:
             self._distances(metrics, contender, stratum)
         if whole:
@@ -127,21 +131,21 @@ class Judge:
         notes = [contender.note] if whole and contender.note else []
         return AuditLine(contender.name, contender.role, stratum.name, own.shape[1], len(own), metrics, notes=notes)
 
+    def _accuracy(self, answers: Answers, part: str) -> float:
+        """Mean over models, 0 ... 1; on test samples of the classes that remain."""
+        return float(answers.accuracy(part, self.remaining if part == "test" else None).mean())
+
     def _membership(self, metrics: dict[str, float], contender: Contender, stratum: Stratum) -> None:
-        """Pooled offline RMIA. Retained samples are members of every model: unseen samples stand against them."""
+        """Pooled offline RMIA; not of retained samples, which the references that p(x) is taken from were trained on."""
         whole = stratum.name == WHOLE
-        retained = stratum.part == "retain"
-        parts = contender.answers.margins.keys()
-        if not {"unseen", "test"} & parts or (retained and "unseen" not in parts) or (contender.no_shadows and not retained):
+        if stratum.part == "retain" or contender.no_shadows or not {"unseen", "test"} & contender.answers.margins.keys():
             return
         against = self._against(contender)
         for name, count in {"rmia": _references_of_rmia(against), "rmia1": 1}.items():
             members = self._scores(contender.answers, stratum.part, against, count)[:, stratum.mask]
-            if retained:
-                others = self._scores(contender.answers, "unseen", against, count)
-            else:
-                others = self._non_members(contender, stratum, count)
-            membership(metrics, name, members, others, self._generator() if whole else None)
+            membership(
+                metrics, name, members, self._non_members(contender, stratum, count), self._generator() if whole else None
+            )
 
     def _against(self, contender: Contender) -> Answers:
         return self.references if contender.against is None else contender.against
@@ -169,15 +173,14 @@ class Judge:
         compared = dict.fromkeys(["klom/median", "klom/p95"] + ["f"] * (stratum.part != "retain"), groups)
         for part in ("retain", "test"):
             if whole and part in answers.margins:
-                compared[f"klom/{part}_p95"] = answers.margins[part], against.margins[part]
+                mask = slice(None) if part == "retain" or self.remaining is None else self.remaining
+                compared[f"klom/{part}_p95"] = answers.margins[part][:, mask], against.margins[part][:, mask]
         for name, (own, references) in compared.items():
             source = self._generator() if whole else None
             measure(metrics, name, own, references, FEWER_PERMUTATIONS, self._generator(), source)
         if not whole:
             return
-        retain, test = (
-            (float(answers.accuracy(part).mean()), float(against.accuracy(part).mean())) for part in ("retain", "test")
-        )
+        retain, test = ((self._accuracy(answers, part), self._accuracy(against, part)) for part in ("retain", "test"))
         for end in ("", "/low", "/high", "/null", "/null_sd"):
             if f"f{end}" in metrics:
                 metrics[f"f/final{end}"] = final_score(metrics[f"f{end}"], retain, test)
@@ -236,8 +239,9 @@ class Judge:
         refs = "U-LiRA, refs: against references that unlearned nothing."
         full = (
             "U-LiRA: unlearned models against held-out references that went through the same unlearning of as many other "
-            f"samples; {refs} Both leave one out. A few points above 50 % are no leak in U-LiRA: exactly retrained models read "
-            "53 to 54 % on digits, as the others saw fewer samples. RMIA has the same non-members as U-LiRA, and references "
+            f"samples, on the lines of zero and ceiling against references that unlearned nothing; {refs} Both leave one out. "
+            "A few points above 50 % are no leak in U-LiRA: exactly retrained models read 53 to 54 % on digits, as the others "
+            "saw fewer samples. RMIA has the same non-members as U-LiRA, and references "
             "after fine-tuning."
         )
         audit.notes.append(full if shadowed else f"{refs} It leaves one out.")

@@ -13,12 +13,12 @@ from lightning_unlearn.audit.answers import Answers
 from lightning_unlearn.audit.cells import Cell, Cells, Group, cells_of
 from lightning_unlearn.audit.cost import expected_seconds, seconds_per_pass
 from lightning_unlearn.audit.judging import CEILING, ZERO, Contender, Judge
-from lightning_unlearn.audit.strata import strata_of
+from lightning_unlearn.audit.strata import of_remaining_classes, strata_of
 from lightning_unlearn.bank.filling import train_missing
 from lightning_unlearn.benchmark.comparison import Comparison
 from lightning_unlearn.cautions import of_originals
 from lightning_unlearn.chain.methods import Method
-from lightning_unlearn.chain.run import TrainerFactory
+from lightning_unlearn.chain.run import TrainerFactory, note_of
 from lightning_unlearn.data.detected import DetectedMislabels
 from lightning_unlearn.data.forget import ForgetRule
 from lightning_unlearn.data.views import View
@@ -212,7 +212,7 @@ class _Runner:
                 continue
             unlearned = answers("unlearned", method)
             stages = build()
-            notes = " ".join(dict.fromkeys(stage.note for stage in stages if stage.note))
+            notes = " ".join(dict.fromkeys(note for stage in stages if (note := note_of(stage))))
             exact = stages[-1].exact
             alone = ("shadow", method) not in cells or ("shadow", method) in failed
             shadows = None if alone else answers("shadow", method)
@@ -225,7 +225,8 @@ class _Runner:
         of_samples, _ = data.part("forget")
         keys = [of_samples.keys[i] for i in samples["forget"].tolist()]
         labels = [data.dataset.classes[i] for i in of_samples.targets[samples["forget"]].tolist()]
-        judge = Judge(references, strata, self.tier == "benchmark")
+        remaining = of_remaining_classes(data, samples["test"])
+        judge = Judge(references, strata, self.tier == "benchmark", remaining=remaining)
         result = judge.audit(self.panel.request.name, contenders, keys, labels)
         result.notes += self._notes(failed)
         return result

@@ -9,7 +9,7 @@ from lightning_unlearn.audit.answers import Answers
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.report.audit_schema import WHOLE
 
-__all__ = ["Stratum", "strata_of"]
+__all__ = ["Stratum", "of_remaining_classes", "strata_of"]
 
 # Fewer samples are no stratum.
 FEWEST = 5
@@ -81,6 +81,23 @@ def strata_of(
         if f"forget/{part}" in answers.margins:
             found.append(Stratum(f"{WHOLE}, {name}", f"forget/{part}", every))
     return found
+
+
+def of_remaining_classes(data: UnlearningDataModule, test: Tensor) -> Tensor | None:
+    """Which test samples accuracy is measured on where whole classes are forgotten, as in a screen.
+
+    Args:
+        data: The data, split.
+        test: Indices of the audited test samples, (N,), int64.
+
+    Returns:
+        Those of classes of which some sample is retained, (N,), bool; None: all.
+    """
+    targets = {part: of.targets[index] for part in ("forget", "retain") for of, index in [data.part(part)]}
+    gone = targets["forget"][~torch.isin(targets["forget"], targets["retain"])]
+    samples, _ = data.part("test")
+    stays = ~torch.isin(samples.targets[test], gone)
+    return stays if bool(stays.any()) and not bool(stays.all()) else None
 
 
 def _top(scores: Tensor) -> Tensor:

@@ -38,6 +38,7 @@ __all__ = [
     "StageResult",
     "check_chain",
     "detach",
+    "note_of",
     "remove_stage_files",
     "result_of",
     "run_chain",
@@ -56,6 +57,12 @@ _UNFIT = {
     "deepspeed": "it splits weights that edits need whole",
     "modelparallel": "it splits weights that edits need whole",
 }
+
+# Of methods that choose an epoch, a mixture or targets by what is then measured.
+_LOOKED = (
+    "The method itself compared forgotten samples with unseen ones, the same that it is judged by: figures of forgotten "
+    "against unseen samples are what it aimed at, and no evidence of their own."
+)
 
 TrainerFactory = Callable[..., Trainer]
 
@@ -251,8 +258,20 @@ def result_of(stage: UnlearningStage, seconds: float, work: float, peak_mb: floa
     """
     told = [stage, *(callback for callback in stage.callbacks if isinstance(callback, Summarised))]
     summary = {name: dict(values) for of in told for name, values in of.summary().items()}
-    of_stage = (stage.note, peak_mb, stage.trains_on_unseen, stage.warning, stage.exact)
+    of_stage = (note_of(stage), peak_mb, stage.trains_on_unseen, stage.warning, stage.exact)
     return StageResult(type(stage).__name__, seconds, work, summary, *of_stage)
+
+
+def note_of(stage: UnlearningStage) -> str:
+    """What a reader must know about the figures of a stage.
+
+    Args:
+        stage: After its fit.
+
+    Returns:
+        Its own note, and of one that compares with unseen samples that it does; empty where there is nothing to say.
+    """
+    return " ".join(text for text in (stage.note, _LOOKED * stage.compares_with_unseen) if text)
 
 
 def remove_stage_files(folder: Path) -> None:

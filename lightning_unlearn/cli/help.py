@@ -79,15 +79,17 @@ def command_help(command: str, parser: ArgumentParser, call: Call) -> str:
         _Group("trainer (as --trainer.NAME)", [_entry(arguments[f"trainer.{n}"], "trainer.") for n in (*length, *_TRAINER)]),
     ]
     if not call.configs:
-        shipped = [name for name in config_names() if not name.startswith("method/")]
+        elsewhere = ("method/",) if command == "benchmark" else ("method/", "benchmark/", "prepare/")
+        shipped = [name for name in config_names() if not name.startswith(elsewhere)]
         groups.append(_Group("shipped configs", [], ", ".join(shipped)))
     usage = f"usage: lightning-unlearn {command} [-c CONFIG ...] [--argument VALUE ...]"
     head = f"{usage}\n\n{textwrap.fill(COMMANDS[command], _WIDTH)}"
-    # Two lines an argument where there is room, else one, at last methods by name alone.
-    for lines in (2, 1, 0):
-        text = "\n\n".join([head, *(group.text(lines) for group in groups)])
+    # Two lines an argument; where there is no room, first methods by name alone, then one line in the last groups.
+    text = "\n\n".join([head, *(group.text(2) for group in groups)])
+    for last in range(len(groups), -1, -1):
         if text.count("\n") < _HEIGHT:
             break
+        text = "\n\n".join([head, *(group.text(2 if i < last else 1, short=True) for i, group in enumerate(groups))])
     return text
 
 
@@ -101,10 +103,10 @@ class _Group:
     # Whether names alone will do where there is little room.
     names_will_do: bool = False
 
-    def text(self, lines: int) -> str:
-        """The group as text, each entry on so many lines at most, one at least."""
-        parts = [f"{self.title}:", *(_wrapped(left, right, max(1, lines)) for left, right in self.entries)]
-        if lines == 0 and self.names_will_do:
+    def text(self, lines: int, short: bool = False) -> str:
+        """The group as text, each entry on so many lines at most."""
+        parts = [f"{self.title}:", *(_wrapped(left, right, lines) for left, right in self.entries)]
+        if short and self.names_will_do:
             names = ", ".join(left for left, _ in self.entries)
             parts[1:] = [textwrap.fill(names, _WIDTH, initial_indent="  ", subsequent_indent="  ")]
         if self.note:

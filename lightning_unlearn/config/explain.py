@@ -95,7 +95,8 @@ def explain(message: str, known: Sequence[Argument], command: str, files: Sequen
         )
     wrong = next((match for match in _TYPE.finditer(text) if match[1] != "NoneType"), None)
     if wrong is not None:
-        return f"{keys[-1] if keys else 'A value'} is {wrong[2]!r}; needed: {wrong[1]}.{_place(wrong[2], source)}"
+        needed = f"list, such as [{wrong[2]}]" if wrong[1] == "list" else wrong[1]
+        return f"{keys[-1] if keys else 'A value'} is {wrong[2]!r}; needed: {needed}.{_place(wrong[2], source)}"
     if found := _UNRECOGNIZED.search(text):
         given = found[1].partition("=")[0]
         if not given.startswith("-"):

@@ -116,6 +116,8 @@ class Arrays(VisionData):
         DataError: A file cannot be used, or both do not fit together.
     """
 
+    measures = True
+
     def __init__(
         self,
         train: str | Path,
@@ -202,6 +204,8 @@ class FromDatasets(VisionData):
     Raises:
         DataError: A part gives something else, or another image each time.
     """
+
+    measures = True
 
     def __init__(
         self,

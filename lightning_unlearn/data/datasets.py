@@ -46,6 +46,8 @@ class Digits(VisionData):
         DataError: A size is out of range.
     """
 
+    measures = True
+
     def __init__(
         self,
         test_size: int = 397,

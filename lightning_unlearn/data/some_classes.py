@@ -36,6 +36,7 @@ class SomeClasses(VisionData):
         name = f"{dataset.name} {'/'.join(names)}"
         super().__init__(name, train, test, names, dataset.mean, dataset.std, dataset.given)
         self.place = dataset.place
+        self.measures = dataset.measures
 
 
 def _of(samples: Samples, labels: list[int], names: list[str], per_class: int | None, classes: int) -> Samples:

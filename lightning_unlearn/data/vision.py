@@ -148,11 +148,13 @@ class VisionData:
         place: Folder or file that holds the training part, resolved: what tells two sets of equal names and keys apart. Empty
             where it is not known.
         as_given: The data set with its own normalisation, where this one has a checkpoint's; else None.
+        measures: Whether `mean` and `std` are measured on the training images where they are not given.
     """
 
     has_images: bool = True
     place: str = ""
     as_given: "VisionData | None" = None
+    measures: bool = False
 
     def __init__(
         self,

@@ -93,7 +93,7 @@ class ScoringTrainer(SlicedTrainer):
         Args:
             model: The trained classifier; with scores that need folds, with its optimiser and schedule.
             datamodule: The data; no forget rule is needed.
-            checkpoint: Weights of the model; None: those that it has.
+            checkpoint: Weights of the model; None (`none` on the command line): those that it has.
             score: Scores, the first of which decides: mean_loss, aum and early_loss need a training with -c
                 trainer/record_margins, self_influence, loss, margin and total_influence the checkpoint alone, out_of_fold and
                 cleanlab a model for each fold. None: those that need no training.

@@ -3,6 +3,7 @@
 import hashlib
 import math
 import platform
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Protocol
@@ -16,7 +17,7 @@ from lightning_unlearn.data.earlier import gone_of_request
 from lightning_unlearn.metrics.screen import Goal
 from lightning_unlearn.report.schema import Kind, Report, Request, StageRecord
 
-__all__ = ["machine", "new_report", "record_of", "request_of"]
+__all__ = ["cautions_of", "machine", "new_report", "record_of", "request_of"]
 
 
 class Judging(Protocol):
@@ -41,6 +42,18 @@ def record_of(result: StageResult, share: float = math.nan) -> StageRecord:
     found = {name: dict(group) for name, group in result.summary.items() if group and name != "mask_course"}
     mask_on, requests = found.pop("mask_on", {}), found.pop("requests", {})
     return StageRecord(result.name, result.seconds, result.work, share, mask_on, requests, found)
+
+
+def cautions_of(results: Sequence[StageResult]) -> list[str]:
+    """What a method says against its own figures, for whoever judges its model again.
+
+    Args:
+        results: What the chain gave.
+
+    Returns:
+        Warnings and notes of its stages.
+    """
+    return [text for result in results for text in (result.warning, result.note) if text]
 
 
 def request_of(data: UnlearningDataModule, name: str | None = None) -> Request:

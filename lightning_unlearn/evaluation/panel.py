@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_unlearn.cautions import loss_of_retained, of_labels, of_relearning
+from lightning_unlearn.cautions import loss_of_retained, of_labels, of_relearning, of_statistics
 from lightning_unlearn.chain.run import StageResult, TrainerFactory
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.evaluation.collecting import collect_outputs, outputs_of, relearn
-from lightning_unlearn.evaluation.new_report import record_of
+from lightning_unlearn.evaluation.new_report import cautions_of, record_of
 from lightning_unlearn.evaluation.relearn_curve import relearn_curve
 from lightning_unlearn.metrics.change import weight_distance
 from lightning_unlearn.metrics.relearn import relearn_time
@@ -122,7 +122,16 @@ class Panel:
         """
         return self._row(name, "baseline", seed, self._screen(self._judge(model), original=False), model)
 
-    def score(self, method: str, seed: int, model: nn.Module, results: Sequence[StageResult] = (), settings: str = "") -> Row:
+    def score(
+        self,
+        method: str,
+        seed: int,
+        model: nn.Module,
+        results: Sequence[StageResult] = (),
+        settings: str = "",
+        exact: bool = False,
+        cautions: Sequence[str] = (),
+    ) -> Row:
         """Judge an unlearned model.
 
         Args:
@@ -131,6 +140,8 @@ class Panel:
             model: Gives logits of images.
             results: What its stages took.
             settings: Its settings in one line.
+            exact: Whether its method is exact, where nothing is known of its stages.
+            cautions: What its method says against its figures, there too.
 
         Returns:
             Its row.
@@ -144,9 +155,9 @@ class Panel:
             row.notes.append(
                 "A stage trained on the unseen samples, so they are unseen no more: a later request can name them."
             )
-        row.exact = bool(results) and results[-1].exact
-        if row.exact and NO_REFERENCE in row.notes:
-            row.notes.remove(NO_REFERENCE)
+        row.exact = results[-1].exact if results else exact
+        if row.exact:
+            row.notes[:] = [*of_statistics(self.data), *(note for note in row.notes if note != NO_REFERENCE)]
         # What exact methods lose is the price of having less data.
         if self.original is not None and self.goal != "repair" and not row.exact:
             self.losses = loss_of_retained(self.original.retain.accuracy, judged.outputs.retain.accuracy)
@@ -154,7 +165,8 @@ class Panel:
         row.notes += [*self.harm, *of_labels(self.data, self.goal == "repair")]
         row.settings = settings
         retraining = self.retraining_work
-        row.notes += [result.note for result in results if result.note]
+        row.cautions = cautions_of(results) if results else list(cautions)
+        row.notes += [result.note for result in results if result.note] if results else cautions
         for result in results:
             share = result.work / retraining if retraining else math.nan
             row.stages.append(record_of(result, share))
@@ -239,9 +251,8 @@ class Panel:
             row.details["margins"]["unseen"] = counts["unseen"]
         if references:
             row.details["margins"]["reference"] = [sum(values) / len(references) for values in zip(*references, strict=True)]
-        curves = details.get("roc") or {}
-        if curves:
-            row.details["roc"] = curves.get("unseen") or curves["test"]
+        if "roc" in details:
+            row.details["roc"] = details["roc"]
         row.details["per_class"] = [
             {"class": name, "forget": entry["forget_acc"], "retain": entry["retain_acc"], "test": entry["test_acc"]}
             for name, entry in zip(self.data.dataset.classes, details["classes"], strict=True)

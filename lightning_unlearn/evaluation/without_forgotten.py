@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from torch import nn
 
@@ -16,6 +15,7 @@ from lightning_unlearn.evaluation.panel import Panel
 from lightning_unlearn.loading import load_copy, load_references
 from lightning_unlearn.metrics.screen import Goal
 from lightning_unlearn.report.schema import Report, Role, Row
+from lightning_unlearn.requests.history import made_by
 from lightning_unlearn.words import plural, were
 
 __all__ = ["accuracies", "judge_the_rest", "none_is_there"]
@@ -67,11 +67,15 @@ def judge_the_rest(
     others, cautions = load_references(model, references, data, before)
     models += [("reference", "reference", other) for other in others]
     models += [] if before is None else [("original", "original", before)]
-    models.append((Path(checkpoint).stem if checkpoint else "model", "method", model))
+    made = made_by(checkpoint)
+    models.append((made.method, "method", model))
     report = new_report("evaluate", Panel(fresh, data, goal, request, relearn_epochs=0, cautions=cautions))
     report.warnings.insert(0, _what_is_gone(len(gone), len(data.saved.withdrawn)))
     for name, role, judged in models:
         report.rows.append(Row(name, role, request.name, 0, accuracies(fresh, judged, data)))
+    last = report.rows[-1]
+    last.seed, last.exact, last.cautions = made.seed, made.exact, list(made.cautions)
+    last.notes += made.cautions
     return report
 
 

@@ -42,7 +42,7 @@ def margin_histograms(margins: Mapping[str, Tensor], bins: int = 40) -> dict[str
     return {"edges": edges.tolist(), "counts": counts}
 
 
-def roc_points(members: Tensor, non_members: Tensor, limit: int = 200) -> dict[str, Json]:
+def roc_points(members: Tensor, non_members: Tensor, limit: int = 200, weights: Tensor | None = None) -> dict[str, Json]:
     """Points of a ROC curve, at most `limit`, for axes that may be logarithmic.
 
     Half of the points are spaced evenly and half geometrically, so that the low false-positive rates, which
@@ -52,11 +52,12 @@ def roc_points(members: Tensor, non_members: Tensor, limit: int = 200) -> dict[s
         members: Scores, (N,).
         non_members: Scores, (M,).
         limit: The most points to give, at least 2.
+        weights: How much each non-member counts, (M,); None: all alike.
 
     Returns:
         `fpr` and `tpr`, ascending, from (0, 0) to (1, 1), each a point of the full curve.
     """
-    curve = roc(members, non_members)
+    curve = roc(members, non_members, weights)
     last = len(curve.fpr) - 1
     if last < limit:
         chosen = torch.arange(last + 1)

@@ -14,7 +14,7 @@ from lightning_unlearn.attacks.threshold import auc
 from lightning_unlearn.functional.divergences import jensen_shannon
 from lightning_unlearn.outputs import PartOutputs
 
-__all__ = ["Estimate", "forget_against_unseen", "rf_jsd", "shared_classes", "streisand"]
+__all__ = ["Estimate", "class_weights", "forget_against_unseen", "rf_jsd", "shared_classes", "streisand"]
 
 _Z = 1.959963984540054
 
@@ -47,6 +47,24 @@ def shared_classes(forget: PartOutputs, unseen: PartOutputs) -> list[int]:
     k = max(forget.num_classes, unseen.num_classes)
     both = (forget.targets.bincount(minlength=k) > 0) & (unseen.targets.bincount(minlength=k) > 0)
     return [int(c) for c in both.nonzero()]
+
+
+def class_weights(forget: PartOutputs, others: PartOutputs) -> tuple[Tensor, Tensor]:
+    """Weights that give other samples the class mix of D_f, without which an attack finds the classes that differ.
+
+    Args:
+        forget: On D_f.
+        others: On samples that were not trained on.
+
+    Returns:
+        Which samples of D_f are of classes that both have, (N,), bool; and the weights of the others, (M,), float64: those of a
+        class sum to its share of these samples, and are 0 where D_f has none of it.
+    """
+    k = max(forget.num_classes, others.num_classes)
+    shared = torch.isin(torch.arange(k), torch.tensor(shared_classes(forget, others), dtype=torch.int64))
+    counts = forget.targets.bincount(minlength=k).double() * shared
+    each = counts / counts.sum() / others.targets.bincount(minlength=k).clamp(min=1)
+    return shared[forget.targets], each[others.targets]
 
 
 def forget_against_unseen(forget: PartOutputs, unseen: PartOutputs) -> Estimate | None:

@@ -18,6 +18,7 @@ from lightning_unlearn.metrics.comparison import Scored, compare, levels, mean_r
 from lightning_unlearn.metrics.details import Json, class_rows, margin_histograms, roc_points
 from lightning_unlearn.metrics.forget_unseen import (
     Estimate,
+    class_weights,
     forget_against_unseen,
     rf_jsd,
     shared_classes,
@@ -163,32 +164,29 @@ def _accuracies(own: Scored, goal: Goal, metrics: dict[str, float], notes: list[
 
 
 def _as_members(unlearned: Outputs, metrics: dict[str, float], details: dict[str, Json], notes: list[str]) -> None:
-    """D_f as members against samples of its classes that no model was trained on."""
-    forget = unlearned.forget.margins
-    curves: dict[str, Json] = {}
-    for name, part in (("test", unlearned.test), ("unseen", unlearned.unseen)):
-        if part is None:
-            continue
-        outsiders = part.margins[torch.isin(part.targets, unlearned.forget.targets)]
-        if len(outsiders) == 0:
-            continue
-        curves[name] = roc_points(forget, outsiders)
-        if name != "test":
-            continue
-        metrics["mia/auc"] = auc(forget, outsiders)
-        if len(outsiders) < FEWEST_NON_MEMBERS:
-            notes.append(f"{plural(len(outsiders), 'non-member')}: a false-positive rate of 1 % cannot be measured.")
-            continue
-        point = tpr_at_fpr(forget, outsiders, 0.01)
-        metrics["mia/tpr@1fpr"] = 100 * point.tpr
-        low, high = clopper_pearson(round(point.tpr * len(forget)), len(forget))
-        metrics["mia/tpr@1fpr/low"], metrics["mia/tpr@1fpr/high"] = 100 * low, 100 * high
-        if len(outsiders) < ENOUGH_NON_MEMBERS:
-            allowed = round(point.fpr * len(outsiders))
-            notes.append(
-                f"TPR @ 1 % rests on {plural(allowed, 'false positive')} among {plural(len(outsiders), 'non-member')}."
-            )
-    details["roc"] = curves
+    """D_f as members against test samples of its classes, weighted so that their mix is that of D_f."""
+    known, weights = class_weights(unlearned.forget, unlearned.test)
+    forget, counted = unlearned.forget.margins[known], weights > 0
+    outsiders, weights = unlearned.test.margins[counted], weights[counted]
+    if len(forget) == 0:
+        return
+    if left_out := int((~known).sum()):
+        notes.append(f"{plural(left_out, 'forgotten sample')} of classes without test samples {were(left_out)} not attacked.")
+    details["roc"] = roc_points(forget, outsiders, weights=weights)
+    metrics["mia/auc"] = auc(forget, outsiders, weights)
+    # Of equal weight, as many would be as sure.
+    worth = math.floor(float(1 / weights.square().sum()) + 1e-6)
+    those = plural(len(outsiders), "non-member") + (f" (worth {worth} of equal weight)" if worth < len(outsiders) else "")
+    if worth < FEWEST_NON_MEMBERS:
+        notes.append(f"{those}: a false-positive rate of 1 % cannot be measured.")
+        return
+    point = tpr_at_fpr(forget, outsiders, 0.01, weights)
+    metrics["mia/tpr@1fpr"] = 100 * point.tpr
+    low, high = clopper_pearson(round(point.tpr * len(forget)), len(forget))
+    metrics["mia/tpr@1fpr/low"], metrics["mia/tpr@1fpr/high"] = 100 * low, 100 * high
+    if worth < ENOUGH_NON_MEMBERS:
+        allowed = int((outsiders >= point.threshold).sum())
+        notes.append(f"TPR @ 1 % rests on {plural(allowed, 'false positive')} among {those}.")
 
 
 def _against_unseen(unlearned: Outputs, original: Outputs | None, metrics: dict[str, float], notes: list[str]) -> None:

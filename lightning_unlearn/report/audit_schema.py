@@ -88,6 +88,7 @@ class Audit:
         rocs: Pooled RMIA on forgotten samples, `fpr` and `tpr` by method.
         exposed: The ten most exposed forgotten samples by method.
         notes: What a reader must know about the whole audit.
+        unchecked: How many of the two controls could not be checked.
     """
 
     request: str
@@ -99,6 +100,7 @@ class Audit:
     rocs: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     exposed: dict[str, list[Exposed]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    unchecked: int = 0
 
     def of(self, stratum: str = WHOLE) -> list[AuditLine]:
         """Lines of one stratum.

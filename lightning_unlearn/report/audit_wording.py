@@ -53,7 +53,10 @@ def _found(audit: Audit, forget_sets: int) -> str:
     ]
     among = f", where {' and '.join(levels)}" if levels else ""
     first = _first(methods, forget_sets)
-    return f"{first}{among}. {len(told)} of {len(methods)} methods are distinguishable from retraining on some samples."
+    many = " (p at most 0.05 for each; not corrected for the number of methods and forget sets)"
+    alone = len(methods) == forget_sets == 1
+    found = f"{len(told)} of {len(methods)} methods are distinguishable from retraining on some samples"
+    return f"{first}{among}. {found}{'' if alone else many}."
 
 
 def _first(methods: list[AuditLine], forget_sets: int) -> str:

@@ -8,6 +8,7 @@ from lightning_unlearn.report.schema import Report, Row
 
 __all__ = [
     "DISTANCES",
+    "LIKENESSES",
     "MAIN",
     "Comparison",
     "are_exact",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Literal
 
+from lightning_unlearn.report.comparison import DISTANCES, LIKENESSES
 from lightning_unlearn.report.schema import Report, Role, Row
 
 __all__ = [
@@ -136,6 +137,12 @@ def leaderboard(report: Report) -> list[Line]:
 def _line(name: str, method: str, role: Role, rows: Sequence[Row]) -> Line:
     metrics = dict.fromkeys(key for row in rows for key in row.metrics)
     means = {key: estimate(row.metrics.get(key, math.nan) for row in rows) for key in metrics}
+    if role == "reference":
+        # Of two references each is compared with the other: one pair twice, which has no spread.
+        for key in (key for key in metrics if key in DISTANCES or key in LIKENESSES):
+            requests = dict.fromkeys(row.request for row in rows)
+            values = (estimate(row.metrics.get(key, math.nan) for row in rows if row.request == of) for of in requests)
+            means[key] = estimate(value.mean for value in values)
     return Line(name, method, role, len(rows), means)
 
 

@@ -139,6 +139,7 @@ class Row:
         notes: Sentences about this run, shown beside it.
         settings: The settings that make the run what it is, in one line.
         exact: Whether its method leaves nothing of the forgotten samples by construction, as retraining does.
+        cautions: What its method says against its own figures, which holds wherever the model is judged again.
     """
 
     method: str
@@ -151,6 +152,7 @@ class Row:
     notes: list[str] = field(default_factory=list)
     settings: str = ""
     exact: bool = False
+    cautions: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Check the lengths that the figures rely on.

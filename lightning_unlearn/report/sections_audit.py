@@ -14,8 +14,11 @@ __all__ = ["AUDIT_COLUMNS", "audits", "interval", "shown_name"]
 AUDIT_COLUMNS = ("rank_auc", "rank_auc/null", "rank_auc/p_holm", "ulira", "ulira/references", "rmia1/auc", "rmia/auc",
                  "rmia/tpr@1fpr", "rmia/tpr@0.1fpr", "klom/median", "klom/median/null", "klom/p95", "klom/p95/null",
                  "klom/retain_p95", "klom/test_p95", "f", "f/null", "f/of_null", "f/final", "forget/acc", "retain/acc",
-                 "test/acc", "cost/share", "time/unlearn_s")  # fmt: skip
+                 "test/acc", "test_forgotten/acc", "cost/share", "time/unlearn_s")  # fmt: skip
+_OF_A_STRATUM = ("rank_auc", "ulira", "ulira/references", "rmia1/auc", "rmia/auc")
 _ROLES = {"zero": "held-out references (zero)", "ceiling": "original (ceiling)"}
+# By how many of two could not be checked.
+_HELD = ("The controls held.", "One control held; the other could not be checked.", "No control could be checked.")
 # Methods whose figures are not folded away.
 _OPEN = 2
 
@@ -78,7 +81,7 @@ def _controls(audit: Audit) -> Html:
     if audit.void:
         verdict = paragraph("This audit is void. Its figures say nothing about any method.")
     else:
-        verdict = paragraph("The controls held." if len(audit.controls) > 1 else "")
+        verdict = paragraph(_HELD[min(audit.unchecked, 2)])
     return raw(verdict, Html(f'<ul class="limits">{items}</ul>'))
 
 
@@ -114,7 +117,7 @@ def _strata(audit: Audit) -> Html:
             star = "*" if line is not None and line.verdict.startswith("distinguishable") else ""
             cells.append(MISSING if line is None else number("rank_auc", line.metrics["rank_auc"]) + star)
             if line is not None and line.role == "method":
-                extra = [interval(line, key) for key in ("rank_auc", "ulira", "ulira/references", "rmia1/auc", "rmia/auc")]
+                extra = [interval(line, key) or MISSING for key in _OF_A_STRATUM]
                 details.append([name(line.method), line.stratum, line.verdict, str(line.samples), *extra])
         rows.append([name(shown_name(first)), *cells])
     sizes = [next(line.samples for line in audit.lines if line.stratum == stratum) for stratum in strata]
@@ -124,8 +127,8 @@ def _strata(audit: Audit) -> Html:
         table(head, rows),
         paragraph(
             "In brackets the number of samples. * distinguishable from retraining with p at most 0.05, Holm over the strata of "
-            "the method. Hardness and memorisation are measured on held-out references and originals. On retained samples RMIA "
-            "compares with unseen ones, and the aim is what the references read.",
+            "the method. Hardness and memorisation are measured on held-out references and originals. U-LiRA and RMIA are not "
+            "applicable to retained samples: both need models that never saw them.",
             css="quiet",
         ),
         fold("Every method on every stratum", table(head_of_details, details, words=3)) if details else Html(""),

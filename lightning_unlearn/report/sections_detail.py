@@ -52,7 +52,10 @@ def attack(report: Report, rows: Sequence[Row]) -> Html:
             caption = f"Margins of the model. Forgotten samples should lie where {others}."
             drawings.append(figure(figures.margins(margins, f"margins{position}"), caption))
         if roc and len(roc["fpr"]) > 1:
-            caption = "Membership attack on the forgotten samples. On the dashed line it does no better than chance."
+            caption = (
+                "Membership attack: forgotten against test samples, weighted to the same classes. On the dashed line it "
+                "does no better than chance."
+            )
             drawings.append(figure(figures.roc(roc, f"roc{position}"), caption))
         head = ["", "This model", "Retrained reference", "Two references differ by", before(report)]
         return raw(table(head, lines, dropped=True), grid(*drawings))

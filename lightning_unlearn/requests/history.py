@@ -1,5 +1,6 @@
 """What a checkpoint was through: its place in a ledger, and the runs that go on from it."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from lightning_unlearn.cautions import fallen_since
@@ -10,7 +11,48 @@ from lightning_unlearn.report.schema import Report
 from lightning_unlearn.requests.ledger import BEGUN, LEDGER, Entry, entries_in, read_ledger
 from lightning_unlearn.weights.checkpoint import read_request
 
-__all__ = ["add_history", "check_newest", "history_of", "newer_run"]
+__all__ = ["Made", "add_history", "check_newest", "history_of", "made_by", "newer_run"]
+
+
+@dataclass(frozen=True)
+class Made:
+    """What is known of how a model was made.
+
+    Attributes:
+        method: Name of the method; else of the folder.
+        seed: Seed of its run.
+        exact: Whether it is exact by construction.
+        cautions: What it says against its own figures.
+    """
+
+    method: str
+    seed: int = 0
+    exact: bool = False
+    cautions: tuple[str, ...] = ()
+
+
+def made_by(checkpoint: str | Path | None) -> Made:
+    """What the run that made a checkpoint says of it, by the report beside it.
+
+    Args:
+        checkpoint: The file; None: the model came without one.
+
+    Returns:
+        The name of its folder alone where there is no report, or it is of another checkpoint.
+    """
+    if checkpoint is None:
+        return Made("model")
+    path = Path(checkpoint)
+    # Of training states the folder of the run, and of runs that are numbered the name, too.
+    unknown = Made("/".join([part for part in path.resolve().parent.parts if part != "checkpoints"][-2:]))
+    try:
+        report = Report.load(path.parent)
+    except ConfigError:
+        return unknown
+    row = next((row for row in report.rows if row.role == "method"), None)
+    if row is None or not report.history or report.history[-1].after != hash_of_file(path):
+        return unknown
+    return Made(row.method, row.seed, row.exact, tuple(row.cautions))
 
 
 def history_of(checkpoint: str | Path) -> list[Entry]:

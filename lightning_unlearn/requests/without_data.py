@@ -11,10 +11,11 @@ from lightning_unlearn.chain.run import StageResult, TrainerFactory, run_chain
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.forgotten_classes import split_without_data
 from lightning_unlearn.data.saved_split import SPLIT
-from lightning_unlearn.evaluation.new_report import machine, record_of
+from lightning_unlearn.evaluation.new_report import cautions_of, machine, record_of
 from lightning_unlearn.exceptions import ChainError, ConfigError
 from lightning_unlearn.loading import save_unlearned
 from lightning_unlearn.metrics.screen import Goal
+from lightning_unlearn.random import run_seed
 from lightning_unlearn.ranks import is_first, lock_on_first
 from lightning_unlearn.report.schema import Report, Row
 from lightning_unlearn.requests.ledger import UNLEARNED
@@ -87,9 +88,10 @@ def unlearn_without_data(
 def _report(name: str, data: UnlearningDataModule, goal: Goal, configuration: str, results: Sequence[StageResult]) -> Report:
     assert data.forget_rule is not None
     request = data.forget_rule.describe()
-    row = Row(name, "method", request, 0, {"time/unlearn_s": sum(result.seconds for result in results)})
+    row = Row(name, "method", request, run_seed(), {"time/unlearn_s": sum(result.seconds for result in results)})
     row.stages = [record_of(result) for result in results]
     row.notes = [result.note for result in results if result.note]
+    row.exact, row.cautions = results[-1].exact, cautions_of(results)
     return Report(
         "unlearn",
         f"without data: {request}",

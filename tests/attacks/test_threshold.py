@@ -146,3 +146,17 @@ def test_bad_scores_are_refused():
         mia_efficacy(good, good, good, y[:2])
     with pytest.raises(DataError, match="forgotten sample"):
         mia_efficacy(torch.zeros(0), good, good, y)
+
+
+def test_a_weight_counts_as_so_many_copies():
+    generator = torch.Generator().manual_seed(0)
+    members, others = (torch.randint(20, (n,), generator=generator).float() for n in (40, 60))
+    copies = torch.randint(1, 6, (60,), generator=generator)
+    weights = copies.double() / 7
+    repeated = others.repeat_interleave(copies)
+    assert auc(members, others, weights) == pytest.approx(auc(members, repeated))
+    weighted, plain = roc(members, others, weights), roc(members, repeated)
+    torch.testing.assert_close(weighted.fpr, plain.fpr)
+    torch.testing.assert_close(weighted.tpr, plain.tpr)
+    for fpr in (0.0, 0.1, float(plain.fpr[3])):
+        assert tpr_at_fpr(members, others, fpr, weights).threshold == tpr_at_fpr(members, repeated, fpr).threshold

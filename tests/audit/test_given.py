@@ -10,6 +10,10 @@ from helpers import untrained
 from lightning_unlearn.audit.given import checkpoints
 from lightning_unlearn.data.forget import RandomFraction
 from lightning_unlearn.exceptions import CheckpointError
+from lightning_unlearn.files import hash_of_file
+from lightning_unlearn.report.ledger_schema import PastRequest
+from lightning_unlearn.report.schema import Report, Row
+from lightning_unlearn.report.writing import save_report
 from lightning_unlearn.weights.checkpoint import save_weights
 
 
@@ -33,10 +37,10 @@ def lists(tmp_path, make_data):
 
 
 @pytest.fixture
-def audit(make_data, make_trainer):
+def report_on(make_data, make_trainer):
     def run(lists, **kwargs):
         data = make_data(forget=kwargs.pop("forget", None), **kwargs)
-        return make_trainer().evaluate(untrained(), data, tier="audit", relearn_epochs=0, **lists).audits[0]
+        return make_trainer().evaluate(untrained(), data, tier="audit", relearn_epochs=0, **lists)
 
     return run
 
@@ -48,6 +52,25 @@ def test_a_path_that_exists_is_no_pattern(tmp_path, monkeypatch):
         Path(name).touch()
     assert checkpoints("unlearned", ["b[1]/a.ckpt"], 1) == ["b[1]/a.ckpt"]
     assert checkpoints("unlearned", ["b[1]/?.ckpt"], 1) == ["b1/a.ckpt", "b1/c.ckpt"]
+
+
+@pytest.fixture
+def audit(report_on):
+    return lambda lists, **kwargs: report_on(lists, **kwargs).audits[0]
+
+
+def test_references_of_unknown_or_other_training_are_doubted(lists, report_on, tmp_path):
+    given = lists()
+    assert not any("reference" in warning for warning in report_on(given).warnings)
+    for i in range(2):
+        (tmp_path / "references" / str(i) / "split.json").unlink()
+    path = tmp_path / "references/2/split.json"
+    saved = json.loads(path.read_text())
+    path.write_text(json.dumps(saved | {"retain": saved["retain"][5:]}))
+    unknown, other = (warning for warning in report_on(given).warnings if "reference" in warning)
+    assert unknown.startswith(f"Nothing says what {tmp_path}/references/0/last.ckpt was trained on")
+    assert unknown.endswith("That is so of 2 of 3 references.")
+    assert "references/2/last.ckpt was trained on 238 of the 243 retained samples and on 0 others" in other
 
 
 def test_models_that_forgot_the_same_are_audited_and_no_note_speaks_of_shadows(lists, audit):
@@ -101,3 +124,14 @@ def test_all_models_were_trained_on_the_input_that_they_are_given(kind, lists, a
         CheckpointError, match=rf"{kind}/1/last.ckpt was trained with mean \[0.9\] .* would be given the input of"
     ):
         audit(given)
+
+
+def test_what_the_runs_say_of_their_models_is_kept(lists, audit, tmp_path):
+    given = lists()
+    for i in range(3):
+        folder = tmp_path / "unlearned" / str(i)
+        row = Row("sisa", "method", "r", 0, {}, exact=True, cautions=["Aimed at on purpose."])
+        past = PastRequest(1, "", "", 27, "sisa", "", "", hash_of_file(folder / "last.ckpt"), "")
+        save_report(Report("unlearn", "", "", "untrain", "screen", rows=[row], history=[past]), folder)
+    (line,) = [line for line in audit(given).of() if line.role == "method"]
+    assert (line.verdict, line.notes) == ("exact by construction", ["Aimed at on purpose."])

@@ -89,6 +89,7 @@ def test_p_values_of_strata_are_corrected_for_their_number():
 
 def test_a_few_points_of_ulira_are_not_called_a_leak():
     assert "exactly retrained models read 53 to 54 % on digits" in judged().notes[0]
+    assert "on the lines of zero and ceiling against references that unlearned nothing" in judged().notes[0]
 
 
 def test_an_audit_that_sees_what_is_not_there_is_void():
@@ -108,10 +109,24 @@ def test_too_few_models_to_see_anything_are_void():
     assert "4 models are too few" in audit.void[0]
 
 
+@pytest.mark.parametrize(("models", "least"), [(3, "0.1"), (4, "0.029"), (5, "")])
+def test_so_few_models_that_the_zero_cannot_fail_are_not_said_to_pass(models, least):
+    references, zero = group(models, seed=1), Contender(ZERO, "zero", group(models, 100.0, seed=2))
+    audit = Judge(references, STRATA[:1]).audit("r", [zero])
+    if least:
+        assert "too few models to check" in audit.controls[0]
+        assert f"{models} against {models} give no p below {least}" in audit.controls[0]
+        assert (audit.void, audit.unchecked) == ([], 2)
+    else:
+        assert "are told apart" in audit.void[0]
+        assert audit.unchecked == 1
+
+
 def test_controls_that_were_not_run_are_named():
     audit = Judge(group(8, seed=1), STRATA).audit("r", [Contender("mine", "method", group(8, seed=2))])
     assert not audit.void
     assert [text.split(":")[0] for text in audit.controls] == ["No held-out references", "No originals"]
+    assert audit.unchecked == 2
     assert "ulira" not in line(audit, "mine").metrics
     assert not audit.exposed
 
@@ -162,10 +177,10 @@ def test_the_boundary_is_five_percent_itself(p, verdict, monkeypatch):
     assert line(judged.__wrapped__(), "mine").verdict.startswith(verdict)
 
 
-def test_retained_samples_are_attacked_as_members_against_unseen_ones():
+def test_retained_samples_which_references_saw_are_not_attacked_as_if_they_had_not():
     mine = line(judged(knows_retained=True), "mine", "retained").metrics
-    assert mine["rmia/auc"] > 0.8
-    assert "ulira" not in mine
+    assert mine["rank_auc"] > 0.8
+    assert not {name for name in mine if name.startswith("rmia") or name == "ulira"}
 
 
 def test_relearned_models_are_compared_with_what_they_say_themselves():
@@ -198,3 +213,26 @@ def test_curves_and_histograms_count_every_sample():
 
 def test_the_same_answers_give_the_same_audit():
     assert judged.__wrapped__() == judged()
+
+
+def test_where_whole_classes_are_forgotten_test_figures_are_of_the_others():
+    stays = torch.arange(SIZES["test"]) < 45
+    references, mine = group(12, seed=1), group(12, seed=2)
+    mine.margins["test"][:, ~stays] -= 9
+    mine.correct["test"][:, ~stays] = False
+
+    def of(remaining):
+        audit = Judge(references, STRATA[:1], True, remaining=remaining).audit("r", [Contender("mine", "method", mine)])
+        return line(audit, "mine").metrics
+
+    found, every = of(stays), of(None)
+    assert found["test/acc"] == pytest.approx(100 * float(mine.correct["test"][:, stays].double().mean()))
+    assert (found["test_forgotten/acc"], "test_forgotten/acc" in every) == (0, False)
+    expected = klom(mine.margins["test"][:, stays], references.margins["test"][:, stays]).quantile(0.95)
+    assert found["klom/test_p95"] == pytest.approx(float(expected))
+    assert found["klom/test_p95"] < every["klom/test_p95"]
+    ratios = [float((mine.correct[p] if p == "retain" else mine.correct[p][:, stays]).double().mean())
+              / float((references.correct[p] if p == "retain" else references.correct[p][:, stays]).double().mean())
+              for p in ("retain", "test")]  # fmt: skip
+    assert found["f/final"] == pytest.approx(found["f"] * ratios[0] * ratios[1])
+    assert found["f/final"] > every["f/final"]

@@ -1,7 +1,8 @@
 import torch
 
 from lightning_unlearn.audit.answers import Answers
-from lightning_unlearn.audit.strata import strata_of
+from lightning_unlearn.audit.strata import of_remaining_classes, strata_of
+from lightning_unlearn.data.forget import WholeClasses
 from lightning_unlearn.data.noise import LabelNoise
 from lightning_unlearn.report.audit_schema import WHOLE
 
@@ -54,3 +55,10 @@ def test_other_states_and_retained_samples_are_strata_where_they_were_asked(make
     assert strata[f"{WHOLE}, int8 weights"].part == "forget/int8"
     assert strata[f"{WHOLE}, after 2 epochs on retained samples alone"].part == "forget/relearned"
     assert len(found(data, answers(margins), None, None)) < len(strata)
+
+
+def test_test_samples_of_forgotten_classes_are_told_from_the_others(make_data):
+    data = make_data(forget=WholeClasses([3]))
+    samples, test = data.part("test")
+    assert torch.equal(of_remaining_classes(data, test), samples.targets[test] != 3)
+    assert of_remaining_classes(make_data(), test) is None

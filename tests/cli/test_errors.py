@@ -58,6 +58,7 @@ TYPED = [
     ),
     (["--data.dataset.std", "[51]"], r"std is \[51.0\]; needed: .* that is 0.2.$"),
     (["--data.batch_size", "0"], "batch_size is 0; needed"),
+    (["--data.forget", "WholeClasses", "--data.forget.classes", "3"], r"classes is '3'; needed: list, such as \[3\]\.$"),
     (["--data.dataset", "CIFAR10"], "root of CIFAR10 must be given"),
     (["--data.dataset", "CIFAR10", "--data.dataset.root", "nowhere"], "its files must lie in nowhere"),
     (["--model.network", "SmalCNN"], "Nearest: 'SmallCNN'"),

@@ -9,6 +9,7 @@ from lightning_unlearn import __version__
 from lightning_unlearn.cli import main
 from lightning_unlearn.cli.commands import COMMANDS
 from lightning_unlearn.cli.configs import method_names
+from lightning_unlearn.cli.job import OWN_WEIGHTS
 from tests.cli.conftest import start
 
 LAZY = ("torch", "lightning", "numpy", "matplotlib", "jsonargparse")
@@ -147,3 +148,18 @@ def test_help_of_a_data_set_names_the_program(capsys):
     text = capsys.readouterr().out
     assert text.startswith("usage: lightning-unlearn")
     assert "--data.dataset.image_size" in text
+
+
+def test_help_names_the_word_for_no_checkpoint_that_the_command_takes(capsys):
+    assert main(["unlearn", "--help"]) == 0
+    assert f"`{OWN_WEIGHTS}` on the command line" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("command", ["unlearn", "benchmark"])
+def test_lists_of_names_are_shortened_before_the_texts_of_arguments(capsys, command):
+    assert main([command, "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for words in ("in the two-part views, over all ranks; None: half of `batch_size`", "memories come back; 0: left out",
+                  "chooses what the report judges by"):  # fmt: skip
+        assert words in text, words
+    assert ("benchmark/digits" in text) == (command == "benchmark")

@@ -49,7 +49,7 @@ def test_the_error_of_evaluate_names_the_call_that_works(work, capsys):
     assert call[:4] == ["--checkpoint", "runs/x/1/unlearned.ckpt", "--original", ORIGINAL]
     assert main(["evaluate", "-c", "base.yaml", *QUIET, *call]) == 0
     report = json.loads(Path("runs/evaluate/1/report.json").read_text())
-    assert [row["method"] for row in report["rows"]] == ["original", "unlearned"]
+    assert [row["method"] for row in report["rows"]] == ["original", "mnemonic"]
 
 
 def test_data_can_be_given_to_a_run_without(work, capsys):

@@ -6,6 +6,8 @@ import torch
 from helpers import untrained
 
 from lightning_unlearn.chain.run import run_chain
+from lightning_unlearn.data.datasets import Digits
+from lightning_unlearn.data.some_classes import SomeClasses
 from lightning_unlearn.evaluation.new_report import machine, new_report, request_of
 from lightning_unlearn.evaluation.panel import Panel
 from lightning_unlearn.report.schema import Report
@@ -84,3 +86,16 @@ def test_a_report_says_what_is_not_known(make_data, fresh, tmp_path):
     assert report.title == "A title"
     assert "two disjoint halves" in report.warnings[0]
     assert machine()
+
+
+@pytest.mark.parametrize(
+    ("given", "exact", "measured"), [({}, True, "mean and std"), ({"mean": 0.3}, True, "std"), ({}, False, None),
+                                     ({"mean": 0.3, "std": 0.4}, True, None)]
+)  # fmt: skip
+def test_an_exact_method_does_not_reach_what_was_measured_on_all_images(given, exact, measured, make_data, fresh, trained):
+    data = make_data(Digits(test_size=100, train_size=300, **given))
+    row = Panel(fresh, data, "untrain", request_of(data), relearn_epochs=0).score("m", 0, trained, exact=exact)
+    said = [note for note in row.notes if note.startswith("Exact but for")]
+    assert [note.split(": ")[1].split(" w")[0] for note in said] == ([measured] if measured else [])
+    # Of a few of its classes too.
+    assert SomeClasses(data.dataset, [1, 2]).measures

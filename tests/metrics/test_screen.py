@@ -10,7 +10,7 @@ from lightning_unlearn.attacks.threshold import auc, tpr_at_fpr
 from lightning_unlearn.exceptions import ConfigError, DataError
 from lightning_unlearn.metrics.change import churn
 from lightning_unlearn.metrics.divergence import js_to_reference, kl_to_reference
-from lightning_unlearn.metrics.forget_unseen import forget_against_unseen, rf_jsd, streisand
+from lightning_unlearn.metrics.forget_unseen import class_weights, forget_against_unseen, rf_jsd, streisand
 from lightning_unlearn.metrics.gaps import average_gap, scores, signed_gaps, tug_of_war, tug_of_war_mia
 from lightning_unlearn.metrics.relearn import relearn_gap
 from lightning_unlearn.metrics.screen import levels, screen
@@ -59,8 +59,9 @@ def test_values_against_the_functions(models):
     assert found["test/acc"] == pytest.approx(100 * u.test.accuracy)
     assert found["unseen/acc"] == pytest.approx(100 * u.unseen.accuracy)
     assert found["mia/efficacy"] == own.mia
-    assert found["mia/auc"] == auc(u.forget.margins, u.test.margins)
-    point = tpr_at_fpr(u.forget.margins, u.test.margins, 0.01)
+    weights = class_weights(u.forget, u.test)[1]
+    assert found["mia/auc"] == auc(u.forget.margins, u.test.margins, weights)
+    point = tpr_at_fpr(u.forget.margins, u.test.margins, 0.01, weights)
     assert found["mia/tpr@1fpr"] == pytest.approx(100 * point.tpr)
     low, high = clopper_pearson(round(point.tpr * len(u.forget)), len(u.forget))
     assert (found["mia/tpr@1fpr/low"], found["mia/tpr@1fpr/high"]) == (100 * low, 100 * high)
@@ -90,7 +91,10 @@ def test_details_are_plain_json(models):
     details = json.loads(json.dumps(found.details, allow_nan=False))
     assert details == found.details
     assert set(details["histograms"]["counts"]) == {"forget", "test", "unseen"} | {f"reference{i}_forget" for i in range(3)}
-    assert set(details["roc"]) == {"test", "unseen"}
+    curve = details["roc"]
+    assert float(torch.trapezoid(torch.tensor(curve["tpr"]), torch.tensor(curve["fpr"]))) == pytest.approx(
+        found.metrics["mia/auc"], abs=0.01
+    )
     assert len(details["classes"]) == 5
     own, theirs = scores(models["unlearned"]), [scores(r) for r in models["references"]]
     assert details["gaps"]["per_reference"] == [signed_gaps(own, r) for r in theirs]
@@ -105,7 +109,6 @@ def test_without_references_unseen_and_original_their_metrics_are_absent(make_ou
     }
     assert any(note.startswith("No reference") for note in found.notes)
     assert any(note.startswith("No unseen") for note in found.notes)
-    assert set(found.details["roc"]) == {"test"}
 
 
 def test_a_reference_as_its_own_unlearned_model_has_no_gap(make_outputs):
@@ -174,7 +177,29 @@ def test_removing_a_class(make_outputs):
         js_to_reference(model.test.select(stays), reference.test.select(stays)).mean().item()
     )
     # D_f is compared with test samples of its own class: the others are told apart by the class alone.
-    assert found["mia/auc"] == auc(model.forget.margins, model.test.margins[gone])
+    assert found["mia/auc"] == pytest.approx(auc(model.forget.margins, model.test.margins[gone]))
+
+
+def of_classes(easy, hard, seed, first=0):
+    """Outputs on samples of an easy and of a hard class, which the model knows alike whether it saw them or not."""
+    targets = torch.tensor([0] * easy + [1] * hard)
+    margins = torch.randn(len(targets), generator=torch.Generator().manual_seed(seed)) + torch.where(targets == 0, 4.0, 0.0)
+    logits = torch.stack([torch.where(targets == 0, margins, 0), torch.where(targets == 1, margins, 0)], 1)
+    return PartOutputs(logits, targets, torch.arange(first, first + len(targets)))
+
+
+def test_an_attack_does_not_find_the_classes_that_were_asked_for():
+    """D_f of a model that never saw it is mostly of an easy class, test samples are half of each."""
+    model = Outputs(
+        of_classes(900, 100, 1), of_classes(500, 500, 2, 1000), of_classes(400, 400, 3), of_classes(300, 300, 4, 9000)
+    )
+    found = screen(model, [])
+    assert auc(model.forget.margins, model.test.margins) > 0.65
+    assert found.metrics["mia/auc"] == pytest.approx(0.5, abs=0.03)
+    assert found.metrics["mia/tpr@1fpr"] < 3
+    curve = found.details["roc"]
+    assert all(abs(t - f) < 0.08 for t, f in zip(curve["tpr"], curve["fpr"], strict=True))
+    assert any("among 800 non-members (worth 487 of equal weight)" in note for note in found.notes)
 
 
 def test_removing_a_class_that_still_has_samples_is_remarked(make_outputs):

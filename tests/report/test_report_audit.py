@@ -21,6 +21,15 @@ def text(report):
     return Page(render(report)).text
 
 
+@pytest.mark.parametrize(("unchecked", "words"), [(1, "One control held; the other"), (2, "No control could be checked.")])
+def test_controls_that_could_not_be_checked_are_not_said_to_hold(unchecked, words):
+    found = audit()
+    found.unchecked = unchecked
+    page = text(audited(found))
+    assert words in page
+    assert "The controls held." not in page
+
+
 def test_the_page_shows_zero_ceiling_verdicts_and_controls():
     words = text(audited())
     for wanted in (
@@ -58,6 +67,9 @@ def test_the_smallest_is_called_so_on_several_forget_sets_where_intervals_are_ap
     for words in said[1:3]:
         assert "Lowest here: imitate, with a per-sample rank AUC of 0.720, not told from that of fine_tune, where" in words
     assert said[3].startswith("On class 4: imitate has a per-sample rank AUC of 0.720, where")
+    uncorrected = "not corrected for the number of methods and forget sets"
+    assert all(uncorrected in words for words in said)
+    assert uncorrected not in audit_summary(audited(alone))[0]
 
 
 def test_figures_stand_against_their_null():

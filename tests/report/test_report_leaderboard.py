@@ -138,3 +138,17 @@ def test_paired_difference_of_few():
 def test_cells_with_two_settings_enter_by_their_mean():
     rows = [row("A", "d", 0, gap_avg=1.0), row("A", "d", 0, gap_avg=3.0), row("B", "d", 0, gap_avg=1.0)]
     assert paired_difference(rows, "A", "B", "gap/avg")[0] == pytest.approx(1.0)
+
+
+def test_pairs_of_references_count_once_and_their_spread_is_that_of_forget_sets():
+    """Of two references both rows hold the same pair, so 2.5 twice is no spread of 0."""
+    pair = [row("reference", "r, draw 0", i, "reference", gap_avg=2.5, tow=0.9, forget_acc=60.0 + i) for i in range(2)]
+    (line,) = leaderboard(report(pair))
+    for key, value in (("gap/avg", 2.5), ("tow", 0.9)):
+        assert line.metrics[key].mean == pytest.approx(value)
+        assert math.isnan(line.metrics[key].sd)
+    assert line.metrics["forget/acc"].sd == pytest.approx(math.sqrt(0.5))
+    others = [row("reference", "r, draw 1", i, "reference", gap_avg=3.5, forget_acc=60.0) for i in range(2, 4)]
+    (line,) = leaderboard(report([*pair, *others]))
+    assert (line.n, line.metrics["gap/avg"].n, line.metrics["gap/avg"].mean) == (4, 2, pytest.approx(3.0))
+    assert line.metrics["gap/avg"].sd == pytest.approx(math.sqrt(0.5))

@@ -57,7 +57,7 @@ def test_fit_unlearn_again_evaluate(tmp_path, capsys, caplog):
 
     assert main(["evaluate", "--run", "second", "--relearn_epochs", "0"]) == 0
     judged = json.loads((tmp_path / "runs/evaluate/1/report.json").read_text())
-    assert [row["role"] for row in judged["rows"]] == ["method"]
+    assert [(row["role"], row["exact"]) for row in judged["rows"]] == [("method", True)]
     capsys.readouterr()
     # Another method is not exact, and leaves nothing to delete from.
     fine_tune = ["unlearn", *DATA, *MODEL, "-c", "method/fine_tune", "--checkpoint", "second", "--output", "tuned"]
