@@ -14,7 +14,7 @@ from lightning_unlearn.files import REMEDIES
 
 __all__ = ["main"]
 
-BAD_INPUT, UNEXPECTED, INTERRUPTED = 2, 1, 130
+BAD_INPUT, UNEXPECTED, INTERRUPTED, UNREAD = 2, 1, 130, 141
 # What a run sets for its own processes; a later call in this process must not see it.
 _VARIABLES = (RUN_VARIABLE, "PL_GLOBAL_SEED", "PL_SEED_WORKERS")
 
@@ -26,7 +26,8 @@ def main(args: Sequence[str] | None = None) -> int:
         args: The command line without the program's name; None: that of this process.
 
     Returns:
-        0; 2 for input or a machine that cannot be used; 130 and 143 after Ctrl-C and SIGTERM; 1 for anything unexpected.
+        0; 2 for input or a machine that cannot be used; 130 and 143 after Ctrl-C and SIGTERM; 141 where what
+        reads the output has stopped before all was said; 1 for anything unexpected.
     """
     arguments = sys.argv[1:] if args is None else list(args)
     if os.getcwd() not in sys.path:
@@ -43,12 +44,15 @@ def main(args: Sequence[str] | None = None) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0 if end.code is None else UNEXPECTED
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads("\n"):
+            return UNREAD
         cause = _outside(error)
         if cause is not None:
             return _fail(error, cause, BAD_INPUT, debug)
         text = f"unexpected {type(error).__name__}: {error} (--debug shows where it comes from)"
         return _fail(error, text, UNEXPECTED, debug)
     finally:
+        _nobody_reads()
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
@@ -89,6 +93,16 @@ def _run(call: Call) -> int:
                 raise SystemExit(128 + signals.received) from None
             raise end
     return 0
+
+
+def _nobody_reads(more: str = "") -> bool:
+    """Whether the pipe behind the output was closed, as by `head`; what is left to say then goes nowhere, without an error."""
+    try:
+        print(more, end="", flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _fail(error: BaseException, text: str, code: int, debug: bool) -> int:

@@ -1,6 +1,7 @@
 """Help that a person can read, at once."""
 
 import resource
+import subprocess
 import sys
 
 import pytest
@@ -23,6 +24,15 @@ def test_overview_and_version(capsys):
         assert summary in text
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.strip() == __version__
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["benchmark", "--help"], ["report", "--help"]])
+def test_a_reader_that_stops_reading_is_no_error(arguments):
+    command = [sys.executable, "-m", "lightning_unlearn", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode in (0, 141)
 
 
 @pytest.mark.parametrize("method", [None, *method_names()])
