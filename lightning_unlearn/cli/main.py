@@ -120,6 +120,12 @@ def _outside(error: Exception) -> str | None:
         return f"out of memory: {str(error).partition('.')[0] or type(error).__name__}. Lower --data.batch_size."
     if "MisconfigurationException" in kinds or "conditioned on metric" in str(error):  # the latter: EarlyStopping's monitor
         return str(error)
+    if "Expected more than 1 value per channel" in str(error):
+        return (
+            "A batch of one sample went through a norm that takes mean and variance over the batch (BatchNorm). Needed: two samples "
+            "or more in every batch. Forget more at once, raise the batch size, or choose a method that keeps the network in "
+            "evaluation mode (gradient_ascent, for instance)."
+        )
     if isinstance(error, OSError) and error.errno is not None:
         remedy = REMEDIES.get(error.errno, "check the path, the disk and its permissions")
         return f"{error.filename or 'a file'}: {error.strerror}; {remedy}."

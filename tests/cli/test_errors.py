@@ -192,6 +192,14 @@ def test_errors_of_the_machine_and_of_the_program(work, capsys, monkeypatch, err
     assert not (work / "runs/fit/2").exists()
 
 
+def test_a_norm_over_a_batch_of_one_sample_is_named(work, capsys, monkeypatch):
+    from lightning_unlearn.cli import verbs
+
+    monkeypatch.setitem(verbs.VERBS, "fit", lambda job: torch.nn.BatchNorm1d(2)(torch.zeros(1, 2)))
+    assert main(["fit", "-c", "base.yaml", "--trainer.max_epochs", "1"]) == 2
+    assert "A batch of one sample went through a norm that takes mean and variance over the batch" in capsys.readouterr().err
+
+
 def test_nothing_of_a_call_stays_behind(work):
     level = logging.getLogger("lightning.pytorch").level
     assert main(["fit"]) == 2
