@@ -122,8 +122,8 @@ def _outside(error: Exception) -> str | None:
         return str(error)
     if "Expected more than 1 value per channel" in str(error):
         return (
-            "A batch of one sample went through a norm that takes mean and variance over the batch (BatchNorm). Needed: two samples "
-            "or more in every batch. Forget more at once, raise the batch size, or choose a method that keeps the network in "
+            "A batch of one sample went through a norm that takes mean and variance over the batch (BatchNorm). Needed: two "
+            "samples or more in every batch. Forget more at once, raise the batch size, or choose a method that keeps the network in "
             "evaluation mode (gradient_ascent, for instance)."
         )
     if isinstance(error, OSError) and error.errno is not None:
