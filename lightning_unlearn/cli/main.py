@@ -123,8 +123,8 @@ def _outside(error: Exception) -> str | None:
     if "Expected more than 1 value per channel" in str(error):
         return (
             "A batch of one sample went through a norm that takes mean and variance over the batch (BatchNorm). Needed: two "
-            "samples or more in every batch. Forget more at once, raise the batch size, or choose a method that keeps the network in "
-            "evaluation mode (gradient_ascent, for instance)."
+            "samples or more in every batch. Forget more at once, raise the batch size, or choose a method that keeps the "
+            "network in evaluation mode (gradient_ascent, for instance)."
         )
     if isinstance(error, OSError) and error.errno is not None:
         remedy = REMEDIES.get(error.errno, "check the path, the disk and its permissions")
