@@ -97,12 +97,13 @@ class SelectByUnseen(Callback):
         Raises:
             ChainError: There are no unseen samples of any forgotten class.
         """
-        parts = (data_of(trainer).part(name) for name in ("forget", "unseen"))
+        data = data_of(trainer)
+        parts = (data.part(name) for name in ("forget", "unseen"))
         forgotten, unseen = (set(samples.targets[index].tolist()) for samples, index in parts)
         if not forgotten & unseen:
             raise ChainError(
-                "SelectByUnseen: there are no unseen samples of the forgotten classes to compare with. Give --data.unseen 0.1, "
-                "or leave the callback out."
+                "SelectByUnseen: there are no unseen samples of the forgotten classes to compare with. "
+                f"{data.unseen_remedy} Or leave the callback out."
             )
         start = {name: value.cpu() for name, value in weights_of(pl_module).items()}
         self._epochs = [_Epoch(-1, start, retain_accuracy(trainer, pl_module, self.samples))]

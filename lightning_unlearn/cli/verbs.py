@@ -209,7 +209,7 @@ def validate(job: Job) -> None:
         ConfigError: There are none.
     """
     if not len(job.data.part("unseen")[1]):
-        raise ConfigError("There are no unseen samples to validate on. Give --data.unseen 0.1, or use the command test.")
+        raise ConfigError(f"There are no unseen samples to validate on. {job.data.unseen_remedy} Or use the command test.")
     _measure(job, job.trainer.validate)
 
 

@@ -155,7 +155,7 @@ class UnlearningDataModule(SplitData):
                 "--data.forget RandomFraction --data.forget.fraction 0.04, or ListedSamples with a file."
             )
         if view == "unseen" and len(self.part("unseen")[1]) == 0:
-            raise DataError("The view 'unseen' needs unseen samples, and there are none. Give --data.unseen 0.1.")
+            raise DataError(f"The view 'unseen' needs unseen samples, and there are none. {self.unseen_remedy}")
 
     def _check_images(self) -> None:
         if not self.dataset.has_images:
@@ -208,8 +208,8 @@ class UnlearningDataModule(SplitData):
         if 0 < count < ranks:
             # Lightning refuses a loader that is empty on one rank alone.
             raise DataError(
-                f"There are {count} unseen samples for {ranks} ranks; needed: at least one per rank, or none. Give "
-                "--data.unseen 0.1, or use fewer devices."
+                f"There are {count} unseen samples for {ranks} ranks; needed: at least one per rank, or none. "
+                f"{self.unseen_remedy} Or use fewer devices."
             )
         return [self.evaluation_loader("unseen")] if count else []
 

@@ -289,6 +289,16 @@ class SplitData(LightningDataModule):
         return index[torch.isin(samples.targets[index], self.samples.targets[self._parts.retain])]
 
     @property
+    def unseen_remedy(self) -> str:
+        """What gives unseen samples, or more of them: a sentence for messages."""
+        if self.saved is None:
+            return "Give --data.unseen 0.1, or more."
+        return (
+            "The training of the checkpoint has settled which samples are unseen: give --data.unseen half_of_test, or train "
+            "with more of them."
+        )
+
+    @property
     def forgets_whole_classes(self) -> bool:
         """Whether something is forgotten, and no class of a forgotten sample has retained ones."""
         forgotten, retained = (self.samples.targets[index] for index in (self._parts.forget, self._parts.retain))

@@ -51,7 +51,7 @@ class ClassMeanTargets(UnlearningStage):
         """
         super().check(classifier, data)
         if len(data.part("unseen")[1]) == 0:
-            raise ChainError("ClassMeanTargets: there are no unseen samples. Give --data.unseen 0.1, or more.")
+            raise ChainError(f"ClassMeanTargets: there are no unseen samples. {data.unseen_remedy}")
 
     def on_fit_start(self) -> None:
         """Average, and leave the targets."""

@@ -74,9 +74,7 @@ class DistilOriginal(FineTune):
         if self.part == "unseen":
             only = data.unseen_of_retained_classes
             if len(only) == 0:
-                raise ChainError(
-                    "DistilOriginal: no unseen sample is of a class that is retained. Give more with --data.unseen."
-                )
+                raise ChainError(f"DistilOriginal: no unseen sample is of a class that is retained. {data.unseen_remedy}")
             data.serving = replace(data.serving, only=only)
 
     def configure_callbacks(self) -> list[Callback]:

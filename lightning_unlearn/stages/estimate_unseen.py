@@ -103,7 +103,7 @@ class EstimateUnseen(UnlearningStage):
         if found < needed and not data.forgets_whole_classes:
             raise ChainError(
                 f"EstimateUnseen: {found} unseen samples of classes that are retained; needed: at least {needed}, to choose "
-                "and to calibrate on. Give more with --data.unseen, or set calibrate to false and give weights."
+                f"and to calibrate on. {data.unseen_remedy} Or set calibrate to false and give weights."
             )
 
     def on_fit_start(self) -> None:

@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from helpers import untrained
 
 from lightning_unlearn.chain.methods import load_method
 from lightning_unlearn.chain.run import run_chain
@@ -50,3 +51,14 @@ def test_regun_moves_forgotten_answers_to_their_means(trained_resnet, make_data,
         answers += [torch.cat([trained_resnet(b.input).softmax(1) for b in data.evaluation_loader("forget")])]
     before, after = ((a - chain[0].artifacts["targets"]["probabilities"]).abs().sum(1).mean() for a in answers)
     assert after < 0.9 * before
+
+
+def test_where_the_checkpoint_left_none_out_the_remedy_is_one_that_helps(make_data, tmp_path):
+    make_data(unseen=0).saved_split().save(tmp_path / "split.json")
+    data = make_data(unseen=0.1)
+    data.use_split_of(tmp_path / "model.ckpt")
+    with pytest.raises(ChainError, match="has settled which samples are unseen: give "):
+        ClassMeanTargets().check(untrained(), data)
+    data = make_data(unseen="half_of_test")
+    data.use_split_of(tmp_path / "model.ckpt")
+    ClassMeanTargets().check(untrained(), data)
