@@ -46,12 +46,12 @@ class RaisingLogger(CSVLogger):
 class FullDisk(Callback):
     """No file may grow beyond a size from the end of a stage on."""
 
-    def __init__(self, stage, size):
-        self.stage, self.size = stage, size
+    def __init__(self, stage):
+        self._stage = stage  # private: with another callback the folder would be that of another run
 
     def on_fit_end(self, trainer, pl_module):
-        if type(pl_module).__name__ == self.stage:
-            limit_files(self.size)
+        if type(pl_module).__name__ == self._stage:
+            limit_files(4096)
 
 
 def limit_files(size):
@@ -129,13 +129,13 @@ def test_a_full_disk_while_a_stage_is_saved(tmp_path, undisturbed, stage):
         files_unlimited_afterwards(),
         pytest.raises(RunError, match=r"Cannot write .*stage\d.ckpt.* unchanged; raise the"),
     ):
-        unlearn(folder, callbacks=[FullDisk(stage, 4096)])
+        unlearn(folder, callbacks=[FullDisk(stage)])
     assert not leftovers(folder)
     finished = sorted(path.name for path in folder.glob("*.ckpt"))
     assert finished == ([] if stage == "GaussianNoise" else ["stage0.ckpt"])
     for name in finished:
         AtomicCheckpointIO().load_checkpoint(folder / name)
-    unlearn(folder)
+    unlearn(folder, callbacks=[FullDisk(None)])
     assert same(weights(folder), undisturbed)
 
 

@@ -2,7 +2,6 @@ import pytest
 import torch
 
 from lightning_unlearn.chain.run import run_chain
-from lightning_unlearn.data.forget import RandomFraction, WholeClasses
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.structure import ParameterSelector
 from lightning_unlearn.stages import MaskLearning, NormDecay
@@ -51,12 +50,3 @@ def test_a_factor_of_zero_warns_and_one_is_refused():
     for factor in (1, 1.5, -0.1):
         with pytest.raises(ChainError, match=f"factor is {factor}; needed: 0 < factor < 1"):
             NormDecay(factor)
-
-
-@pytest.mark.parametrize(("rule", "shrinks"), [(WholeClasses([3]), False), (RandomFraction(0.1), True)])
-def test_whole_classes_may_be_left_alone(rule, shrinks, trained, make_data, fresh):
-    before = trained.network.fc.weight.detach().clone()
-    run_chain(fresh, trained, make_data(forget=rule), [NormDecay(0.5, parameters=HEAD, whole_classes=False)])
-    assert torch.equal(trained.network.fc.weight, before * (0.5 if shrinks else 1.0))
-    run_chain(fresh, trained, make_data(forget=rule), [NormDecay(0.5, parameters=HEAD)])
-    assert torch.equal(trained.network.fc.weight, before * (0.25 if shrinks else 0.5))
