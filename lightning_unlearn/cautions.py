@@ -185,10 +185,12 @@ def of_statistics(data: UnlearningDataModule) -> list[str]:
     measured = [name for name in ("mean", "std") if data.dataset.measures and name not in data.dataset.given]
     if not measured:
         return []
+    # What was recorded, and is no longer what the data give, may have been given then.
+    unless = "" if data.dataset.as_given is None else ", unless they were given in the checkpoint's training"
     return [
         f"Exact but for the normalisation of the input: {' and '.join(measured)} {were(len(measured))} measured on all "
-        "training images, the forgotten ones among them. Where that matters, train with a mean and std of the data set that "
-        "are given."
+        f"training images, the forgotten ones among them{unless}. Where that matters, train with a mean and std of the data "
+        "set that are given."
     ]
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch.distributed as dist
 
+from lightning_unlearn.exceptions import METHOD_FAILURES, UnlearnError
 from lightning_unlearn.files import lock_folder
 
-__all__ = ["barrier", "first_says", "is_first", "lock_on_first"]
+__all__ = ["barrier", "first_says", "is_first", "lock_on_first", "method_failures"]
 
 _held: set[Path] = set()
 
@@ -29,6 +30,16 @@ def barrier() -> None:
     """Wait for all ranks."""
     if dist.is_available() and dist.is_initialized():
         dist.barrier()
+
+
+def method_failures() -> tuple[type[Exception], ...]:
+    """What a method may end with while others go on.
+
+    Returns:
+        `METHOD_FAILURES`; on several ranks only what all of them end with at once: the others would wait for one that went on.
+    """
+    alone = not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1
+    return METHOD_FAILURES if alone else (UnlearnError,)
 
 
 def first_says(value: bool) -> bool:

@@ -1,7 +1,7 @@
 import pytest
 
-from lightning_unlearn.exceptions import RunError
-from lightning_unlearn.ranks import barrier, is_first, lock_on_first
+from lightning_unlearn.exceptions import METHOD_FAILURES, RunError, UnlearnError
+from lightning_unlearn.ranks import barrier, is_first, lock_on_first, method_failures
 
 
 @pytest.fixture(autouse=True)
@@ -38,3 +38,11 @@ def test_a_caller_further_up_may_hold_the_folder(tmp_path):
         pass
     with lock_on_first(tmp_path):
         pass
+
+
+def test_on_several_ranks_others_go_on_only_where_all_ranks_end_alike(monkeypatch):
+    assert method_failures() == METHOD_FAILURES
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    for ranks, kinds in ((1, METHOD_FAILURES), (2, (UnlearnError,))):
+        monkeypatch.setattr("torch.distributed.get_world_size", lambda ranks=ranks: ranks)
+        assert method_failures() == kinds

@@ -14,13 +14,24 @@ from torch import nn
 
 from lightning_unlearn.callbacks.select_by_unseen import SelectByUnseen
 from lightning_unlearn.chain.run import run_chain
+from lightning_unlearn.data.forget import WholeClasses
 from lightning_unlearn.exceptions import ChainError, CheckpointError, ConfigError, DataError
 from lightning_unlearn.functional.structure import ParameterSelector
 from lightning_unlearn.metrics.screen import NO_REFERENCE
 from lightning_unlearn.report.comparison import are_exact
 from lightning_unlearn.report.merging import merge
 from lightning_unlearn.report.wording import remarks
-from lightning_unlearn.stages import ClassMeanTargets, FineTune, MaskLearning, NormDecay, ResetLayers, UnlearningStage
+from lightning_unlearn.requests.history import made_by
+from lightning_unlearn.stages import (
+    ClassMeanTargets,
+    EstimateUnseen,
+    FineTune,
+    ImitateUnseen,
+    MaskLearning,
+    NormDecay,
+    ResetLayers,
+    UnlearningStage,
+)
 from lightning_unlearn.trainer import UnlearningTrainer
 from lightning_unlearn.training import fit_quietly
 from lightning_unlearn.weights.checkpoint import read_weights, save_weights
@@ -293,6 +304,7 @@ def test_a_judged_run_keeps_what_its_method_says_against_its_figures(trained, ma
         (lambda: [ClassMeanTargets(), FineTune(optimizer=sgd(0.01))], True),
         (lambda: [Aimed(optimizer=sgd(0.01), callbacks=[SelectByUnseen()])], True),
         (lambda: [FineTune(optimizer=sgd(0.01))], False),
+        (lambda: [EstimateUnseen(), ImitateUnseen(passes=1)], True),
     ],
 )
 def test_a_method_that_looks_at_unseen_samples_is_not_judged_by_them_without_a_word(
@@ -301,6 +313,12 @@ def test_a_method_that_looks_at_unseen_samples_is_not_judged_by_them_without_a_w
     report = make_trainer().unlearn(trained, make_data(unseen=80), stages(), relearn_epochs=0)
     said = [note for note in remarks(report) if "compared forgotten samples with unseen ones" in note]
     assert len(said) == looked
+
+
+def test_of_whole_classes_no_unseen_sample_tells(trained, make_data, make_trainer):
+    data = make_data(forget=WholeClasses([3]), unseen=80)
+    report = make_trainer().unlearn(trained, data, [EstimateUnseen(), ImitateUnseen(passes=1)], relearn_epochs=0)
+    assert not any("compared forgotten samples with unseen ones" in note for note in remarks(report))
 
 
 def test_judged_models_stay_apart_where_their_reports_are_joined(trained, make_data, make_trainer, tmp_path, monkeypatch):
@@ -315,9 +333,12 @@ def test_judged_models_stay_apart_where_their_reports_are_joined(trained, make_d
         make_trainer().unlearn(copy.deepcopy(trained), make_data(), [FineTune(optimizer=sgd(0.1))], **given)
         judge(tmp_path / seed / "unlearned.ckpt")
     # Of these nothing says what made them.
-    for folder in ("other/1/checkpoints", "other/2/checkpoints"):
-        save_weights(tmp_path / folder / "last.ckpt", untrained().state_dict(), {})
-        make_data().saved_split().save(tmp_path / folder / "split.json")
-        judge(tmp_path / folder / "last.ckpt")
+    for file in ("other/1/checkpoints/last", "other/2/checkpoints/last", "a/models/one", "a/models/two"):
+        path = tmp_path / f"{file}.ckpt"
+        save_weights(path, untrained().state_dict(), {})
+        make_data().saved_split().save(path.parent / "split.json")
+        judge(path)
     joined = merge(reports)
-    assert [(r.method, r.seed) for r in joined.rows] == [("tune", 0), ("tune", 1), ("other/1", 0), ("other/2", 0)]
+    names = ["tune", "tune", "other/1", "other/2", "a/models/one", "a/models/two"]
+    assert [(r.method, r.seed) for r in joined.rows] == list(zip(names, (0, 1, 0, 0, 0, 0), strict=True))
+    assert made_by("/unlearned.ckpt").method == "unlearned"

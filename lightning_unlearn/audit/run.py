@@ -212,7 +212,7 @@ class _Runner:
                 continue
             unlearned = answers("unlearned", method)
             stages = build()
-            notes = " ".join(dict.fromkeys(note for stage in stages if (note := note_of(stage))))
+            notes = " ".join(dict.fromkeys(note for stage in stages if (note := note_of(stage, data))))
             exact = stages[-1].exact
             alone = ("shadow", method) not in cells or ("shadow", method) in failed
             shadows = None if alone else answers("shadow", method)

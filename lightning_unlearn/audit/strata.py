@@ -93,10 +93,8 @@ def of_remaining_classes(data: UnlearningDataModule, test: Tensor) -> Tensor | N
     Returns:
         Those of classes of which some sample is retained, (N,), bool; None: all.
     """
-    targets = {part: of.targets[index] for part in ("forget", "retain") for of, index in [data.part(part)]}
-    gone = targets["forget"][~torch.isin(targets["forget"], targets["retain"])]
     samples, _ = data.part("test")
-    stays = ~torch.isin(samples.targets[test], gone)
+    stays = ~torch.isin(samples.targets[test], data.gone_classes)
     return stays if bool(stays.any()) and not bool(stays.all()) else None
 
 

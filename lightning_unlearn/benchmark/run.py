@@ -23,9 +23,8 @@ from lightning_unlearn.data.detected import DetectedMislabels
 from lightning_unlearn.detection.curves import detect_on_original
 from lightning_unlearn.evaluation.new_report import new_report, request_of
 from lightning_unlearn.evaluation.panel import Panel
-from lightning_unlearn.exceptions import METHOD_FAILURES
 from lightning_unlearn.files import write_text_atomic
-from lightning_unlearn.ranks import barrier, is_first, lock_on_first
+from lightning_unlearn.ranks import barrier, is_first, lock_on_first, method_failures
 from lightning_unlearn.report.decode import decode, encode
 from lightning_unlearn.report.schema import Report, Row
 from lightning_unlearn.report.writing import save_report
@@ -185,7 +184,7 @@ class _Runner:
                         results = run_chain(self.what.fresh, unlearned, self.what.data, [*self._first, *build()])
                         row = panel.score(method, seed, unlearned, results)
                         row.notes += [result.warning for result in results if result.warning]
-                    except METHOD_FAILURES as error:
+                    except method_failures() as error:
                         # A method that breaks on one forget set is a result: it is listed, and the others go on.
                         log.warning("%s failed on %s, seed %d: %s", method, name, seed, error)
                         row = Row(method, "method", name, seed, {}, notes=[f"failed: {error}"])

@@ -26,11 +26,11 @@ from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.detected import DetectedMislabels
 from lightning_unlearn.data.forget import ForgetRule
 from lightning_unlearn.evaluation.collecting import collect_outputs
-from lightning_unlearn.exceptions import METHOD_FAILURES, ConfigError
+from lightning_unlearn.exceptions import ConfigError
 from lightning_unlearn.files import write_text_atomic
 from lightning_unlearn.metrics.unseen_match import distance_to_unseen, within_budget
 from lightning_unlearn.random import generator
-from lightning_unlearn.ranks import barrier, is_first
+from lightning_unlearn.ranks import barrier, is_first, method_failures
 from lightning_unlearn.weights.fingerprint import hash_of_weights
 
 __all__ = [
@@ -267,7 +267,7 @@ def _run(
         distance = distance_to_unseen(outputs["forget"], outputs["unseen"])
         retain, work = _retain(fresh, model, data), sum(result.work for result in results)
         trial = Trial(factors, math.nan if distance is None else distance, retain, work=work)
-    except METHOD_FAILURES as error:
+    except method_failures() as error:
         # Settings that break a network, or the memory, are a result: others are tried.
         trial.failed = f"failed: {error}"
     trial.seconds = time.perf_counter() - begin

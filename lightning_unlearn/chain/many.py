@@ -40,6 +40,10 @@ class _CannotShareAFitError(RuntimeError):
     """Why models must be unlearned one after another."""
 
 
+class _FeaturesTooLargeError(_CannotShareAFitError):
+    """What all of them would keep at once does not fit."""
+
+
 def run_chain_many(
     fresh: TrainerFactory,
     models: Sequence[nn.Module],
@@ -98,6 +102,9 @@ def _run_group(
             for model, left, seed in zip(models, artifacts, seeds, strict=True):
                 seed_everything(seed, verbose=False)
                 taken.append(run_stage(fresh, model, data, build_method()[position], left, position))
+                if isinstance(reason, _FeaturesTooLargeError):
+                    # Kept for all of them they would be as large; a later stage computes them again.
+                    left.drop_features()
         for mine, result in zip(results, taken, strict=True):
             mine.append(result)
     for left in artifacts:
@@ -138,6 +145,8 @@ def _run_together(
             _check_trainer(trainer)
             try:
                 trainer.fit(together, datamodule=data)
+            except _FeaturesTooLargeError:
+                raise
             except Exception:
                 # What was computed is in no count of work.
                 for left in artifacts:
@@ -147,7 +156,7 @@ def _run_together(
             raise KeyboardInterrupt
         together.hand_back()
     seconds = (time.perf_counter() - begin) / len(stages)
-    return [result_of(stage, seconds, stage.work.total) for stage in stages]
+    return [result_of(stage, data, seconds, stage.work.total) for stage in stages]
 
 
 class _Together(LightningModule):
@@ -169,21 +178,24 @@ class _Together(LightningModule):
         """Let every stage prepare (targets, cached features), and make one module of what they train."""
         trainer = self.trainer
         data = trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning, absent in its annotations
-        for each, seed in zip(self._stages, self._seeds, strict=True):
+        for each in self._stages:
             each.trainer = trainer
             trainer.precision_plugin.convert_module(each).to(trainer.strategy.root_device)
+        first = self._stages[0]
+        if isinstance(first, CachedStage) and (large := first.too_large_together(len(self._stages))) is not None:
+            raise _FeaturesTooLargeError(f"for {len(self._stages)} models {large}")
+        for each, seed in zip(self._stages, self._seeds, strict=True):
             seed_everything(seed, verbose=False)
             each.on_fit_start()
         self._networks = tuple(_trained_network(each) for each in self._stages)
         loader = data.train_dataloader()
         pieces = next(iter(loader.loader.plan.steps(0)))
         size = sum(len(piece.index) for piece in pieces.values())
-        each = self._stages[0]
-        if isinstance(each, CachedStage) and each.cached is not None:
-            index = next(iter(each.cached_parts().values()))
-            example = each.features(index[torch.arange(size) % len(index)].to(each.device))
+        if isinstance(first, CachedStage) and first.cached is not None:
+            index = next(iter(first.cached_parts().values()))
+            example = first.features(index[torch.arange(size) % len(index)].to(first.device))
         else:
-            example = trainer.precision_plugin.convert_input(data.example(size).to(each.device))
+            example = trainer.precision_plugin.convert_input(data.example(size).to(first.device))
         try:
             # In the precision of the steps: features that are kept may be of it, and it decides what is fastest.
             with trainer.precision_plugin.forward_context():

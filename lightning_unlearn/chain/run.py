@@ -241,14 +241,17 @@ def run_stage(
     peak = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0
     if trainer.interrupted:
         raise KeyboardInterrupt
-    return result_of(stage, seconds, _work_of_all_ranks(stage, trainer), peak)
+    return result_of(stage, data, seconds, _work_of_all_ranks(stage, trainer), peak)
 
 
-def result_of(stage: UnlearningStage, seconds: float, work: float, peak_mb: float = 0.0) -> StageResult:
+def result_of(
+    stage: UnlearningStage, data: UnlearningDataModule, seconds: float, work: float, peak_mb: float = 0.0
+) -> StageResult:
     """What a stage took and found, and what the callbacks that it was given did.
 
     Args:
         stage: After its fit.
+        data: What it ran on.
         seconds: See `StageResult`.
         work: See `StageResult`.
         peak_mb: See `StageResult`.
@@ -258,20 +261,21 @@ def result_of(stage: UnlearningStage, seconds: float, work: float, peak_mb: floa
     """
     told = [stage, *(callback for callback in stage.callbacks if isinstance(callback, Summarised))]
     summary = {name: dict(values) for of in told for name, values in of.summary().items()}
-    of_stage = (note_of(stage), peak_mb, stage.trains_on_unseen, stage.warning, stage.exact)
+    of_stage = (note_of(stage, data), peak_mb, stage.trains_on_unseen, stage.warning, stage.exact)
     return StageResult(type(stage).__name__, seconds, work, summary, *of_stage)
 
 
-def note_of(stage: UnlearningStage) -> str:
+def note_of(stage: UnlearningStage, data: UnlearningDataModule) -> str:
     """What a reader must know about the figures of a stage.
 
     Args:
-        stage: After its fit.
+        stage: After its fit, or where its own note does not depend on one.
+        data: What it ran on.
 
     Returns:
         Its own note, and of one that compares with unseen samples that it does; empty where there is nothing to say.
     """
-    return " ".join(text for text in (stage.note, _LOOKED * stage.compares_with_unseen) if text)
+    return " ".join(text for text in (stage.note, _LOOKED * stage.looks_at_unseen(data)) if text)
 
 
 def remove_stage_files(folder: Path) -> None:

@@ -96,12 +96,12 @@ def _run(call: Call) -> int:
 
 
 def _nobody_reads(more: str = "") -> bool:
-    """Whether the pipe behind the output was closed, as by `head`; what is left to say then goes nowhere, without an error."""
+    """Whether the pipe behind the output was closed, as by `head`. What can no longer be said goes nowhere, without error."""
     try:
         print(more, end="", flush=True)
-    except BrokenPipeError:
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
+        return isinstance(error, BrokenPipeError)
     return False
 
 

@@ -85,7 +85,10 @@ def gone_with_values(samples: Samples, column: str, values: Collection[str]) -> 
         The value of each by its key. Where that of a sample that the model was trained on is not known, the log warns of it.
     """
     rows = samples.named_attributes.get(column, {})
-    found = {key: rows.get(key, rows.get(PurePosixPath(key).name)) for key in gone_keys(samples)}
+    # A file name that a sample has which is there tells of that one.
+    there = {PurePosixPath(key).name for key in samples.keys}
+    names = {key: PurePosixPath(key).name for key in gone_keys(samples)}
+    found = {key: rows.get(key, None if name in there else rows.get(name)) for key, name in names.items()}
     _warn(samples, [key for key, value in found.items() if value is None], f"attribute {column!r}")
     return {key: value for key, value in found.items() if value is not None and value in values}
 

@@ -362,7 +362,8 @@ class SplitData(LightningDataModule):
 
         Args:
             everything_trained: Whether the model was trained on what is to be forgotten too.
-            unseen_trained: Whether a stage trains on the unseen samples: they are retained ones from then on.
+            unseen_trained: Whether a stage trains on the unseen samples: those of classes that are retained are retained
+                ones from then on.
 
         Returns:
             Keys of the forgotten, retained, unseen and earlier removed samples, also of those whose files are gone.
@@ -378,11 +379,11 @@ class SplitData(LightningDataModule):
         else:
             withdrawn = [*withdrawn, *parts.withdrawn]
         if unseen_trained:
-            samples, index = self.part("unseen")
+            samples, used = self.part("unseen")[0], self.unseen_of_retained_classes
             if samples is self.untriggered:
-                retain, unseen = torch.cat([retain, unseen]).sort().values, unseen[:0]
+                retain, unseen = torch.cat([retain, used]).sort().values, unseen[~torch.isin(unseen, used)]
             else:
-                outside = [*outside, *(samples.keys[i] for i in index.tolist())]
+                outside = [*outside, *(samples.keys[i] for i in used.tolist())]
         keys = [[self.samples.keys[i] for i in part.tolist()] for part in (forget, retain, unseen, parts.removed)]
         if saved is not None:
             there = {*self.samples.keys, *withdrawn}

@@ -168,10 +168,10 @@ def _as_members(unlearned: Outputs, metrics: dict[str, float], details: dict[str
     known, weights = class_weights(unlearned.forget, unlearned.test)
     forget, counted = unlearned.forget.margins[known], weights > 0
     outsiders, weights = unlearned.test.margins[counted], weights[counted]
-    if len(forget) == 0:
-        return
     if left_out := int((~known).sum()):
         notes.append(f"{plural(left_out, 'forgotten sample')} of classes without test samples {were(left_out)} not attacked.")
+    if len(forget) == 0:
+        return
     details["roc"] = roc_points(forget, outsiders, weights=weights)
     metrics["mia/auc"] = auc(forget, outsiders, weights)
     # Of equal weight, as many would be as sure.

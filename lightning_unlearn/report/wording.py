@@ -338,7 +338,10 @@ def limits(report: Report) -> list[str]:
         counts = ", ".join(_error(request) for request in small[:3])
         said.append(f"Forget accuracy of few samples is uncertain: {counts} (one standard error at 50 %).")
     if any(request.copies_left is None for request in report.requests):
-        said.append("Exact copies of forgotten samples among the retained ones were not searched for: too many images to read.")
+        said.append(
+            "Exact copies of forgotten samples among the retained ones were not searched for: too many images to read. "
+            "copies_left of lightning_unlearn.data.split reads them with read=True."
+        )
     if copies := sum(request.copies_left or 0 for request in report.requests):
         what = "1 exact copy" if copies == 1 else f"{copies} exact copies"
         said.append(f"{what} of forgotten samples stay in the retain set: the model may rightly still know them.")

@@ -38,13 +38,15 @@ def made_by(checkpoint: str | Path | None) -> Made:
         checkpoint: The file; None: the model came without one.
 
     Returns:
-        The name of its folder alone where there is no report, or it is of another checkpoint.
+        The names of its folder and, where it has one of its own, of the file alone where there is no report, or it is of
+        another checkpoint.
     """
     if checkpoint is None:
         return Made("model")
     path = Path(checkpoint)
     # Of training states the folder of the run, and of runs that are numbered the name, too.
-    unknown = Made("/".join([part for part in path.resolve().parent.parts if part != "checkpoints"][-2:]))
+    folders = [part for part in path.resolve().parent.parts[1:] if part != "checkpoints"][-2:]
+    unknown = Made("/".join([*folders, *([] if path.stem in ("last", "unlearned") and folders else [path.stem])]))
     try:
         report = Report.load(path.parent)
     except ConfigError:

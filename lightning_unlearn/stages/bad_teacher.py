@@ -27,7 +27,8 @@ class BadTeacher(UnlearningStage):
 
     Args:
         retain_share: Share of an epoch over the retained samples, in 0 ... 1; 0.3 as published. Forgotten samples are passed
-            over once beside it, as published, unless `forget_batch_size` is given.
+            over about once beside it, as published, unless `forget_batch_size` is given; more often where that would put less
+            than one of them into a batch.
         **kwargs: See `UnlearningStage`; `max_epochs` counts these shares, `batch_size` the samples of both parts together.
     """
 
@@ -56,7 +57,8 @@ class BadTeacher(UnlearningStage):
         """See `UnlearningStage.sizes`: the parts of a batch are as large as what is passed over of them."""
         size = super().sizes(data)[0]
         forget, retain = (len(data.part(part)[1]) for part in ("forget", "retain"))
-        mine = self.forget_batch_size or max(1, min(size - 1, round(size * forget / (forget + self.retain_share * retain))))
+        alike = round(size * forget / (forget + self.retain_share * retain))
+        mine = self.forget_batch_size or max(min(forget, data.ranks[1]), min(size - 1, alike))
         return max(1, size - mine), mine
 
     def length(self, data: UnlearningDataModule) -> tuple[int, int]:

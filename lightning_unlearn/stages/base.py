@@ -124,6 +124,17 @@ class UnlearningStage(StageTools, ABC):
         """Whether it, or one of its callbacks, takes unseen samples for such as the network was never trained on."""
         return any(getattr(link, "compares_with_unseen", False) for link in self.callbacks)
 
+    def looks_at_unseen(self, data: UnlearningDataModule) -> bool:
+        """Whether it compares with unseen samples on these data: then figures against them are what it aimed at.
+
+        Args:
+            data: The data, split.
+
+        Returns:
+            `compares_with_unseen`, unless a stage compares only for some requests and says so here.
+        """
+        return self.compares_with_unseen
+
     # Before and after the fit; called by the runner.
 
     def place(self, fresh: Callable[..., Trainer], checkpoint: str | None, output: str | None) -> None:

@@ -65,6 +65,18 @@ class CachedStage(UnlearningStage):
         if found is not None and self.cache is None:
             log.info("%s: features are not cached: %s.", type(self).__name__, reason)
 
+    def too_large_together(self, models: int) -> str | None:
+        """Why models that could each be trained on cached features cannot be at once.
+
+        Args:
+            models: Their number.
+
+        Returns:
+            How large the features are; None where they fit, or none would be kept.
+        """
+        found = self._find_cut()
+        return None if found is None or self._why_not(found) is not None else self._too_large(found, models)
+
     def release(self) -> None:
         """See `UnlearningStage.release`; the features go too. A later stage finds them in the artifacts."""
         self.cached, self._features = None, []
@@ -123,8 +135,11 @@ class CachedStage(UnlearningStage):
             return "no single tensor leads from a frozen beginning to the trained parameters"
         if any(m.training for m in found.prefix.modules() if isinstance(m, _DropoutNd | _NormBase)):
             return "dropout or a norm in train mode stands before the trained parameters"
+        return self._too_large(found)
+
+    def _too_large(self, found: Cut, models: int = 1) -> str | None:
         samples = sum(self._passes(part) * len(index) for part, index in self.cached_parts().items())
-        return features_too_large(found, self, samples * max(1, len(self.data.serving.seeds)))
+        return features_too_large(found, self, samples * models)
 
     def _passes(self, part: Part) -> int:
         """Of how many passes over a part the features are kept."""

@@ -27,8 +27,8 @@ class DistilOriginal(FineTune):
     before the stage that made the network forget; without it, those that this stage begins with.
 
     On unseen samples, of which the original says nothing that it learnt by heart, it is the first pass of the 6th place; those
-    of classes that are forgotten as a whole are left out. From then on they count as trained on: the split beside the result
-    names them as retained, and nothing is compared with them.
+    of classes that are forgotten as a whole are left out. The others count as trained on from then on: the split beside the
+    result names them as retained, and nothing is compared with them.
 
     Args:
         weight: w, 0 or more; 1 is our own choice.
@@ -61,21 +61,24 @@ class DistilOriginal(FineTune):
         self.teacher = Teacher(classifier, artifacts, self.part)
         super().bind(classifier, artifacts)
 
-    def before_fit(self, fresh: Callable[..., Trainer], data: UnlearningDataModule) -> None:
-        """See `UnlearningStage.before_fit`: what is forgotten as a class is not taught by unseen samples of it.
+    def check(self, classifier: nn.Module, data: UnlearningDataModule) -> None:
+        """See `UnlearningStage.check`.
 
         Args:
-            fresh: Makes a Trainer.
-            data: The data.
+            classifier: The network.
+            data: The data, split.
 
         Raises:
             ChainError: No unseen sample is of a class that is retained.
         """
+        super().check(classifier, data)
+        if self.part == "unseen" and len(data.unseen_of_retained_classes) == 0:
+            raise ChainError(f"DistilOriginal: no unseen sample is of a class that is retained. {data.unseen_remedy}")
+
+    def before_fit(self, fresh: Callable[..., Trainer], data: UnlearningDataModule) -> None:
+        """See `UnlearningStage.before_fit`: what is forgotten as a class is not taught by unseen samples of it."""
         if self.part == "unseen":
-            only = data.unseen_of_retained_classes
-            if len(only) == 0:
-                raise ChainError(f"DistilOriginal: no unseen sample is of a class that is retained. {data.unseen_remedy}")
-            data.serving = replace(data.serving, only=only)
+            data.serving = replace(data.serving, only=data.unseen_of_retained_classes)
 
     def configure_callbacks(self) -> list[Callback]:
         """The chain: the teacher."""

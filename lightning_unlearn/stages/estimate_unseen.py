@@ -88,6 +88,10 @@ class EstimateUnseen(UnlearningStage):
         """See `UnlearningStage.compares_with_unseen`: to choose the mixture, and to calibrate."""
         return self.calibrate or self.weights is None or super().compares_with_unseen
 
+    def looks_at_unseen(self, data: UnlearningDataModule) -> bool:
+        """See `UnlearningStage.looks_at_unseen`: not for whole classes, of which no unseen sample tells."""
+        return super().compares_with_unseen or (self.compares_with_unseen and not data.forgets_whole_classes)
+
     def check(self, classifier: nn.Module, data: UnlearningDataModule) -> None:
         """See `UnlearningStage.check`; and that there are unseen samples to choose and to calibrate on.
 

@@ -26,16 +26,22 @@ def wrong_labels(targets: Tensor, hashes: Tensor, classes: int, seed: int, draw:
     Returns:
         (N,), int64, nowhere equal to `targets`.
     """
-    allowed = torch.ones(classes, dtype=torch.bool)
-    if gone is not None:
-        allowed[gone] = False
-    # By class and number, the classes that may be taught, from the next one on.
-    others = (torch.arange(classes)[:, None] + torch.arange(1, classes)) % classes
-    kept = [row[allowed[row]] if bool(allowed[row].any()) else row for row in others]
     place = uniform(hashes, seed, f"random label {draw}" if draw else "random label")
-    counts = torch.tensor([len(row) for row in kept])
-    padded = torch.nn.utils.rnn.pad_sequence(kept, batch_first=True)
-    found: Tensor = padded[targets, (place * counts[targets]).long()]
+    every = torch.arange(classes)
+    labels = _others(targets, place, every)
+    kept = every if gone is None else every[~torch.isin(every, gone.cpu())]
+    # Of a class that alone is left there is no other one to teach.
+    some = len(kept) - torch.isin(targets, kept).long() > 0
+    if len(kept) < classes:
+        labels[some] = _others(targets[some], place[some], kept)
+    return labels
+
+
+def _others(targets: Tensor, place: Tensor, allowed: Tensor) -> Tensor:
+    """By a place in 0 ... 1, one of the allowed classes, (M,), sorted, from the one behind the target on, never the target."""
+    counts = len(allowed) - torch.isin(targets, allowed).long()
+    behind = torch.searchsorted(allowed, targets.contiguous(), right=True)
+    found: Tensor = allowed[(behind + (place * counts).long()) % len(allowed)]
     return found
 
 

@@ -17,11 +17,11 @@ __all__ = ["Reset", "ResetLayers", "reset_modules"]
 
 
 def reset_modules(network: nn.Module, names: set[str], source: torch.Generator, redraw: bool = False) -> int:
-    """Re-initialise, by its own `reset_parameters`, every module that owns one of the named parameters.
+    """Re-initialise, by its own `reset_parameters`, every module that owns one of the named parameters, but what is frozen.
 
     Args:
         network: The network.
-        names: Names of parameters.
+        names: Names of parameters. A frozen one is reset where it is named, and stays where only another one of its module is.
         source: Where the new weights' seed is drawn.
         redraw: What happens to a module without `reset_parameters`. False: an error. True: its named matrices and kernels are
             drawn anew from a normal distribution with their own mean and deviation, vectors stay, such as a layer's scale.
@@ -58,6 +58,7 @@ def reset_modules(network: nn.Module, names: set[str], source: torch.Generator, 
                     f"{prefix or type(network).__name__} ({type(module).__name__}) has no reset_parameters, so its "
                     f"parameters {sorted(own)} cannot be reset. Leave it out of the selection."
                 )
+            frozen = {p: p.detach().clone() for n, p in module.named_parameters(recurse=False) if not p.requires_grad}
             # Drawn on the CPU, so that every device gets the same weights.
             device = next(module.parameters(recurse=False)).device
             module.cpu()
@@ -66,6 +67,10 @@ def reset_modules(network: nn.Module, names: set[str], source: torch.Generator, 
             else:
                 reset()
             module.to(device)
+            with torch.no_grad():
+                for p, before in frozen.items():
+                    if names_of[id(p)] not in names:
+                        p.copy_(before)
             count += 1
     return count
 

@@ -3,6 +3,7 @@
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -33,6 +34,17 @@ def test_a_reader_that_stops_reading_is_no_error(arguments):
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode in (0, 141)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_output_that_cannot_be_written_is_one_line():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "lightning_unlearn", "benchmark", "--help"]
+        process = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert process.stderr.startswith("error: ")
+    assert "No space left on device" in process.stderr
+    assert process.stderr.count("\n") == 1
+    assert process.returncode == 2
 
 
 @pytest.mark.parametrize("method", [None, *method_names()])

@@ -166,6 +166,16 @@ def test_a_table_by_file_names_and_a_smaller_choice_of_samples(photos):
         photos.asked(RULES["anna"])
 
 
+def test_a_file_name_that_another_sample_has_tells_nothing_of_one_that_is_gone(photos):
+    """`other/ant0.png` is bob's, `ant/ant0.png` was anna's, and the table was written anew since."""
+    photos.delete(photos.of("anna"))
+    left = [key for key in photos.keys if photos.owner[key] != "anna"]
+    (photos.root / "train/ant/ant1.png").rename(photos.root / "train/bee/ant0.png")
+    rows = [f"{Path(key).name},{photos.owner[key]}" for key in left if key != "ant/ant1.png"]
+    (photos.root / "owners.csv").write_text("\n".join(["file,owner", "ant0.png,bob", *rows]))
+    assert photos.asked(ByAttribute("owner", ["bob"])) == [key for key in photos.of("bob") if key != "ant/ant1.png"]
+
+
 def test_folders_are_known_by_their_own_names_and_after_a_choice(photos):
     (photos.root / "classes.txt").write_text("ant\tpismire\nbee\tapis\ncat\ttabby\n")
     named = {"classes": photos.root / "classes.txt"}

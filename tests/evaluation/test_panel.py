@@ -5,8 +5,11 @@ import pytest
 import torch
 from helpers import untrained
 
+from lightning_unlearn.cautions import of_statistics
 from lightning_unlearn.chain.run import run_chain
+from lightning_unlearn.data.as_trained import normalised_as
 from lightning_unlearn.data.datasets import Digits
+from lightning_unlearn.data.saved_split import SavedSplit
 from lightning_unlearn.data.some_classes import SomeClasses
 from lightning_unlearn.evaluation.new_report import machine, new_report, request_of
 from lightning_unlearn.evaluation.panel import Panel
@@ -97,5 +100,10 @@ def test_an_exact_method_does_not_reach_what_was_measured_on_all_images(given, e
     row = Panel(fresh, data, "untrain", request_of(data), relearn_epochs=0).score("m", 0, trained, exact=exact)
     said = [note for note in row.notes if note.startswith("Exact but for")]
     assert [note.split(": ")[1].split(" w")[0] for note in said] == ([measured] if measured else [])
+    # Nor does what a checkpoint recorded tell how it came about.
+    if not given:
+        data.dataset = normalised_as(data.dataset, SavedSplit([], [], [], [], mean=[0.3], std=[0.4]))
+        [said] = of_statistics(data)
+        assert "the forgotten ones among them, unless they were given in the checkpoint's training." in said
     # Of a few of its classes too.
     assert SomeClasses(data.dataset, [1, 2]).measures

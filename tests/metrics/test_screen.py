@@ -202,6 +202,13 @@ def test_an_attack_does_not_find_the_classes_that_were_asked_for():
     assert any("among 800 non-members (worth 487 of equal weight)" in note for note in found.notes)
 
 
+def test_where_no_class_has_a_test_sample_the_attack_is_said_to_be_left_out():
+    model = Outputs(of_classes(20, 0, 1), of_classes(50, 50, 2, 1000), of_classes(0, 30, 3))
+    found = screen(model, [])
+    assert "mia/auc" not in found.metrics
+    assert "20 forgotten samples of classes without test samples were not attacked." in found.notes
+
+
 def test_removing_a_class_that_still_has_samples_is_remarked(make_outputs):
     found = screen(make_outputs(), [], goal="remove-class")
     assert "test_forgotten/acc" not in found.metrics

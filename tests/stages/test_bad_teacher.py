@@ -5,6 +5,8 @@ import torch
 from helpers import assert_same, sgd, steps
 
 from lightning_unlearn.chain.run import run_chain
+from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.data.forget import RandomCount
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.stages import BadTeacher
 
@@ -42,6 +44,12 @@ def test_bad_teacher_against_a_plain_loop(share, count, trained_resnet, make_dat
 def test_the_share_is_checked():
     with pytest.raises(ChainError, match="retain_share is 0; needed: above 0 and at most 1"):
         BadTeacher(retain_share=0)
+
+
+def test_every_rank_gets_a_forgotten_sample_of_a_small_request(make_data, monkeypatch):
+    monkeypatch.setattr(UnlearningDataModule, "ranks", (0, 4))
+    for count, mine in ((5, 4), (2, 2)):
+        assert BadTeacher(batch_size=32).sizes(make_data(forget=RandomCount(count)))[1] == mine
 
 
 @pytest.mark.parametrize(("share", "batch_size"), [(0.3, 32), (1.0, 64), (0.3, 256)])

@@ -4,6 +4,7 @@ import logging
 import pytest
 import torch
 from helpers import assert_same, sgd
+from lightning.pytorch import seed_everything
 from torch import nn
 
 from lightning_unlearn.chain.many import run_chain_many
@@ -274,5 +275,11 @@ def test_the_limit_counts_all_models_that_run_at_once(trained_resnet, make_data,
     models = [copy.deepcopy(trained_resnet) for _ in range(4)]
     run_chain_many(fresh, models[:2], data, lambda: [FineTune(parameters=END)], [0, 1])
     assert "not cached" not in caplog.text
-    run_chain_many(fresh, models, data, lambda: [FineTune(parameters=END)], [0, 1, 2, 3])
-    assert "features are not cached: they would take" in caplog.text
+    # Four at once would not fit: one after another, as each alone.
+    alone, cached = copy.deepcopy(models[3]), lambda: [FineTune(parameters=END, cache=True)]
+    seed_everything(3)
+    [expected] = run_chain(fresh, alone, data, cached())
+    results = run_chain_many(fresh, models, data, cached, [0, 1, 2, 3])
+    assert_same(models[3], alone, rtol=0, atol=0)
+    assert results[3][0].work == expected.work
+    assert "not cached" not in caplog.text

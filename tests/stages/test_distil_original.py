@@ -8,7 +8,9 @@ from helpers import assert_same, sgd, steps
 from lightning_unlearn.callbacks.select_by_unseen import SelectByUnseen
 from lightning_unlearn.chain.run import check_chain, run_chain
 from lightning_unlearn.data.forget import WholeClasses
+from lightning_unlearn.data.reading import pick
 from lightning_unlearn.data.saved_split import SavedSplit
+from lightning_unlearn.data.vision import VisionData
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.stages import ClassMeanTargets, DistilOriginal, EstimateUnseen, FineTune, KeepWeights, ResetLayers
 
@@ -91,3 +93,17 @@ def test_unseen_samples_of_a_forgotten_class_are_not_taught(trained, make_data, 
     run_chain(fresh, trained, data, [Watched(part="unseen", with_labels=False)])
     assert (wanted == 3).any()
     assert sorted(seen) == sorted(wanted[wanted != 3].tolist())
+    saved, labels = data.saved_split(unseen_trained=True), dict(zip(samples.keys, samples.targets.tolist(), strict=True))
+    assert {labels[key] for key in saved.unseen} == {3}
+    assert len(saved.retain) == len(data.part("retain")[1]) + int((wanted != 3).sum())
+    assert 3 not in {labels[key] for key in saved.retain}
+
+
+def test_where_no_unseen_sample_can_be_taught_that_is_said_before_the_first_step(trained, make_data, digits, fresh):
+    threes = pick(digits.test, (digits.test.targets == 3).nonzero().flatten())
+    unseen = VisionData("threes", threes, threes, digits.classes, digits.mean, digits.std)
+    before = copy.deepcopy(trained.state_dict())
+    data = make_data(forget=WholeClasses([3]), unseen=unseen)
+    with pytest.raises(ChainError, match="no unseen sample is of a class that is retained"):
+        run_chain(fresh, trained, data, [ResetLayers(last_blocks=1), DistilOriginal(part="unseen")])
+    assert all(torch.equal(value, before[name]) for name, value in trained.state_dict().items())

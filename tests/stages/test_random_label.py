@@ -41,6 +41,14 @@ def test_a_class_that_is_forgotten_is_taught_to_nobody():
     )
 
 
+def test_labels_of_many_classes_take_no_table_of_all_pairs():
+    classes = 30_000
+    targets = torch.arange(classes)
+    labels = wrong_labels(targets, targets * 7919, classes, 0, gone=torch.arange(10))
+    assert not (labels == targets).any()
+    assert labels.min() >= 10
+
+
 @pytest.mark.parametrize("redraw", [False, True])
 def test_random_labels_against_a_plain_loop(redraw, trained_resnet, make_data, fresh):
     data, model = make_data(forget_batch_size=8), copy.deepcopy(trained_resnet)

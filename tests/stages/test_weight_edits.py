@@ -18,6 +18,7 @@ from lightning_unlearn.stages import (
     GaussianNoise,
     ImitateUnseen,
     Influence,
+    KeepZeros,
     ResetLayers,
     Retrain,
 )
@@ -127,6 +128,10 @@ def test_frozen_blocks_are_not_reset(trained, make_data, fresh):
     trained.network.fc.bias.requires_grad_(True)
     stage = ResetLayers(last_blocks=1)
     assert stage.choose(trained) == ["network.fc.bias"]
+    weight, bias = trained.network.fc.weight.clone(), trained.network.fc.bias.clone()
+    run_chain(fresh, trained, make_data(), [stage])
+    assert torch.equal(trained.network.fc.weight, weight)
+    assert not torch.equal(trained.network.fc.bias, bias)
     named = ResetLayers(parameters=ParameterSelector(parts=["head"]))
     assert named.choose(trained) == ["network.fc.weight", "network.fc.bias"]
 
@@ -149,5 +154,10 @@ def test_a_network_that_is_frozen_as_a_whole(trained, make_data, fresh):
             ChainError, match=f"{type(stage).__name__}: every parameter of the network is frozen. Unfreeze some"
         ):
             run_chain(fresh, trained, data, [stage])
-    # Who only looks, and who is told where to train, may run.
-    run_chain(fresh, trained, data, [EstimateUnseen(), ImitateUnseen(passes=1, parameters=ParameterSelector(parts=["head"]))])
+    # Who only looks, and who is told where to train, may run; zeros stay there, too.
+    zeros = trained.network.hidden[1].weight.detach().abs() < 0.05
+    with torch.no_grad():
+        trained.network.hidden[1].weight[zeros] = 0
+    end = ParameterSelector(parts=[], patterns=["network.hidden.1.*", "network.fc.*"])
+    run_chain(fresh, trained, data, [KeepZeros(), EstimateUnseen(), ImitateUnseen(passes=1, parameters=end)])
+    assert torch.equal(trained.network.hidden[1].weight == 0, zeros)
