@@ -11,6 +11,7 @@ from torch import nn
 from lightning_unlearn.cautions import of_reference
 from lightning_unlearn.data.as_trained import normalised_alike
 from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.data.earlier import trained_on
 from lightning_unlearn.data.saved_split import saved_beside
 from lightning_unlearn.exceptions import CheckpointError, DataError
 from lightning_unlearn.stages.base import UnlearningStage
@@ -111,7 +112,7 @@ def load_reference(model: nn.Module, path: str, data: UnlearningDataModule) -> n
         CheckpointError: It does not fit, or was trained on forgotten samples.
     """
     reference = _with_weights(model, path)
-    trained = data.trained_on(path)
+    trained = trained_on(data, path)
     if trained:
         raise CheckpointError(
             f"{path} was trained on {trained} of the forgotten samples, so it is no reference. Retrain it with the same "

@@ -9,7 +9,7 @@ from lightning_unlearn.data.split import positions
 from lightning_unlearn.data.split_data import SplitData
 from lightning_unlearn.exceptions import AlreadyForgottenError, DataError, NothingKnownError
 
-__all__ = ["gone_of_request", "judge_as_saved", "keep_forgotten", "only_withdraws"]
+__all__ = ["gone_of_request", "judge_as_saved", "keep_forgotten", "only_withdraws", "trained_on"]
 
 
 def keep_forgotten(data: SplitData, checkpoint: str | Path) -> None:
@@ -95,3 +95,21 @@ def gone_of_request(data: SplitData) -> list[str]:
     samples, forget = data.part("forget")
     judged = {samples.keys[i] for i in forget.tolist()}
     return sorted(named - judged) if judged == named & set(samples.keys) else []
+
+
+def trained_on(data: SplitData, checkpoint: str | Path) -> int:
+    """How many of the forgotten samples a checkpoint was trained on, by the split saved beside it.
+
+    Args:
+        data: The data, split.
+        checkpoint: A checkpoint file.
+
+    Returns:
+        Their number, those of earlier requests included; 0 where no split was saved, since nothing is known then.
+    """
+    saved = saved_beside(checkpoint)
+    if saved is None:
+        return 0
+    samples, index = data.part("forget")
+    earlier = [] if data.saved is None else data.saved.removed
+    return len({*earlier, *(samples.keys[i] for i in index.tolist())} & set(saved.retain))

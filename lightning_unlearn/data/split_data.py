@@ -329,21 +329,6 @@ class SplitData(LightningDataModule):
         """Pairs of keys: a forgotten sample, and a retained one with exactly the same content; None: see `copies_left`."""
         return copies_left(self.samples, self._parts.forget, self._parts.retain)
 
-    def trained_on(self, checkpoint: str | Path) -> int:
-        """How many of the forgotten samples a checkpoint was trained on, by the split saved beside it.
-
-        Args:
-            checkpoint: A checkpoint file.
-
-        Returns:
-            Their number, those of earlier requests included; 0 where no split was saved, since nothing is known then.
-        """
-        saved = saved_beside(checkpoint)
-        if saved is None:
-            return 0
-        earlier = [] if self.saved is None else self.saved.removed
-        return len({*earlier, *(self.samples.keys[i] for i in self._parts.forget.tolist())} & set(saved.retain))
-
     def example(self, count: int = 2) -> Tensor:
         """A few normalised retained images, to see whether a model takes them.
 

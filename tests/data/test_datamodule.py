@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.data.earlier import trained_on
 from lightning_unlearn.data.forget import ListedSamples, RandomCount, RandomFraction, WholeClasses
 from lightning_unlearn.data.noise import LabelNoise
 from lightning_unlearn.data.reading import pick
@@ -170,11 +171,11 @@ def test_a_request_that_names_unseen_samples(make_data, tmp_path):
 
 def test_trained_on_counts_forgotten_samples_that_a_reference_saw(make_data, tmp_path):
     data = make_data()
-    assert data.trained_on(tmp_path / "reference.ckpt") == 0  # nothing is known
+    assert trained_on(data, tmp_path / "reference.ckpt") == 0  # nothing is known
     data.saved_split().save(tmp_path / "split.json")
-    assert data.trained_on(tmp_path / "reference.ckpt") == 0
+    assert trained_on(data, tmp_path / "reference.ckpt") == 0
     data.saved_split(everything_trained=True).save(tmp_path / "split.json")
-    assert data.trained_on(tmp_path / "reference.ckpt") == 27
+    assert trained_on(data, tmp_path / "reference.ckpt") == 27
 
 
 def test_exact_copies_are_found(digits, make_data):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lightning_unlearn.chain.run import run_chain
-from lightning_unlearn.data.earlier import judge_as_saved, keep_forgotten, only_withdraws
+from lightning_unlearn.data.earlier import judge_as_saved, keep_forgotten, only_withdraws, trained_on
 from lightning_unlearn.data.forget import ListedSamples, RandomFraction, WholeClasses
 from lightning_unlearn.data.reading import pick
 from lightning_unlearn.data.saved_split import SavedSplit
@@ -216,11 +216,11 @@ def test_training_goes_on_without_what_was_forgotten(digits, make_data, first, t
 def test_a_reference_that_saw_an_earlier_request_is_none(make_data, first, tmp_path):
     second = make_data(forget_seed=1)
     second.use_split_of(tmp_path / "unlearned.ckpt")
-    assert second.trained_on(tmp_path / "unlearned.ckpt") == len(keys(second, "forget"))
+    assert trained_on(second, tmp_path / "unlearned.ckpt") == len(keys(second, "forget"))
     (tmp_path / "reference").mkdir()
     split = second.saved_split()
     SavedSplit([], [*split.retain, split.removed[0]], split.unseen, []).save(tmp_path / "reference" / "split.json")
-    assert second.trained_on(tmp_path / "reference" / "model.ckpt") == 1
+    assert trained_on(second, tmp_path / "reference" / "model.ckpt") == 1
 
 
 def test_only_a_list_withdraws_what_is_unseen(digits, make_data, tmp_path):
