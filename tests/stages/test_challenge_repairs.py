@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from helpers import assert_same, sgd, steps
 
 from lightning_unlearn.chain.run import run_chain
-from lightning_unlearn.exceptions import ChainError, DataError
+from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.stages import (
     ClassWeightedFineTune,
     DistilOriginal,
@@ -138,7 +138,7 @@ def test_unseen_samples_of_another_set_can_be_distilled_on(trained_resnet, make_
     [result] = run_chain(fresh, trained_resnet, data, [stage])
     assert result.work == 4 * len(digits.train)  # the teacher's logits once, and training
     assert any(not torch.equal(value, before[name]) for name, value in trained_resnet.state_dict().items())
-    with pytest.raises(DataError, match="needs unseen samples"):
+    with pytest.raises(ChainError, match="no unseen sample is of a class that is retained"):
         run_chain(fresh, trained_resnet, make_data(unseen=0), [DistilOriginal(part="unseen")])
 
 
