@@ -40,7 +40,8 @@ def refuse_lost(samples: Samples, keys: Collection[str], who: str) -> None:
     if lost:
         raise DataError(
             f"{who} {len(lost)} samples whose images are gone although the model still knows them, {lost[0]!r} among them. "
-            "Unlearning looks at the images: restore them, unlearn, and delete them then."
+            "Unlearning looks at the images: restore them, unlearn, and delete them then. Where they cannot be restored, train "
+            "a new model on what is left."
         )
 
 

@@ -120,7 +120,8 @@ class SampleNames:
             it, lines = ("it", "the line") if len(unknown) == 1 else ("them", "their lines")
             problems.append(
                 f"No training sample has the key or file name {_listed([self._with_hint(name) for name in unknown])}. Correct "
-                f"{it}; or, where a sample was never in training, remove {lines}."
+                f"{it}; or, where a sample was never in training, remove {lines}. A new training needs no line of a file that "
+                "is gone, either."
             )
             if self._by_number and all(_INTEGER.fullmatch(name) for name in unknown):
                 problems.append("Positions do not count, since samples of these data have numbers for names.")

@@ -242,7 +242,8 @@ def _limits(report: Report | None) -> list[str]:
     lines = [LIMITS.get(report.tier, f"Tier {escape(report.tier)}: {SCREENING}."), ALWAYS]
     if report.goal != "repair" and not any(row.role == "reference" for row in report.rows):
         lines.append(
-            "There was no retrained reference: how far this model is from one that never saw the samples was not measured."
+            "There was no retrained reference: how far this model is from one that never saw the samples was not measured in "
+            "this report; an evaluation against references has a report of its own."
         )
     return lines
 
