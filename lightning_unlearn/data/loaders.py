@@ -195,4 +195,12 @@ class EvaluationLoader:
         Returns:
             A batch of one sample.
         """
-        return next(iter(EvaluationLoader(self.index[:1], self.maker, 1, epoch=self.epoch)))
+        return next(iter(self.of_example()))
+
+    def of_example(self) -> "EvaluationLoader":
+        """A loader of the first sample of the part alone; see `example`.
+
+        Returns:
+            The loader.
+        """
+        return EvaluationLoader(self.index[:1], self.maker, 1, epoch=self.epoch)

@@ -13,7 +13,6 @@ from lightning_unlearn.chain.run import TrainerFactory, detach, run_chain
 from lightning_unlearn.data.batch import Batch
 from lightning_unlearn.data.collect import sum_over_ranks
 from lightning_unlearn.data.datamodule import UnlearningDataModule
-from lightning_unlearn.data.loaders import EvaluationLoader
 from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.outputs import Outputs, PartOutputs
 from lightning_unlearn.stages.base import UnlearningStage
@@ -26,26 +25,22 @@ __all__ = ["collect_outputs", "outputs_of", "relearn", "relearning_stages"]
 class _LogitCollector(LightningModule):
     """Fills one table of logits per part; ranks fill their own rows."""
 
-    def __init__(self, model: nn.Module, indices: Sequence[Tensor], loaders: Sequence[EvaluationLoader]) -> None:
+    def __init__(self, model: nn.Module, indices: Sequence[Tensor], mine: Sequence[bool]) -> None:
         super().__init__()
         self.model = model
         self.indices = indices
-        self.loaders = loaders
-        # A part may hold fewer samples than there are ranks.
-        self.allow_zero_length_dataloader_with_multiple_devices = True
+        self.mine = mine
         self.tables: list[Tensor | None] = [None] * len(indices)
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         logits = self.model(batch.input).float()
         table = self._table(dataloader_idx, logits)
-        table[torch.searchsorted(self.indices[dataloader_idx].to(logits.device), batch.index)] = logits
+        if self.mine[dataloader_idx]:
+            table[torch.searchsorted(self.indices[dataloader_idx].to(logits.device), batch.index)] = logits
 
     def on_predict_end(self) -> None:
         for i, table in enumerate(self.tables):
-            if table is None:
-                batch = self.trainer.precision_plugin.convert_input(self.loaders[i].example())
-                with torch.no_grad():
-                    table = self._table(i, self.model(batch.input).float())
+            assert table is not None
             self.tables[i] = sum_over_ranks(table, self.trainer).cpu()
 
     def _table(self, i: int, logits: Tensor) -> Tensor:
@@ -75,8 +70,12 @@ def collect_outputs(
         trainer = fresh(evaluation=True)
         data.trainer = trainer
         loaders = [data.evaluation_loader(part) for part in parts]
-        collector = _LogitCollector(model, [index for _, index in samples], loaders).eval()
-        trainer.predict(collector, dataloaders=loaders, return_predictions=False)
+        mine = [len(loader) > 0 for loader in loaders]
+        collector = _LogitCollector(model, [index for _, index in samples], mine).eval()
+        # A rank that has no sample of a part looks at one, for the shape of what it adds zeros to: without any it would be left
+        # out, and the others wait for it.
+        there = [loader if some else loader.of_example() for loader, some in zip(loaders, mine, strict=True)]
+        trainer.predict(collector, dataloaders=there, return_predictions=False)
     model.cpu()
     detach(model)
     outputs: dict[Part, PartOutputs] = {}

@@ -292,6 +292,9 @@ def evaluation(folder, devices):
         module = data(ListedSamples(str(listed)), eval_batch_size=3)
         for precision in ("32-true", "bf16-mixed", "64-true"):
             outputs = collect_outputs(trainer(devices, precision=precision).fresh, copy.deepcopy(model), module)
+            # As after relearning: no other part gives a rank without forgotten samples anything to do.
+            alone = collect_outputs(trainer(devices, precision=precision).fresh, copy.deepcopy(model), module, ["forget"])
+            outputs["forget alone"] = alone["forget"]
             found[count, precision] = {part: (o.logits, o.targets, o.index) for part, o in outputs.items()}
     return found
 
