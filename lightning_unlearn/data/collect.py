@@ -61,14 +61,14 @@ def collect(forward: Callable[[Batch], Tensor], loader: EvaluationLoader, index:
     index = index.to(device)
     rows: Tensor | None = None
     with torch.no_grad(), trainer.precision_plugin.forward_context():
-        for batch in loader:
+        mine = len(loader) > 0
+        # A rank that has no sample looks at one of another's, for the shape of what it adds zeros to.
+        for batch in loader if mine else loader.of_example():
             values = forward(trainer.precision_plugin.convert_input(batch))
             if rows is None:
                 # Ranks fill their own rows; zeros elsewhere make the sum over ranks the whole.
                 rows = values.new_zeros((len(index), *values.shape[1:]))
-            rows[torch.searchsorted(index, batch.index)] = values
-        if rows is None:
-            # This rank has no sample: another one's tells it the shape of what it adds zeros to.
-            values = forward(trainer.precision_plugin.convert_input(loader.example()))
-            rows = values.new_zeros((len(index), *values.shape[1:]))
+            if mine:
+                rows[torch.searchsorted(index, batch.index)] = values
+    assert rows is not None
     return sum_over_ranks(rows, trainer)

@@ -189,18 +189,10 @@ class EvaluationLoader:
         for index, images in zip(self.batches, raw, strict=True):
             yield self.maker.make(images[0], Piece(index, self.epoch or 0, len(index)), augment=self.epoch is not None)
 
-    def example(self) -> Batch:
+    def of_example(self) -> "EvaluationLoader":
         """The first sample of the part, for a rank that has none and needs to know what a model makes of one.
 
         Returns:
-            A batch of one sample.
-        """
-        return next(iter(self.of_example()))
-
-    def of_example(self) -> "EvaluationLoader":
-        """A loader of the first sample of the part alone; see `example`.
-
-        Returns:
-            The loader.
+            A loader of one batch of one sample.
         """
         return EvaluationLoader(self.index[:1], self.maker, 1, epoch=self.epoch)

@@ -65,6 +65,8 @@ class RandomLabel(AlternatingStage):
 
     def on_train_epoch_start(self) -> None:
         """Draw the labels, for the whole training set: a table that is asked by sample index."""
+        if self.current_epoch > 0 and not self.redraw:
+            return
         samples, draw = self.data.samples, self.current_epoch if self.redraw else 0
         labels = (samples.targets, samples.hashes, self.num_classes, run_seed(), draw, self.data.gone_classes)
         self._labels = wrong_labels(*labels).to(self.device)
