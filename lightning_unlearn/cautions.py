@@ -195,15 +195,15 @@ def of_statistics(data: UnlearningDataModule) -> list[str]:
 
 
 def of_request(data: UnlearningDataModule) -> list[str]:
-    """Which samples that the request names do not count as forgotten.
+    """Which samples that the request names do not count as forgotten, and which ones may be meant and are not known.
 
     Args:
         data: The data, split.
 
     Returns:
-        Up to three sentences.
+        Up to four sentences.
     """
-    said = []
+    said = [data.caution] if data.caution else []
     earlier = set() if data.saved is None else {*data.saved.withdrawn}
     # Where a run is judged, its split has them already.
     withdrawn = len({*data.never_trained} & {*data.withdrawn, *earlier})

@@ -1,6 +1,7 @@
 """Images in folders, one folder per class, read one at a time."""
 
 import hashlib
+import json
 import logging
 import os
 from collections.abc import Sequence
@@ -190,12 +191,13 @@ def _check_folders(folders: list[str], parts: list[Path], present: list[list[str
             if not any(folder in names for names in present):
                 raise DataError(
                     f"There is no folder {folder!r} of the class list in {parts[0]} nor in {parts[1]}."
-                    f"{nearest(folder, present[0])}"
+                    f"{nearest(folder, present[0])} Where all images of a class were deleted, keep an empty folder of its name."
                 )
     elif strange := [name for name in present[1] if name not in folders]:
         raise DataError(
-            f"{parts[1]} has a folder {strange[0]!r} that {parts[0]} lacks; where a class has no training "
-            "image left, list all classes with `classes`, so that labels stay as they were."
+            f"{parts[1]} has a folder {strange[0]!r} that {parts[0]} lacks; where a class has no training image left, keep an "
+            "empty folder of its name there, or list all classes, so that labels stay as they were: --data.dataset.classes "
+            f"{json.dumps(sorted({*folders, *strange}), ensure_ascii=False)}"
         )
 
 

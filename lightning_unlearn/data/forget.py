@@ -38,10 +38,12 @@ class Selection(NamedTuple):
         indices: Samples to forget, (F,), int64, sorted, at least one.
         never_trained: Keys that the request names although the model was not trained on them: samples of the
             unseen part, or removed by an earlier request.
+        caution: What must be said of the choice; empty: nothing.
     """
 
     indices: Tensor
     never_trained: list[str]
+    caution: str = ""
 
 
 class ForgetRule(ABC):
@@ -181,9 +183,9 @@ class WholeClasses(ForgetRule):
 
     def select(self, samples: Samples, candidates: Tensor, seed: int, class_names: Sequence[str]) -> Selection:
         """Choose samples; see `ForgetRule.select`."""
-        gone = gone_of_classes(samples, class_indices(self.classes, class_names))
+        gone, caution = gone_of_classes(samples, class_indices(self.classes, class_names))
         refuse_lost(samples, gone, f"The {self.describe()} has" if len(self.classes) == 1 else f"The {self.describe()} have")
-        return Selection(of_classes(samples, candidates, self.classes, class_names, gone), [])
+        return Selection(of_classes(samples, candidates, self.classes, class_names, gone), [], caution)
 
     def describe(self) -> str:
         """One plain line."""
@@ -263,13 +265,13 @@ class ByAttribute(ForgetRule):
             )
         column = samples.attributes[self.column]
         chosen = set(self.values)
-        gone = gone_with_values(samples, self.column, chosen)
+        gone, caution = gone_with_values(samples, self.column, chosen)
         present = {*column, *gone.values()}
         for value in self.values:
             if value not in present:
                 raise DataError(f"No sample has the value {value!r} of {self.column!r}.{nearest(value, present)}")
         wanted = [samples.keys[i] for i, value in enumerate(column) if value in chosen]
-        return _trained_on(samples, candidates, [*wanted, *gone], f"The chosen values of {self.column!r} name")
+        return _trained_on(samples, candidates, [*wanted, *gone], f"The chosen values of {self.column!r} name", caution)
 
     def describe(self) -> str:
         """One plain line; the values may be names of people and stay out of it."""
@@ -277,7 +279,7 @@ class ByAttribute(ForgetRule):
         return f"by attribute {self.column} ({n} value{'s' if n > 1 else ''})"
 
 
-def _trained_on(samples: Samples, candidates: Tensor, wanted: Sequence[str], who: str) -> Selection:
+def _trained_on(samples: Samples, candidates: Tensor, wanted: Sequence[str], who: str, caution: str = "") -> Selection:
     """Parts what a request names into what can be forgotten and what the model does not know, or no more."""
     refuse_lost(samples, wanted, who)
     there = positions(wanted, samples)
@@ -290,4 +292,4 @@ def _trained_on(samples: Samples, candidates: Tensor, wanted: Sequence[str], who
             "or an earlier request removed them. There is nothing to forget.",
             never,
         )
-    return Selection(chosen, never)
+    return Selection(chosen, never, caution)

@@ -1,14 +1,17 @@
 """Splits of requests that were fulfilled without data: by class, until the data tell which samples those are."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from lightning_unlearn.data.gone import labels_by_folder
-from lightning_unlearn.data.saved_split import SavedSplit, class_key, names_class, saved_beside
+from lightning_unlearn.data.saved_split import SavedSplit, class_key, label_named, names_class, saved_beside
 from lightning_unlearn.data.vision import Samples
 
-__all__ = ["knows_classes_alone", "resolve_classes", "split_without_data", "with_unseen"]
+__all__ = ["classes_without", "knows_classes_alone", "resolve_classes", "split_without_data", "with_unseen"]
 
 
 def split_without_data(checkpoint: str | Path | None, own: SavedSplit) -> SavedSplit:
@@ -51,6 +54,31 @@ def resolve_classes(saved: SavedSplit, samples: Samples) -> SavedSplit:
     if not at:
         return saved
     return replace(saved, **{name: sorted(keys) for name, keys in known.items()})  # type: ignore[arg-type]  # its parts
+
+
+def classes_without(samples: Samples, gone: Collection[str], kept: Collection[str], num_classes: int) -> Tensor:
+    """Classes of some samples to which none of some others belongs.
+
+    Args:
+        samples: The training set.
+        gone: Keys of the former; they need not be there. Where nothing tells the class of one, it may be any.
+        kept: Keys of the latter, likewise; where nothing tells the class of one, it does not count.
+        num_classes: Number of classes.
+
+    Returns:
+        Labels, (C,), int64, sorted.
+    """
+    there = dict(zip(samples.keys, samples.targets.tolist(), strict=True))
+
+    def labels(keys: Collection[str]) -> set[int | None]:
+        lost = [key for key in keys if key not in there]
+        named = {label_named(key) for key in lost if names_class(key)}
+        known = {there[key] for key in keys if key in there} | named
+        return known | {*labels_by_folder(samples, (key for key in lost if not names_class(key))).values()}
+
+    left = labels(gone)
+    left = set(range(num_classes)) if None in left else left
+    return torch.tensor(sorted(label for label in left - labels(kept) if label is not None), dtype=torch.int64)
 
 
 def knows_classes_alone(saved: SavedSplit) -> bool:

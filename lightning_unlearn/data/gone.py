@@ -1,16 +1,14 @@
 """Samples whose files are gone: what a rule asks for and the model still knows cannot be forgotten, and is not passed over."""
 
-import logging
 from collections.abc import Collection, Iterable
 from pathlib import PurePosixPath
 
 from lightning_unlearn.data.saved_split import names_class
 from lightning_unlearn.data.vision import Samples
 from lightning_unlearn.exceptions import DataError
+from lightning_unlearn.words import plural
 
 __all__ = ["gone_keys", "gone_of_classes", "gone_with_values", "labels_by_folder", "refuse_lost"]
-
-log = logging.getLogger(__name__)
 
 
 def gone_keys(samples: Samples) -> list[str]:
@@ -45,7 +43,7 @@ def refuse_lost(samples: Samples, keys: Collection[str], who: str) -> None:
         )
 
 
-def gone_of_classes(samples: Samples, labels: Collection[int]) -> list[str]:
+def gone_of_classes(samples: Samples, labels: Collection[int]) -> tuple[list[str], str]:
     """Samples of some classes that are gone, as far as the folders in their keys tell.
 
     Args:
@@ -53,11 +51,11 @@ def gone_of_classes(samples: Samples, labels: Collection[int]) -> list[str]:
         labels: The classes.
 
     Returns:
-        Their keys, sorted. Where the class of a sample that the model was trained on is not known, the log warns of it.
+        Their keys, sorted, and what to warn of: samples that the model was trained on of which no class is known.
     """
     found = labels_by_folder(samples, gone_keys(samples))
-    _warn(samples, [key for key, label in found.items() if label is None], "class")
-    return [key for key, label in found.items() if label in labels]
+    caution = _caution(samples, [key for key, label in found.items() if label is None], "class")
+    return [key for key, label in found.items() if label in labels], caution
 
 
 def labels_by_folder(samples: Samples, keys: Iterable[str]) -> dict[str, int | None]:
@@ -74,7 +72,7 @@ def labels_by_folder(samples: Samples, keys: Iterable[str]) -> dict[str, int | N
     return {key: label_of.get(key.partition("/")[0]) for key in keys}
 
 
-def gone_with_values(samples: Samples, column: str, values: Collection[str]) -> dict[str, str]:
+def gone_with_values(samples: Samples, column: str, values: Collection[str]) -> tuple[dict[str, str], str]:
     """Samples with some values of an attribute that are gone, as far as the table still has their rows.
 
     Args:
@@ -83,23 +81,24 @@ def gone_with_values(samples: Samples, column: str, values: Collection[str]) -> 
         values: The values.
 
     Returns:
-        The value of each by its key. Where that of a sample that the model was trained on is not known, the log warns of it.
+        The value of each by its key, and what to warn of: samples that the model was trained on of which no value is known.
     """
     rows = samples.named_attributes.get(column, {})
     # A file name that a sample has which is there tells of that one.
     there = {PurePosixPath(key).name for key in samples.keys}
     names = {key: PurePosixPath(key).name for key in gone_keys(samples)}
     found = {key: rows.get(key, None if name in there else rows.get(name)) for key, name in names.items()}
-    _warn(samples, [key for key, value in found.items() if value is None], f"attribute {column!r}")
-    return {key: value for key, value in found.items() if value is not None and value in values}
+    caution = _caution(samples, [key for key, value in found.items() if value is None], f"value of {column!r}")
+    return {key: value for key, value in found.items() if value is not None and value in values}, caution
 
 
-def _warn(samples: Samples, unknown: Iterable[str], what: str) -> None:
+def _caution(samples: Samples, unknown: Iterable[str], what: str) -> str:
     trained = frozenset() if samples.former is None else samples.former.trained
-    known = [key for key in unknown if key in trained and not names_class(key)]
-    if known:
-        log.warning(
-            "The images of %d samples that the model was trained on are gone, %r among them, and nothing tells their %s. What "
-            "this request means of them stays known to the model: restore the images, unlearn, and delete them then.",
-            len(known), known[0], what,
-        )  # fmt: skip
+    count = sum(key in trained and not names_class(key) for key in unknown)
+    if not count:
+        return ""
+    return (
+        f"{plural(count, 'sample')} that the model was trained on {'is' if count == 1 else 'are'} gone, and nothing tells "
+        f"their {what}. What this request means of them stays known to the model: restore the images, unlearn, and delete them "
+        "then."
+    )

@@ -28,6 +28,7 @@ class Parts(NamedTuple):
         never_trained: Keys that the request names but the model never trained on.
         forgotten_before: Keys that the request names although an earlier one removed or withdrew them.
         withdrawn: Keys of samples that were unseen until this request listed them; they are in no part.
+        caution: What must be said of what the rule chose; empty: nothing.
     """
 
     forget: Tensor
@@ -37,6 +38,7 @@ class Parts(NamedTuple):
     never_trained: list[str]
     forgotten_before: list[str]
     withdrawn: list[str]
+    caution: str = ""
 
 
 def fresh_parts(
@@ -70,7 +72,7 @@ def fresh_parts(
     chosen = _select(rule, samples, candidates, seed, class_names, may_be_empty)
     withdrawn = _listed(rule, chosen.never_trained, [samples.keys[i] for i in unseen.tolist()])
     left = unseen[~torch.isin(unseen, positions(withdrawn, samples))]
-    return Parts(*_split(chosen, candidates, may_be_empty), left, none, chosen.never_trained, [], withdrawn)
+    return Parts(*_split(chosen, candidates, may_be_empty), left, none, chosen.never_trained, [], withdrawn, chosen.caution)
 
 
 def parts_of_saved(
@@ -135,7 +137,7 @@ def parts_of_saved(
     never = [key for key in chosen.never_trained if key not in earlier | {*saved.forget}]
     withdrawn = _listed(rule, never, saved.unseen)
     unseen = unseen[~torch.isin(unseen, positions(withdrawn, samples))]
-    return Parts(forget, retain, unseen, torch.cat([removed, also]).sort().values, never, before_now, withdrawn)
+    return Parts(forget, retain, unseen, torch.cat([removed, also]).sort().values, never, before_now, withdrawn, chosen.caution)
 
 
 def _select(

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from functools import cached_property
 from os.path import splitext
 from pathlib import PurePosixPath
@@ -146,8 +147,17 @@ class SampleNames:
                 return f"{name!r} (did you mean {self.keys[found[0]]!r}?)"
             # Folders in front, of a path on another machine; the last folder stays.
             if found or spelling.count("/") < 2:
-                return repr(name)
+                break
             spelling = spelling.partition("/")[2]
+        # A folder that is written wrongly: only where one folder that looks like it has a file of that name.
+        folder = spelling.rpartition("/")[0]
+        of_name = self._by_file_name.get(PurePosixPath(name.strip()).name, []) if folder else []
+        near = [
+            key
+            for key in (self.keys[i] for i in of_name)
+            if get_close_matches(folder, [_spelling(str(PurePosixPath(key).parent))])
+        ]
+        return f"{name!r} (did you mean {near[0]!r}?)" if len(near) == 1 else repr(name)
 
 
 def _grouped(pairs: Iterable[tuple[str, int]]) -> dict[str, list[int]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from lightning_unlearn.exceptions import CheckpointError, DataError
 from lightning_unlearn.files import write_text_atomic
 
-__all__ = ["SPLIT", "Former", "SavedSplit", "class_key", "names_class", "saved_beside"]
+__all__ = ["SPLIT", "Former", "SavedSplit", "class_key", "label_named", "names_class", "saved_beside"]
 
 SPLIT = "split.json"
 _PARTS = ("forget", "retain", "unseen", "removed")
@@ -39,6 +39,18 @@ def names_class(key: str) -> bool:
         True where it stands for a class.
     """
     return _CLASS.fullmatch(key) is not None
+
+
+def label_named(key: str) -> int:
+    """The class that a key of `class_key` stands for.
+
+    Args:
+        key: The key.
+
+    Returns:
+        Its label.
+    """
+    return int(key.partition(":")[2])
 
 
 @dataclass(frozen=True)
@@ -143,7 +155,8 @@ class SavedSplit:
             why = f"{gone[0]!r} is gone" if gone else f"{len(classes)} in place of {len(self.classes)}, or in another order"
             raise DataError(
                 f"The classes are not those that the checkpoint was trained with ({why}), so labels would mean others. Where "
-                "the last image of a class was deleted, leave its empty folder, or list all classes: --data.dataset.classes "
+                "the last image of a class was deleted, keep an empty folder of its name; or, where the test part still has "
+                "it, list all classes: --data.dataset.classes "
                 f"{json.dumps(self.classes, ensure_ascii=False)}"
             )
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_unlearn.data.as_trained import normalised_as
 from lightning_unlearn.data.forget import ForgetRule
-from lightning_unlearn.data.forgotten_classes import knows_classes_alone, resolve_classes, with_unseen
+from lightning_unlearn.data.forgotten_classes import classes_without, knows_classes_alone, resolve_classes, with_unseen
 from lightning_unlearn.data.hashing import order
 from lightning_unlearn.data.noise import LabelNoise
 from lightning_unlearn.data.parts import Parts, fresh_parts, parts_of_saved
@@ -179,7 +179,7 @@ class SplitData(LightningDataModule):
         self._reset_split()
 
     def _reset_split(self) -> None:
-        for name in ("_parts", "_test_halves"):
+        for name in ("_parts", "_test_halves", "gone_classes", "removed_classes"):
             self.__dict__.pop(name, None)
 
     @cached_property
@@ -234,8 +234,8 @@ class SplitData(LightningDataModule):
         if name == "triggered":
             if self.trigger is None:
                 raise DataError("The data have no trigger. Needed: --data.trigger Trigger --data.trigger.fraction 0.05")
-            index = self._still_unseen(self.dataset.test, self._test_halves[1])
-            return self._triggered_test, index[self.dataset.test.targets[index] != self.trigger.target]
+            samples, index = self.part("test")
+            return self._triggered_test, index[samples.targets[index] != self.trigger.target]
         if name == "train":
             return self.samples, torch.cat([self._parts.retain, self._parts.forget]).sort().values
         if name == "test":
@@ -246,12 +246,18 @@ class SplitData(LightningDataModule):
             return self.dataset.test, self._still_unseen(self.dataset.test, self._test_halves[0])
         index = getattr(self._parts, name)
         # A model that is being watched or imitated must not meet the attacker's patch in what stands for unseen.
-        return self.untriggered if name == "unseen" else self.samples, index
+        return (self.untriggered, self._of_other_classes(self.samples, index)) if name == "unseen" else (self.samples, index)
 
     def _still_unseen(self, samples: Samples, index: Tensor) -> Tensor:
         """Samples from outside the training set without those that a stage of an earlier request trained on."""
         used = set() if self.saved is None else {*self.saved.outside}
-        return index[[samples.keys[i] not in used for i in index.tolist()]] if used else index
+        index = index[[samples.keys[i] not in used for i in index.tolist()]] if used else index
+        return self._of_other_classes(samples, index)
+
+    def _of_other_classes(self, samples: Samples, index: Tensor) -> Tensor:
+        """Samples without those of classes that earlier requests removed as a whole: nobody asks for these any more."""
+        gone = self.removed_classes
+        return index[~torch.isin(samples.targets[index], gone)] if len(gone) else index
 
     @cached_property
     def _triggered_test(self) -> Samples:
@@ -275,12 +281,19 @@ class SplitData(LightningDataModule):
         index = index if among is None else among
         return index[order(samples.hashes[index], seed, purpose)[:count]].sort().values
 
-    @property
+    @cached_property
     def gone_classes(self) -> Tensor:
-        """Labels of forgotten samples of which none is retained, (C,), int64, sorted."""
-        forgotten, retained = (self.samples.targets[index] for index in (self._parts.forget, self._parts.retain))
-        gone: Tensor = forgotten[~torch.isin(forgotten, retained)].unique()  # type: ignore[no-untyped-call]  # in torch
-        return gone
+        """Labels of samples that are forgotten, now or by an earlier request, of which none is retained (C,), int64, sorted."""
+        split = self.saved_split()
+        return classes_without(self.samples, [*split.forget, *split.removed], split.retain, self.num_classes)
+
+    @cached_property
+    def removed_classes(self) -> Tensor:
+        """Labels of which earlier requests removed the last sample, (C,), int64, sorted: no part has them, not even test."""
+        if self.saved is None:
+            return torch.empty(0, dtype=torch.int64)
+        kept = [*self.saved.retain, *self.saved.forget]
+        return classes_without(self.samples, self.saved.removed, kept, self.num_classes)
 
     @property
     def unseen_of_retained_classes(self) -> Tensor:
@@ -323,6 +336,11 @@ class SplitData(LightningDataModule):
     def withdrawn(self) -> list[str]:
         """Keys of samples that were unseen until this request listed them: they are in no part, and are not forgotten."""
         return self._parts.withdrawn
+
+    @property
+    def caution(self) -> str:
+        """What must be said of what the rule chose; empty: nothing."""
+        return self._parts.caution
 
     @property
     def copies(self) -> list[tuple[str, str]] | None:

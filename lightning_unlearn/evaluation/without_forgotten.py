@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from torch import nn
 
 from lightning_unlearn.chain.run import TrainerFactory
@@ -88,11 +89,15 @@ def accuracies(fresh: TrainerFactory, model: nn.Module, data: UnlearningDataModu
         data: The data, split.
 
     Returns:
-        Percent, by metric: `retain/acc`, and `unseen/acc` and `test/acc` where there are such samples.
+        Percent, by metric: `retain/acc`, and `unseen/acc` and `test/acc` (of classes that remain) where there are such samples.
     """
     parts: list[Part] = [part for part in data.present if part != "forget"]
-    outputs = collect_outputs(fresh, model, data, parts)
-    return {f"{part}/acc": 100 * found.accuracy for part, found in outputs.items()}
+    found = collect_outputs(fresh, model, data, parts)
+    if "test" in found:
+        remaining = ~torch.isin(found["test"].targets, data.gone_classes)
+        if bool(remaining.any()):
+            found["test"] = found["test"].select(remaining)
+    return {f"{part}/acc": 100 * outputs.accuracy for part, outputs in found.items()}
 
 
 def _what_is_gone(gone: int, withdrawn: int) -> str:

@@ -266,6 +266,25 @@ def test_report_shows_the_history(work, capsys):
     assert f"2 requests; ledger, report, split and checkpoint agree. Last hash: {last}" in capsys.readouterr().out
 
 
+def test_a_class_that_is_gone_does_not_count_at_the_next_request(work, capsys):
+    by_class = ["unlearn", "--run", "runs/x/1", *QUIET, "--data.forget", "WholeClasses", "--data.forget.classes", "[owl]"]
+    assert main([*by_class, "--name", "y"]) == 0
+    request("next", split_of("runs/y/1")["retain"][:2])
+    assert main([*next_request("next", "runs/y/1"), "--name", "z"]) == 0
+    first, second = (json.loads(Path(f"runs/{name}/1/report.json").read_text()) for name in "yz")
+    owl = CLASSES.index("owl")
+    for row in second["rows"]:
+        assert row["details"]["per_class"][owl] == {"class": "owl", "forget": None, "retain": None, "test": None}
+    # What the first of them leaves is what the second one starts from.
+    left, start = first["rows"][-1]["metrics"], second["rows"][0]["metrics"]
+    assert second["rows"][0]["role"] == "original"
+    assert start["test/acc"] == left["test/acc"]
+    assert "test_forgotten/acc" in left
+    assert "test_forgotten/acc" not in start
+    # Before the first request three classes were tested, and no accuracy of two of them is known.
+    assert set(first["first"]) == set(second["first"]) == {"retain/acc"}
+
+
 def test_what_all_requests_together_cost_is_said(work, capsys):
     """None of them shows it alone, and what the second one calls original is the result of the first."""
     assert "Original" in Path("runs/x/1/report.html").read_text()

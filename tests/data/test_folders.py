@@ -82,9 +82,17 @@ def test_labels_stay_when_a_whole_class_is_deleted(root):
         path.unlink()
     assert folder(root).train.targets.unique().tolist() == [0, 2]
     (root / "train" / "bee").rmdir()
-    with pytest.raises(DataError, match=r"folder 'bee' that .*train lacks; .*list all classes"):
+    advice = r"keep an empty folder .*: --data.dataset.classes \[\"ant\", \"bee\", \"cat\"\]"
+    with pytest.raises(DataError, match=f"folder 'bee' that .*train lacks; .*{advice}"):
         folder(root)
     assert folder(root, classes=before.classes).train.targets.unique().tolist() == [0, 2]
+    for path in (root / "val" / "bee").iterdir():
+        path.unlink()
+    (root / "val" / "bee").rmdir()
+    with pytest.raises(DataError, match=r"no folder 'bee' of the class list in .*keep an empty folder"):
+        folder(root, classes=before.classes)
+    (root / "train" / "bee").mkdir()
+    assert folder(root).train.targets.unique().tolist() == [0, 2]
 
 
 def test_a_class_list_chooses_orders_and_names(root):

@@ -1,6 +1,5 @@
 """Files that were deleted before a request came: what the model still knows of them is not passed over."""
 
-import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from lightning_unlearn.cautions import of_request
 from lightning_unlearn.data.arrays import Arrays, FromDatasets
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.earlier import judge_as_saved, keep_forgotten
@@ -95,15 +95,15 @@ def test_what_the_model_knows_of_gone_files_is_refused(photos, name, all_of_it):
         photos.asked(ListedSamples(photos.root / "list.txt"))
 
 
-def test_who_is_not_asked_for_may_be_gone(photos, caplog):
+def test_who_is_not_asked_for_may_be_gone(photos):
     photos.delete([key for key in photos.of("bob") if key not in photos.of("cat")])
     assert photos.asked(RULES["cat"]) == photos.of("cat")
     assert photos.asked(RULES["anna"]) == photos.of("anna")
-    assert "nothing tells" not in caplog.text
+    assert not any(photos.data(rule, judged=False).caution for rule in RULES.values())
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_files_may_be_deleted_after_their_request(photos, name, caplog):
+def test_files_may_be_deleted_after_their_request(photos, name):
     """And the next requests, repeated ones and a look at the result go on."""
     photos.save(photos.data(RULES[name], judged=False))
     photos.delete(photos.of(name))
@@ -120,7 +120,7 @@ def test_files_may_be_deleted_after_their_request(photos, name, caplog):
     assert photos.asked(other) == photos.of({"anna": "bob", "cat": "bee"}[name])
     photos.save(photos.data(other, judged=False))
     assert photos.asked(RandomCount(2))
-    assert "nothing tells" not in caplog.text
+    assert not photos.data(other, judged=True).caution
 
 
 def test_half_of_what_was_forgotten_may_be_gone(photos):
@@ -218,22 +218,19 @@ def test_folders_of_torchvision_are_known_where_they_name_the_class(photos):
     assert not FromDatasets("photos", other, test).train.folders
 
 
-def test_where_nothing_tells_that_is_said(photos, caplog):
+def test_where_nothing_tells_that_is_said(photos):
     draw = np.random.default_rng(1)
     images, labels = draw.integers(0, 256, (6, 8, 8, 3), dtype=np.uint8), np.arange(6) % 3
     np.savez(photos.root / "a.npz", images=images, labels=labels)
-    (photos.root / "rows.csv").write_text("owner\n" + "\n".join(["anna"] * 5))
+    (photos.root / "rows.csv").write_text("owner\n" + "\n".join(["anna", "bob"] * 2 + ["anna"]))
     whole = Arrays(photos.root / "a.npz", photos.root / "a.npz")
     SavedSplit([], whole.train.keys, [], []).save(photos.root / "split.json")
     np.savez(photos.root / "b.npz", images=images[:5], labels=labels[:5])
     dataset = Arrays(photos.root / "b.npz", photos.root / "a.npz", attributes=photos.root / "rows.csv")
-    caplog.set_level(logging.WARNING)
-    said = f"1 samples that the model was trained on are gone, '{whole.train.keys[5]}' among them, and nothing tells their"
-    assert photos.asked(WholeClasses([0]), dataset)
-    assert f"{said} class." in caplog.text
-    with pytest.raises(DataError, match="none is retained"):
-        photos.asked(ByAttribute("owner", ["anna"]), dataset)
-    assert f"{said} attribute 'owner'." in caplog.text
+    said = "1 sample that the model was trained on is gone, and nothing tells their"
+    for rule, what in ((WholeClasses([0]), "class"), (ByAttribute("owner", ["anna"]), "value of 'owner'")):
+        [caution] = of_request(photos.data(rule, dataset, judged=False))
+        assert caution.startswith(f"{said} {what}. What this request means of them stays known")
 
 
 def test_a_class_that_was_forgotten_without_data_may_be_deleted(photos):
@@ -246,3 +243,23 @@ def test_a_class_that_was_forgotten_without_data_may_be_deleted(photos):
     with pytest.raises(AlreadyForgottenError):
         photos.asked(RULES["cat"])
     assert photos.asked(WholeClasses(["bee"])) == photos.of("bee")
+
+
+def test_a_class_that_an_earlier_request_removed_is_in_no_part_and_is_not_taught(photos):
+    unseen = photos.of("cat")[:1] + photos.of("ant")[:1]
+    first = UnlearningDataModule(photos.dataset(), forget=RULES["cat"], unseen=2, resident=False)
+    SavedSplit([], [key for key in photos.keys if key not in unseen], unseen, []).save(photos.root / "split.json")
+    first.use_split_of(photos.root / "model.ckpt")
+    assert (first.gone_classes.tolist(), first.removed_classes.tolist(), len(first.part("test")[1])) == ([2], [], 15)
+    photos.save(first)
+    for delete in (False, True):
+        if delete:
+            photos.delete(photos.of("cat"))
+        data = photos.data(RandomCount(2), judged=False)
+        assert (data.gone_classes.tolist(), data.removed_classes.tolist()) == ([2], [2])
+        for part, there in (("test", [0, 1]), ("unseen", [0])):
+            samples, index = data.part(part)
+            assert samples.targets[index].unique().tolist() == there
+        # A judgement of the request itself still looks at them.
+        assert len(photos.data(judged=True).part("test")[1]) == 15
+    assert set(photos.of("cat")) <= {*data.saved_split().removed, *data.saved_split().unseen}

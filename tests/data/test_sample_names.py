@@ -44,6 +44,10 @@ def test_names_are_resolved(entries, expected):
         (["2.0"], r"No training sample has the key or file name '2.0'"),
         (["True"], "No training sample"),
         (["/etc/cats/1.png"], "did you mean 'cats/1.png'"),
+        # A folder that is written wrongly; another folder is another picture.
+        (["catz/2.png"], r"'catz/2.png' \(did you mean 'cats/2.png'\?\)"),
+        (["mice/2.png"], r"'mice/2.png'. Correct it"),
+        (["catz/1.png"], r"'catz/1.png' \(did you mean 'cats/1.png'\?\)"),
     ],
 )
 def test_wrong_names_are_refused(entries, message):
