@@ -203,20 +203,20 @@ def of_request(data: UnlearningDataModule) -> list[str]:
     Returns:
         Up to four sentences.
     """
-    said = [data.caution] if data.caution else []
+    said = [data.parts.caution] if data.parts.caution else []
     earlier = set() if data.saved is None else {*data.saved.withdrawn}
     # Where a run is judged, its split has them already.
-    withdrawn = len({*data.never_trained} & {*data.withdrawn, *earlier})
+    withdrawn = len({*data.parts.never_trained} & {*data.parts.withdrawn, *earlier})
     if withdrawn:
         text = f"{_of_request(withdrawn)} never trained on and {_are(withdrawn)}"
         said.append(f"{text} not counted as forgotten, but withdrawn: in no part of the data from this run on.")
-    if never := len(data.never_trained) - withdrawn:
+    if never := len(data.parts.never_trained) - withdrawn:
         text = f"{_of_request(never)} never trained on and {_are(never)} not counted."
         withdraws = data.forget_rule is not None and data.forget_rule.withdraws
         advice = " Unseen ones stay so; where they are to be withdrawn too, give ListedSamples."
         said.append(text if withdraws else text + advice)
-    if before := len(data.forgotten_before):
-        what = "forgotten or withdrawn" if earlier & {*data.forgotten_before} else "forgotten"
+    if before := len(data.parts.forgotten_before):
+        what = "forgotten or withdrawn" if earlier & {*data.parts.forgotten_before} else "forgotten"
         said.append(f"{_of_request(before)} {what} before and {_are(before)} not counted.")
     return said
 

@@ -149,7 +149,7 @@ class UnlearningDataModule(SplitData):
         return before
 
     def _check_view(self, view: View) -> None:
-        if view in ("forget", *TWO_PARTS) and len(self._parts.forget) == 0:
+        if view in ("forget", *TWO_PARTS) and len(self.parts.forget) == 0:
             raise DataError(
                 f"The view {view!r} needs samples to forget, and there is no forget rule. Give one: "
                 "--data.forget RandomFraction --data.forget.fraction 0.04, or ListedSamples with a file."
@@ -172,7 +172,7 @@ class UnlearningDataModule(SplitData):
     def plan(self) -> Plan:
         """The steps of an epoch of the served view on this rank."""
         samples, retain = self.part("unseen" if self.serving.view == "unseen" else "retain")
-        forget, only = self._parts.forget, self.serving.only
+        forget, only = self.parts.forget, self.serving.only
         if only is not None:
             forget, retain = forget[torch.isin(forget, only)], retain[torch.isin(retain, only)]
         return Plan(

@@ -71,11 +71,11 @@ def only_withdraws(data: SplitData) -> bool:
         NothingKnownError: The model was never trained on any of it, and none of it is unseen.
     """
     try:
-        return not len(data.part("forget")[1]) and bool(data.withdrawn)
+        return not len(data.part("forget")[1]) and bool(data.parts.withdrawn)
     except (AlreadyForgottenError, NothingKnownError):
         data.may_be_empty = True
         data.draw()
-        if data.withdrawn:
+        if data.parts.withdrawn:
             return True
         data.may_be_empty = False
         data.draw()

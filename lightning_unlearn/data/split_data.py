@@ -179,11 +179,12 @@ class SplitData(LightningDataModule):
         self._reset_split()
 
     def _reset_split(self) -> None:
-        for name in ("_parts", "_test_halves", "gone_classes", "removed_classes"):
+        for name in ("parts", "_test_halves", "gone_classes", "removed_classes"):
             self.__dict__.pop(name, None)
 
     @cached_property
-    def _parts(self) -> Parts:
+    def parts(self) -> Parts:
+        """Who is in which part of the training set, and what the request names besides."""
         if self.saved is not None:
             how = (self.dataset.classes, self.dataset.name, self.may_be_empty, self._judged)
             return parts_of_saved(self.samples, self.saved, self.forget_rule, self._forget_seed, *how)
@@ -207,7 +208,7 @@ class SplitData(LightningDataModule):
     @property
     def halves_the_test_set(self) -> bool:
         """Whether half of the test set stands for unseen samples: none are known, or a request withdrew the last ones."""
-        return self.saw_everything or (self.unseen is None and self.saved is not None and not len(self._parts.unseen))
+        return self.saw_everything or (self.unseen is None and self.saved is not None and not len(self.parts.unseen))
 
     @cached_property
     def _test_halves(self) -> tuple[Tensor, Tensor]:
@@ -237,14 +238,14 @@ class SplitData(LightningDataModule):
             samples, index = self.part("test")
             return self._triggered_test, index[samples.targets[index] != self.trigger.target]
         if name == "train":
-            return self.samples, torch.cat([self._parts.retain, self._parts.forget]).sort().values
+            return self.samples, torch.cat([self.parts.retain, self.parts.forget]).sort().values
         if name == "test":
             return self.dataset.test, self._still_unseen(self.dataset.test, self._test_halves[1])
         if name == "unseen" and isinstance(self.unseen, VisionData) and not (self.saved and self.saved.unseen):
             return self.unseen.train, self._still_unseen(self.unseen.train, torch.arange(len(self.unseen.train)))
         if name == "unseen" and self.halves_the_test_set:
             return self.dataset.test, self._still_unseen(self.dataset.test, self._test_halves[0])
-        index = getattr(self._parts, name)
+        index = getattr(self.parts, name)
         # A model that is being watched or imitated must not meet the attacker's patch in what stands for unseen.
         return (self.untriggered, self._of_other_classes(self.samples, index)) if name == "unseen" else (self.samples, index)
 
@@ -299,7 +300,7 @@ class SplitData(LightningDataModule):
     def unseen_of_retained_classes(self) -> Tensor:
         """Unseen samples of classes that are retained, (U,), int64: others the network does not know, or is to forget."""
         samples, index = self.part("unseen")
-        return index[torch.isin(samples.targets[index], self.samples.targets[self._parts.retain])]
+        return index[torch.isin(samples.targets[index], self.samples.targets[self.parts.retain])]
 
     @property
     def unseen_remedy(self) -> str:
@@ -314,38 +315,18 @@ class SplitData(LightningDataModule):
     @property
     def forgets_whole_classes(self) -> bool:
         """Whether something is forgotten, and no class of a forgotten sample has retained ones."""
-        forgotten, retained = (self.samples.targets[index] for index in (self._parts.forget, self._parts.retain))
+        forgotten, retained = (self.samples.targets[index] for index in (self.parts.forget, self.parts.retain))
         return len(forgotten) > 0 and not bool(torch.isin(forgotten, retained).any())
 
     @property
     def forgotten_classes(self) -> list[int]:
         """Labels of the classes that are forgotten as a whole, sorted; empty where the split is not by class."""
-        return sorted(set(self.samples.targets[self._parts.forget].tolist())) if self.forgets_whole_classes else []
-
-    @property
-    def never_trained(self) -> list[str]:
-        """Keys that the request names but the original never trained on."""
-        return self._parts.never_trained
-
-    @property
-    def forgotten_before(self) -> list[str]:
-        """Keys that the request names although an earlier one removed or withdrew them."""
-        return self._parts.forgotten_before
-
-    @property
-    def withdrawn(self) -> list[str]:
-        """Keys of samples that were unseen until this request listed them: they are in no part, and are not forgotten."""
-        return self._parts.withdrawn
-
-    @property
-    def caution(self) -> str:
-        """What must be said of what the rule chose; empty: nothing."""
-        return self._parts.caution
+        return sorted(set(self.samples.targets[self.parts.forget].tolist())) if self.forgets_whole_classes else []
 
     @property
     def copies(self) -> list[tuple[str, str]] | None:
         """Pairs of keys: a forgotten sample, and a retained one with exactly the same content; None: see `copies_left`."""
-        return copies_left(self.samples, self._parts.forget, self._parts.retain)
+        return copies_left(self.samples, self.parts.forget, self.parts.retain)
 
     def example(self, count: int = 2) -> Tensor:
         """A few normalised retained images, to see whether a model takes them.
@@ -356,7 +337,7 @@ class SplitData(LightningDataModule):
         Returns:
             (count, C, H, W), float32, on the CPU.
         """
-        pixels = torch.stack([self.samples.images[int(i)] for i in self._parts.retain[:count]]).float() / 255
+        pixels = torch.stack([self.samples.images[int(i)] for i in self.parts.retain[:count]]).float() / 255
         mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (self.dataset.mean, self.dataset.std))
         return (pixels - mean) / std
 
@@ -371,7 +352,7 @@ class SplitData(LightningDataModule):
         Returns:
             Keys of the forgotten, retained, unseen and earlier removed samples, also of those whose files are gone.
         """
-        parts = self._parts
+        parts = self.parts
         forget, retain, unseen = parts.forget, parts.retain, parts.unseen
         saved = self.saved
         outside, withdrawn = ([], []) if saved is None else (saved.outside, saved.withdrawn)

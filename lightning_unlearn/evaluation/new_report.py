@@ -78,7 +78,7 @@ def request_of(data: UnlearningDataModule, name: str | None = None) -> Request:
         of=len(keys) + len(data.part("retain")[1]),
         digest=hashlib.sha256("\n".join(keys).encode()).hexdigest(),
         copies_left=None if copies is None else len(copies),
-        never_trained=len(data.never_trained),
+        never_trained=len(data.parts.never_trained),
         gone=len(gone),
     )
 

@@ -62,7 +62,7 @@ class RequestRecord:
             time="",
             rule="" if data.forget_rule is None else data.forget_rule.describe(),
             keys=sorted(samples.keys[i] for i in forget.tolist()),
-            withdrawn=data.withdrawn,
+            withdrawn=data.parts.withdrawn,
             method=method,
             settings=hashlib.sha256(settings_of(stages).encode()).hexdigest(),
             before=None if checkpoint is None else hash_of_file(Path(checkpoint)),

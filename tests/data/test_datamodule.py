@@ -164,7 +164,7 @@ def test_a_request_that_names_unseen_samples(make_data, tmp_path):
     never, trained = sorted(keys(data, "unseen"))[:2], sorted(keys(data, "retain"))[:3]
     request = make_data(forget=listed(tmp_path, [*never, *trained]))
     assert keys(request, "forget") == set(trained)
-    assert sorted(request.never_trained) == never
+    assert sorted(request.parts.never_trained) == never
     with pytest.raises(DataError, match="never trained on any of them"):
         index(make_data(forget=listed(tmp_path, never)), "forget")
 
@@ -304,7 +304,7 @@ def test_unseen_samples_that_a_stage_trains_on_are_retained_from_then_on(make_da
     later = make_data(forget=listed(tmp_path, used[:3]))
     later.use_split_of(tmp_path / "unlearned.ckpt")
     assert keys(later, "forget") == set(used[:3])
-    assert later.never_trained == []
+    assert later.parts.never_trained == []
     assert not keys(later, "unseen") & set(used)
     assert kept_keys(tmp_path / "unlearned.ckpt").keys >= set(used)
 

@@ -137,9 +137,9 @@ def test_repeated_mixed_and_late_requests(digits, make_data, first, tmp_path):
         asked([retained[1], "0123456789abcdeg"])
     data = asked([*before[:5], *retained[5:8], unseen[0]])
     assert keys(data, "forget") == set(retained[5:8])
-    assert sorted(data.forgotten_before) == before[:5]
-    assert data.never_trained == [unseen[0]]
-    assert data.withdrawn == [unseen[0]]
+    assert sorted(data.parts.forgotten_before) == before[:5]
+    assert data.parts.never_trained == [unseen[0]]
+    assert data.parts.withdrawn == [unseen[0]]
     assert not keys(data, "unseen") & {unseen[0]}
     split = data.saved_split()
     assert unseen[0] not in split.unseen

@@ -99,7 +99,7 @@ def test_who_is_not_asked_for_may_be_gone(photos):
     photos.delete([key for key in photos.of("bob") if key not in photos.of("cat")])
     assert photos.asked(RULES["cat"]) == photos.of("cat")
     assert photos.asked(RULES["anna"]) == photos.of("anna")
-    assert not any(photos.data(rule, judged=False).caution for rule in RULES.values())
+    assert not any(photos.data(rule, judged=False).parts.caution for rule in RULES.values())
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -120,7 +120,7 @@ def test_files_may_be_deleted_after_their_request(photos, name):
     assert photos.asked(other) == photos.of({"anna": "bob", "cat": "bee"}[name])
     photos.save(photos.data(other, judged=False))
     assert photos.asked(RandomCount(2))
-    assert not photos.data(other, judged=True).caution
+    assert not photos.data(other, judged=True).parts.caution
 
 
 def test_half_of_what_was_forgotten_may_be_gone(photos):
@@ -130,9 +130,9 @@ def test_half_of_what_was_forgotten_may_be_gone(photos):
     judge_as_saved(judged)
     assert judged.forget_rule is not None
     assert len(judged.part("forget")[1]) == len(photos.of("anna")[1::2])
-    assert (judged.never_trained, judged.forgotten_before) == ([], [])
+    assert (judged.parts.never_trained, judged.parts.forgotten_before) == ([], [])
     again = photos.data(ByAttribute("owner", ["anna", "bob"]), judged=False)
-    assert sorted(again.forgotten_before) == sorted(photos.of("anna"))
+    assert sorted(again.parts.forgotten_before) == sorted(photos.of("anna"))
 
 
 def test_unseen_files_may_be_gone(photos):
@@ -142,7 +142,7 @@ def test_unseen_files_may_be_gone(photos):
     photos.delete(unseen)
     assert photos.asked(RULES["cat"]) == photos.of("cat")[2:]
     data = photos.data(RULES["anna"], judged=False)
-    assert data.never_trained == [key for key in unseen if photos.owner[key] == "anna"]
+    assert data.parts.never_trained == [key for key in unseen if photos.owner[key] == "anna"]
     photos.delete(photos.of("cat")[2:])
     replace(split, retain=photos.of("ant"), unseen=photos.of("cat")).save(photos.root / "split.json")
     with pytest.raises(NothingKnownError, match="5 are known, but they are unseen"):
