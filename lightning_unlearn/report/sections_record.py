@@ -2,9 +2,9 @@
 
 from lightning_unlearn.report.labels import MISSING
 from lightning_unlearn.report.ledger_schema import PastRequest
+from lightning_unlearn.report.limits import limits
 from lightning_unlearn.report.markup import Html, code, fold, name, paragraph, section, table, text
 from lightning_unlearn.report.schema import Report
-from lightning_unlearn.report.wording import limits
 
 __all__ = ["config", "history", "not_shown", "versions"]
 

@@ -4,19 +4,18 @@ import math
 import re
 from collections.abc import Sequence
 
-from lightning_unlearn.report.audit_wording import audit_limits, audit_summary
+from lightning_unlearn.report.audit_wording import audit_summary
 from lightning_unlearn.report.comparison import Comparison, are_exact, compare, references_of, subjects
-from lightning_unlearn.report.detect_wording import detect_limits, detect_summary
+from lightning_unlearn.report.detect_wording import detect_summary
 from lightning_unlearn.report.labels import EXACT, SCREENING, TIERS, count, number, plain, seconds, with_spread
-from lightning_unlearn.report.leaderboard import Line, family, leaderboard, ranked_by
-from lightning_unlearn.report.schema import Report, Request, Row
+from lightning_unlearn.report.leaderboard import Line, leaderboard, ranked_by
+from lightning_unlearn.report.limits import too_few
+from lightning_unlearn.report.schema import Report, Row
 from lightning_unlearn.thresholds import FEWEST_FORGOTTEN
 from lightning_unlearn.words import plural, were
 
-__all__ = ["against_unseen", "brought_back", "limits", "noted", "reading", "remarks", "summary", "tier_line"]
+__all__ = ["against_unseen", "brought_back", "noted", "reading", "remarks", "summary", "tier_line"]
 
-# For a claim about a method (evaluation, "Nothing is printed without its zero").
-DRAWS, POOLED = 5, 400
 # A number in a note, without what makes a sentence of it.
 _FIGURE = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?!\w|\.\d)")
 
@@ -210,7 +209,7 @@ def _summary_benchmark(report: Report) -> list[str]:
     ]
     for name in dict.fromkeys(line.family for line in lines):
         sentences.append(_best(report, [line for line in lines if line.family == name]))
-    if _too_few(report):
+    if too_few(report):
         sentences.append("These are too few forget sets or samples to call one method better than another.")
     return [sentence for sentence in sentences if sentence]
 
@@ -287,92 +286,3 @@ def _range(figures: Sequence[str]) -> str:
 def _some(names: list[str]) -> str:
     shown = ", ".join(names[:3])
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
-
-
-def limits(report: Report) -> list[str]:
-    """What the report does not show.
-
-    Args:
-        report: Of any kind.
-
-    Returns:
-        Sentences in plain text.
-    """
-    if report.detected is not None:
-        return detect_limits(report)
-    rows = subjects(report)
-    said = []
-    if are_exact(report):
-        said.append(
-            "That nothing of the forgotten samples is left follows from how the model was made, not from the figures, which "
-            "scatter as those of any retrained model. It rests on the code, and on a record of the training data that is right."
-        )
-    elif report.tier not in ("audit", "benchmark"):
-        said.append(
-            "This is a screening of single models: not evidence of forgetting. It can show that "
-            "samples are still "
-            "remembered, never that they are not. An audit would compare ensembles of models."
-        )
-    empty = {request.name for request in report.requests if request.count == 0}
-    repairs = report.goal == "repair"
-    rated = [] if repairs else rows
-    missing = [row for row in rated if not row.exact and row.request not in empty and not references_of(report, row)]
-    if missing:
-        said.append(
-            "Without a retrained reference it cannot be said how far a model is from one that never "
-            "saw the samples. "
-            "Being alike to unseen samples in confidence is weaker: an attack that looks at each "
-            "sample may still "
-            "tell them apart."
-        )
-    if any(references_of(report, row) and not report.levels.get(row.request) for row in rows):
-        said.append(
-            "With a single reference, what two references differ by is not known, so no difference "
-            "can be called "
-            "large or small."
-        )
-    if report.kind == "benchmark":
-        said += _too_few(report)
-    small = [r for r in report.requests if 0 < r.judged < POOLED and not repairs and report.kind not in ("benchmark", "audit")]
-    if small:
-        counts = ", ".join(_error(request) for request in small[:3])
-        said.append(f"Forget accuracy of few samples is uncertain: {counts} (one standard error at 50 %).")
-    if any(request.copies_left is None for request in report.requests):
-        said.append(
-            "Exact copies of forgotten samples among the retained ones were not searched for: too many images to read. "
-            "copies_left of lightning_unlearn.data.split reads them with read=True."
-        )
-    if copies := sum(request.copies_left or 0 for request in report.requests):
-        what = "1 exact copy" if copies == 1 else f"{copies} exact copies"
-        said.append(f"{what} of forgotten samples stay in the retain set: the model may rightly still know them.")
-    said += audit_limits(report)
-    silent = report.kind == "audit" or are_exact(report) or bool(empty) or repairs
-    if not silent and not any("relearn/gap" in row.metrics or "relearn/acc" in row.metrics for row in rows):
-        said.append("Whether fine-tuning on retained data alone brings the memory back was not measured.")
-    said.append(
-        "Other places may hold the samples: earlier checkpoints, optimiser state, caches, logs, "
-        "backups, and models "
-        "that were distilled or fine-tuned from the original."
-    )
-    if not are_exact(report):
-        said.append("No attack here is the strongest possible; a stronger one can find what these did not.")
-    return said
-
-
-def _too_few(report: Report) -> list[str]:
-    said = []
-    for name in dict.fromkeys(family(row.request) for row in report.rows if row.role == "method"):
-        drawn = {row.request for row in report.rows if row.role == "method" and family(row.request) == name}
-        pooled = sum(request.judged for request in report.requests if request.name in drawn)
-        if len(drawn) < DRAWS or pooled < POOLED:
-            said.append(
-                f"{plain(name)}: {plural(len(drawn), 'forget set')} with {pooled} samples in all. A "
-                "claim that one "
-                f"method is better needs at least {DRAWS} forget sets and {POOLED} samples."
-            )
-    return said
-
-
-def _error(request: Request) -> str:
-    error = 50 / math.sqrt(max(request.judged, 1))
-    return f"{plural(request.judged, 'sample')} give ±{error:.1f} points"
