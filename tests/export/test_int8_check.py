@@ -26,6 +26,11 @@ AUC = ["forget_unseen/auc", "forget_unseen/auc/low", "forget_unseen/auc/high"]
 
 def test_figures_before_and_after_are_those_of_the_two_models(memorising, fresh):
     model, data = memorising
+    # One weight of each row that is so large that rounding takes the others with it: the figures then differ on any machine.
+    model = copy.deepcopy(model)
+    with torch.no_grad():
+        for weight in (weight for weight in model.parameters() if weight.dim() > 1):
+            weight.flatten(1)[:, 0] = 50 * weight.abs().max()
     figures = check_int8(fresh, model, data)
     assert list(figures) == [*NAMES, *AUC]
     rounded = copy.deepcopy(model)
