@@ -29,11 +29,13 @@ class NothingKnownError(DataError):
     Args:
         text: What is wrong.
         keys: Keys of the samples that it names.
+        caution: What must be said of the request besides; empty: nothing.
     """
 
-    def __init__(self, text: str, keys: Sequence[str]) -> None:
-        super().__init__(text)
+    def __init__(self, text: str, keys: Sequence[str], caution: str = "") -> None:
+        super().__init__(f"{text} {caution}".rstrip())
         self.keys = list(keys)
+        self.caution = caution
 
 
 class AlreadyForgottenError(DataError):

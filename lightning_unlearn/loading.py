@@ -46,9 +46,10 @@ def check_model(
     try:
         with torch.no_grad():
             logits = model(batch.to(dtype))
-    except (RuntimeError, ValueError, TypeError) as error:
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+        # timm asserts the image size of a ViT or Swin.
         raise DataError(
-            f"The model cannot read images of {tuple(batch.shape[1:])} (channels, height, width): {error}. "
+            f"The model cannot read images of {tuple(batch.shape[1:])} (channels, height, width): {str(error).rstrip('.')}. "
             "Grayscale for colour, or another size? Change the data or the model's in_chans."
         ) from error
     if not isinstance(logits, torch.Tensor):

@@ -18,6 +18,7 @@ from lightning_unlearn.classifier import untrained_copy
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.earlier import only_withdraws
 from lightning_unlearn.data.forget import ForgetRule
+from lightning_unlearn.data.views import cut
 from lightning_unlearn.detection.scoring import ScoringTrainer
 from lightning_unlearn.evaluation.collecting import collect_outputs
 from lightning_unlearn.evaluation.new_report import new_report, request_of
@@ -204,7 +205,7 @@ class UnlearningTrainer(ScoringTrainer):
             The report.
 
         Raises:
-            DataError: Nothing says what was forgotten.
+            DataError: Nothing says what was forgotten; or the relearn time is asked for, and fewer samples than ranks are.
             ConfigError: The relearn time is asked for without an original.
         """
         check_lists(
@@ -245,6 +246,8 @@ class UnlearningTrainer(ScoringTrainer):
         panel = self._panel(datamodule, goal, relearn_epochs, None, svc)
         before = None if original is None else load_copy(model, original, datamodule)
         if before is not None and relearn_steps:
+            # Fewer forgotten samples than ranks would end the fine-tuning on them when the first model was judged.
+            cut(datamodule.part("forget")[1], datamodule.batch_size, self.world_size)
             known = collect_outputs(self.fresh, before, datamodule, ["forget"])["forget"]
             panel.relearn_steps, panel.relearn_target = relearn_steps, known.accuracy
         report = new_report("evaluate", panel)

@@ -10,6 +10,7 @@ from helpers import sgd, untrained
 from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins import MixedPrecision
+from timm import create_model
 from torch import nn
 
 from lightning_unlearn.callbacks.select_by_unseen import SelectByUnseen
@@ -182,6 +183,10 @@ def test_what_cannot_be_unlearned_is_said_before_the_first_step(trained, make_da
         make_trainer().unlearn(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()), make_data(), [NormDecay()])
     with pytest.raises(DataError, match="Nothing says what was forgotten"):
         make_trainer().evaluate(trained, make_data(forget=None))
+    # timm asserts the size of images.
+    vit = create_model("vit_tiny_patch16_224", in_chans=1, num_classes=10, embed_dim=6, depth=1, num_heads=1)
+    with pytest.raises(DataError, match=r"cannot read images of \(1, 8, 8\).*doesn't match model.*Change the data"):
+        make_trainer().evaluate(vit, make_data())
     assert all(torch.equal(value, trained.state_dict()[name]) for name, value in before.items())
 
 

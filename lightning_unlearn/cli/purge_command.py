@@ -12,6 +12,8 @@ from lightning_unlearn.requests.ledger import in_words
 __all__ = ["purge_command"]
 
 RECORD = "purge.txt"
+# Samples that are named on the screen, of those that are still in the data.
+_NAMED = 10
 _NOT_FOUND = (
     "Not looked for: exported models, copies, backups and trackers elsewhere, and your own logs. Keys of forgotten samples "
     "stay in split.json, ledger.jsonl and lists of requests, so that the samples stay forgotten."
@@ -45,13 +47,22 @@ def purge_command(arguments: Sequence[str], wants_help: bool = False) -> int:
         f"looked through: {', '.join(str(_seen_from_here(place)) for place in found.searched)}",
         *_table(title, gone),
         *_table("not deleted", found.left),
-        _NOT_FOUND,
     ]
-    print("\n".join(lines))
+    print("\n".join([*lines, *_still_there(found.left), _NOT_FOUND]))
     if given.yes:
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        write_text_atomic(Path(given.run) / RECORD, "\n".join([f"purge of {now}", *lines]) + "\n")
+        write_text_atomic(Path(given.run) / RECORD, "\n".join([f"purge of {now}", *lines, _NOT_FOUND]) + "\n")
     return 0
+
+
+def _still_there(findings: Sequence[Finding]) -> list[str]:
+    """Forgotten samples that are still in the user's data; the record of the run does not name them."""
+    lines = []
+    for finding in [finding for finding in findings if finding.names]:
+        more = f" and {len(finding.names) - _NAMED} more (split.json)" if len(finding.names) > _NAMED else ""
+        named = ", ".join(map(repr, finding.names[:_NAMED]))
+        lines.append(f"still in {_seen_from_here(finding.path)}: {named}{more}")
+    return lines
 
 
 def _table(title: str, findings: Sequence[Finding]) -> list[str]:

@@ -2,8 +2,10 @@
 
 import logging
 import os
+import tokenize
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
@@ -17,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_unlearn.data.reading import as_labels, channel_statistics, resident_samples, subset
+from lightning_unlearn.data.request import nearest
 from lightning_unlearn.data.tables import class_list, read_attributes
 from lightning_unlearn.data.vision import SAME_PARTS, Samples, Statistics, VisionData, content_keys, normalisation
 from lightning_unlearn.exceptions import DataError
@@ -54,7 +57,13 @@ def load_npz(path: str | Path) -> Samples:
     arrays = read_arrays(path, ("images", "labels"), "a .npz file with `images` and `labels`", ("keys",))
     keys: list[str] | None = None
     if "keys" in arrays:
-        keys = [str(key) for key in arrays["keys"].tolist()]
+        names = arrays["keys"]
+        if names.ndim != 1 or names.dtype.kind not in "Uiu":
+            raise DataError(
+                f"The `keys` of {path} are {names.dtype} of the shape {names.shape}; needed: one text for each sample, (N,). "
+                "numpy.char.decode(keys, 'utf-8') makes texts of bytes."
+            )
+        keys = [str(key) for key in names.tolist()]
         if len(set(keys)) < len(keys):
             raise DataError(f"{path} names samples twice in `keys`; needed: one name for each.")
     return resident_samples(arrays["images"], arrays["labels"], str(path), keys)
@@ -87,6 +96,10 @@ def read_arrays(path: Path, wanted: Sequence[str], needed: str, optional: Sequen
         EOFError,
         TypeError,
         AttributeError,
+        # Damaged headers: an unknown way of packing (NotImplementedError) or a password, and what is no Python.
+        RuntimeError,
+        SyntaxError,
+        tokenize.TokenError,
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
@@ -105,7 +118,7 @@ class Arrays(VisionData):
         classes: Names of the classes in the order of the labels, or a text file with one per line; None: the
             labels.
         attributes: A `.csv` table of the training samples (owner, subclass ...): a header and one row per
-            sample in their order, or with a column `index` or `key`.
+            sample in their order, or with a column `index` or `key`; where samples may go, with `key`.
         train_size: Training samples that are kept; None: all.
         name: Name in reports; None: that of the training file's folder.
         mean: Per-channel mean of pixels in 0 ... 1 that is taken away before the model; one number counts for all channels.
@@ -193,7 +206,8 @@ class FromDatasets(VisionData):
         train: Training part. Images are PIL images, uint8 tensors (C, H, W), or float tensors in 0 ... 1,
             without random augmentation: that belongs to the DataModule, and keys need the same image each
             time.
-        test: Test part.
+        test: Test part. Where both parts name their `classes` and these differ, its labels are brought to those of the
+            training part by the names; not where a part has a `target_transform`, whose labels count as they are.
         num_classes: Number of classes; None: the number of `classes` that the training part names, or the
             labels.
         train_size: Training samples that are kept; None: all.
@@ -202,7 +216,8 @@ class FromDatasets(VisionData):
         std: Per-channel deviation that is then divided by; see `mean`.
 
     Raises:
-        DataError: A part gives something else, or another image each time.
+        DataError: A part gives something else, or another image each time; or the test part has a class that the training part
+            has not.
     """
 
     measures = True
@@ -220,8 +235,10 @@ class FromDatasets(VisionData):
         if train is test:
             log.warning(SAME_PARTS, name)
         first, second = _read(train, f"{name} (training)"), _read(test, f"{name} (test)")
-        given = getattr(train, "classes", None)
-        classes = [str(c) for c in given] if isinstance(given, Sequence) and not isinstance(given, str) else None
+        classes, others = _class_names(train), _class_names(test)
+        transformed = any(callable(getattr(part, "target_transform", None)) for part in (train, test))
+        if classes and others and classes != others and not transformed:
+            second = _by_name(second, others, classes, name)
         if classes is None or len(classes) != (num_classes or len(classes)):
             count = num_classes or len(_numbered(first.targets, second.targets))
             classes = [str(i) for i in range(count)]
@@ -237,6 +254,30 @@ class FromDatasets(VisionData):
         super().__init__(name, subset(first, train_size), second, classes, *statistics)
         root = getattr(train, "root", None)
         self.place = str(Path(root).resolve()) if isinstance(root, str | PurePath) else ""
+
+
+def _class_names(dataset: LabelledImages) -> list[str] | None:
+    given = getattr(dataset, "classes", None)
+    return [str(c) for c in given] if isinstance(given, Sequence) and not isinstance(given, str) else None
+
+
+def _by_name(test: Samples, names: list[str], classes: list[str], what: str) -> Samples:
+    """Test samples with the labels that the training part has for classes of these names."""
+    known = Counter(classes)
+    strange = next((name for name in names if known[name] != 1), None)
+    if strange is not None:
+        raise DataError(
+            f"The test part of {what} has a class {strange!r}, and the training part has {known[strange]} of that name; "
+            f"needed: one.{nearest(strange, classes)} Name them alike, or leave out the classes of the test part alone."
+        )
+    highest = int(test.targets.max())
+    if highest >= len(names):
+        raise DataError(
+            f"The test part of {what} has the label {highest} and names {len(names)} classes; needed: a name for each label in "
+            "`classes`."
+        )
+    labels = {name: label for label, name in enumerate(classes)}
+    return replace(test, targets=torch.tensor([labels[name] for name in names])[test.targets])
 
 
 def _read(dataset: LabelledImages, what: str) -> Samples:

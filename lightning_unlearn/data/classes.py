@@ -62,6 +62,7 @@ def of_classes(
     classes: Sequence[int | str],
     class_names: Sequence[str],
     gone: Sequence[str] = (),
+    caution: str = "",
 ) -> Tensor:
     """Samples of some classes.
 
@@ -71,6 +72,7 @@ def of_classes(
         classes: Labels or names.
         class_names: Names of all classes, in the order of the labels.
         gone: Keys of further samples of these classes, which are no longer there.
+        caution: What an error has to say besides.
 
     Returns:
         Those of the candidates that are of these classes.
@@ -88,6 +90,7 @@ def of_classes(
             f"No training sample is of class {' or '.join(map(repr, classes))}: {len(others)} are known, but they are unseen, "
             "or an earlier request removed them. There is nothing to forget.",
             others,
+            caution,
         )
     for given, label in zip(classes, labels, strict=True):
         if not bool((targets == label).any()):

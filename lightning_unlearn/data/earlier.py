@@ -15,17 +15,23 @@ __all__ = ["gone_of_request", "judge_as_saved", "keep_forgotten", "only_withdraw
 def keep_forgotten(data: SplitData, checkpoint: str | Path) -> None:
     """Keep out of a training what the checkpoint that it starts from was made to forget, and what was withdrawn.
 
-    Without such samples, or on other data, nothing changes.
+    Without such samples, or on other data, nothing changes. Samples that came since are trained on.
 
     Args:
         data: The data.
         checkpoint: Where the training starts.
     """
     saved = saved_beside(checkpoint)
-    gone = saved is not None and bool(saved.forget or saved.removed or saved.withdrawn)
-    if saved is None or not gone or not len(positions(saved.retain, data.samples)):
+    gone = [] if saved is None else [*saved.forget, *saved.removed, *saved.withdrawn]
+    if saved is None or not gone:
         return
-    data.use_split_of(checkpoint)
+    by_class = any(map(names_class, gone)) and saved.classes in ([], data.dataset.classes)
+    same_place = bool(saved.place) and saved.place == data.dataset.place
+    # Other data may have keys that look alike, but for hashes of contents.
+    keys = [*saved.retain, *(gone if saved.by_content and data.samples.by_content else [])]
+    if not (by_class or same_place or len(positions(keys, data.samples))):
+        return
+    data.use_split_of(checkpoint, new_is_retained=True)
     try:
         data.part("retain")
     except (AlreadyForgottenError, NothingKnownError):

@@ -185,7 +185,7 @@ class WholeClasses(ForgetRule):
         """Choose samples; see `ForgetRule.select`."""
         gone, caution = gone_of_classes(samples, class_indices(self.classes, class_names))
         refuse_lost(samples, gone, f"The {self.describe()} has" if len(self.classes) == 1 else f"The {self.describe()} have")
-        return Selection(of_classes(samples, candidates, self.classes, class_names, gone), [], caution)
+        return Selection(of_classes(samples, candidates, self.classes, class_names, gone, caution), [], caution)
 
     def describe(self) -> str:
         """One plain line."""
@@ -291,5 +291,6 @@ def _trained_on(samples: Samples, candidates: Tensor, wanted: Sequence[str], who
             f"{who} {len(never)} samples, but the model was never trained on any of them: they are unseen, "
             "or an earlier request removed them. There is nothing to forget.",
             never,
+            caution,
         )
     return Selection(chosen, never, caution)

@@ -11,7 +11,15 @@ from lightning_unlearn.data.gone import labels_by_folder
 from lightning_unlearn.data.saved_split import SavedSplit, class_key, label_named, names_class, saved_beside
 from lightning_unlearn.data.vision import Samples
 
-__all__ = ["classes_without", "knows_classes_alone", "resolve_classes", "split_without_data", "with_unseen"]
+__all__ = [
+    "classes_alone",
+    "classes_without",
+    "knows_classes_alone",
+    "resolve_classes",
+    "split_without_data",
+    "with_new",
+    "with_unseen",
+]
 
 
 def split_without_data(checkpoint: str | Path | None, own: SavedSplit) -> SavedSplit:
@@ -26,7 +34,9 @@ def split_without_data(checkpoint: str | Path | None, own: SavedSplit) -> SavedS
     """
     saved = None if checkpoint is None else saved_beside(checkpoint)
     if saved is None:
-        return replace(own, classes=[], data="", place="", altered=None, mean=[], std=[])
+        # Names that were given say what labels mean; numerals that count them say nothing.
+        named = own.classes != [str(label) for label in range(len(own.classes))]
+        return replace(own, classes=own.classes if named else [], data="", place="", altered=None, mean=[], std=[])
     before = saved.for_another_request()
     return replace(before, forget=own.forget, retain=[key for key in before.retain if key not in own.forget])
 
@@ -44,6 +54,9 @@ def resolve_classes(saved: SavedSplit, samples: Samples) -> SavedSplit:
     # Those that are gone, too: nothing else would say that the model does not know them any more.
     label_of = {key: label for key, label in labels_by_folder(samples, saved.named).items() if label is not None}
     label_of |= zip(samples.keys, samples.targets.tolist(), strict=True)
+    if named := saved.named:
+        # What came later is no sample that the model was trained on.
+        label_of = {key: label for key, label in label_of.items() if key in named}
     known = {name: set(getattr(saved, name)) for name in ("forget", "retain", "removed", "unseen")}
     at = {label: name for label in set(label_of.values()) for name, keys in known.items() if class_key(label) in keys}
     withdrawn = set(saved.withdrawn)
@@ -61,8 +74,9 @@ def classes_without(samples: Samples, gone: Collection[str], kept: Collection[st
 
     Args:
         samples: The training set.
-        gone: Keys of the former; they need not be there. Where nothing tells the class of one, it may be any.
-        kept: Keys of the latter, likewise; where nothing tells the class of one, it does not count.
+        gone: Keys of the former; they need not be there. Where nothing tells the class of one, it may be any, unless nothing
+            tells it of one of the latter either.
+        kept: Keys of the latter, likewise.
         num_classes: Number of classes.
 
     Returns:
@@ -76,9 +90,27 @@ def classes_without(samples: Samples, gone: Collection[str], kept: Collection[st
         known = {there[key] for key in keys if key in there} | named
         return known | {*labels_by_folder(samples, (key for key in lost if not names_class(key))).values()}
 
-    left = labels(gone)
-    left = set(range(num_classes)) if None in left else left
-    return torch.tensor(sorted(label for label in left - labels(kept) if label is not None), dtype=torch.int64)
+    left, stay = labels(gone), labels(kept)
+    left = set(range(num_classes)) if None in left and None not in stay else left
+    return torch.tensor(sorted(label for label in left - stay if label is not None), dtype=torch.int64)
+
+
+def classes_alone(saved: SavedSplit, classes: list[str]) -> SavedSplit:
+    """A split in which keys of classes stand for samples, for where there are no data.
+
+    Args:
+        saved: The split beside a checkpoint.
+        classes: Names of the classes as they are now; numerals where only their number was given.
+
+    Returns:
+        What it says of classes: those that were forgotten as a whole without data are removed, the others retained. Names of
+        classes that are others, or stand in another order, are a `DataError`.
+    """
+    every = [class_key(label) for label in range(len(classes))]
+    if classes != [str(label) for label in range(len(classes))]:
+        saved.check_classes(classes)
+    removed = [key for key in every if key in {*saved.forget, *saved.removed}]
+    return SavedSplit([], [key for key in every if key not in removed], [], removed, classes)
 
 
 def knows_classes_alone(saved: SavedSplit) -> bool:
@@ -92,6 +124,22 @@ def knows_classes_alone(saved: SavedSplit) -> bool:
     """
     keys = [*saved.forget, *saved.retain, *saved.unseen, *saved.removed]
     return bool(keys) and all(map(names_class, keys))
+
+
+def with_new(saved: SavedSplit, samples: Samples) -> SavedSplit:
+    """A split that retains samples which it does not name, but for those of classes that were forgotten by their names.
+
+    Args:
+        saved: The split.
+        samples: The training set.
+
+    Returns:
+        The split.
+    """
+    named, gone = saved.named, {*saved.forget, *saved.removed}
+    pairs = zip(samples.keys, samples.targets.tolist(), strict=True)
+    new = [key for key, label in pairs if key not in named and class_key(label) not in gone]
+    return replace(saved, retain=[*saved.retain, *new])
 
 
 def with_unseen(saved: SavedSplit, unseen: Iterable[str], judged: bool) -> SavedSplit:

@@ -1,7 +1,6 @@
 """From a forget rule to the parts of a training set."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -117,7 +116,7 @@ def parts_of_saved(
     if rule is None:
         return Parts(forgotten, candidates[~torch.isin(candidates, forgotten)], unseen, removed, [], [], [])
     try:
-        known = replace(samples, former=saved.former(samples.keys))
+        known = samples.with_former(saved.former(samples.keys))
         chosen = _select(rule, known, candidates, seed, class_names, may_be_empty)
     except NothingKnownError as error:
         before = {*saved.removed, *saved.withdrawn} & set(error.keys)
@@ -127,6 +126,7 @@ def parts_of_saved(
         raise AlreadyForgottenError(
             f"Nothing is left to forget: earlier requests have removed the {plural(len(before), 'sample')} of this one"
             + (f", and {others} more {were(others)} never trained on." if others else ".")
+            + f" {error.caution}".rstrip()
         ) from None
     # What is forgotten already and not asked for now is not retained for that.
     also = forgotten[~torch.isin(forgotten, chosen.indices)]
@@ -134,7 +134,8 @@ def parts_of_saved(
     # What `saved.forget` names is this request, not an earlier one, also where its files are gone by now.
     earlier = {*saved.removed} if judged else {*saved.removed, *saved.withdrawn}
     before_now = [key for key in chosen.never_trained if key in earlier]
-    never = [key for key in chosen.never_trained if key not in earlier | {*saved.forget}]
+    asked = earlier | {*saved.forget}
+    never = [key for key in chosen.never_trained if key not in asked]
     withdrawn = _listed(rule, never, saved.unseen)
     unseen = unseen[~torch.isin(unseen, positions(withdrawn, samples))]
     return Parts(forget, retain, unseen, torch.cat([removed, also]).sort().values, never, before_now, withdrawn, chosen.caution)
@@ -148,7 +149,7 @@ def _select(
     except NothingKnownError as error:
         if not may_be_empty:
             raise
-        return Selection(candidates[:0], error.keys)
+        return Selection(candidates[:0], error.keys, error.caution)
 
 
 def _listed(rule: ForgetRule, never_trained: Sequence[str], unseen: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ import csv
 import difflib
 import io
 import json
+import tokenize
 import zipfile
 from bisect import bisect_left
 from collections.abc import Iterable
@@ -119,7 +120,7 @@ def read_array(path: Path, needed: str) -> np.ndarray:
     try:
         with path.open("rb") as file:
             array = np.load(file, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, EOFError, TypeError, RuntimeError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is not an array of {needed} ({error}); write it with numpy.save.") from error
     if not isinstance(array, np.ndarray):
         raise DataError(f"{path} is an archive of several arrays; write one array with numpy.save.")
@@ -138,9 +139,11 @@ def _from_npy(path: Path) -> list[str | int]:
 
 
 def _from_json(path: Path) -> list[str | int]:
+    text = _text(path)
     try:
-        content = json.loads(_text(path))
-    except (json.JSONDecodeError, RecursionError) as error:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        # Python reads no integers of thousands of digits.
         raise DataError(f"{path} is not valid JSON ({error}); needed: a list of indices or keys.") from error
     if isinstance(content, dict):
         content = content.get("forget")

@@ -1,7 +1,7 @@
 """Which samples the entries of a deletion request name."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from functools import cached_property
 from os.path import splitext
@@ -12,7 +12,8 @@ from lightning_unlearn.exceptions import DataError
 
 __all__ = ["SampleNames"]
 
-_INTEGER = re.compile(r"[+-]?[0-9]+")
+# Longer ones are positions of no sample, and too long for `int`.
+_INTEGER = re.compile(r"[+-]?[0-9]{1,30}")
 # Of a hash of an image's content.
 _DIGITS = 16
 _COPY = re.compile(rf"([0-9a-f]{{{_DIGITS}}})#[0-9]+")
@@ -50,6 +51,10 @@ class SampleNames:
     def _by_spelling(self) -> dict[str, list[int]]:
         """Keys without what a slip changes: the case of letters, the kind of slash, the file's ending."""
         return _grouped((_spelling(key), i) for key, i in self._by_key.items())
+
+    @cached_property
+    def _folders(self) -> set[str]:
+        return {_folder(key) for key in self.keys}
 
     @cached_property
     def _by_number(self) -> bool:
@@ -120,7 +125,7 @@ class SampleNames:
         if unknown:
             it, lines = ("it", "the line") if len(unknown) == 1 else ("them", "their lines")
             problems.append(
-                f"No training sample has the key or file name {_listed([self._with_hint(name) for name in unknown])}. Correct "
+                f"No training sample has the key or file name {_listed(unknown, self._with_hint)}. Correct "
                 f"{it}; or, where a sample was never in training, remove {lines}. A new training needs no line of a file that "
                 "is gone, either."
             )
@@ -149,15 +154,14 @@ class SampleNames:
             if found or spelling.count("/") < 2:
                 break
             spelling = spelling.partition("/")[2]
-        # A folder that is written wrongly: only where one folder that looks like it has a file of that name.
+        # A folder that is written wrongly: only where no folder is called so, and one that looks like it has such a file.
         folder = spelling.rpartition("/")[0]
-        of_name = self._by_file_name.get(PurePosixPath(name.strip()).name, []) if folder else []
-        near = [
-            key
-            for key in (self.keys[i] for i in of_name)
-            if get_close_matches(folder, [_spelling(str(PurePosixPath(key).parent))])
-        ]
-        return f"{name!r} (did you mean {near[0]!r}?)" if len(near) == 1 else repr(name)
+        if folder and folder not in self._folders:
+            of_name = self._by_file_name.get(PurePosixPath(name.strip()).name, [])
+            near = [key for key in (self.keys[i] for i in of_name) if _looks_like(folder, _folder(key))]
+            if len(near) == 1:
+                return f"{name!r} (did you mean {near[0]!r}?)"
+        return repr(name)
 
 
 def _grouped(pairs: Iterable[tuple[str, int]]) -> dict[str, list[int]]:
@@ -171,6 +175,15 @@ def _spelling(name: str) -> str:
     return splitext(name.replace("\\", "/").strip().casefold())[0].removeprefix("./").lstrip("/")
 
 
-def _listed(items: Sequence[str]) -> str:
+def _folder(key: str) -> str:
+    return _spelling(key).rpartition("/")[0]
+
+
+def _looks_like(one: str, other: str) -> bool:
+    """Whether two names differ by a slip of the pen. Another number is another person."""
+    return re.sub(r"[0-9]+", "", one) != re.sub(r"[0-9]+", "", other) and bool(get_close_matches(one, [other]))
+
+
+def _listed(items: Sequence[str], show: Callable[[str], str] = str) -> str:
     more = f" and {len(items) - _LISTED} more" if len(items) > _LISTED else ""
-    return ", ".join(items[:_LISTED]) + more
+    return ", ".join(map(show, items[:_LISTED])) + more

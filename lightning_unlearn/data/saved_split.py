@@ -83,7 +83,7 @@ class SavedSplit:
         classes: Names of the classes in the order of the labels; empty where they were not recorded.
         data: Name of the data set; empty where it was not recorded.
         place: Folder or file of its training part; empty where it was not recorded. Two sets of one name may have equal keys.
-        outside: Keys of samples from elsewhere (the test set, or a data set of unseen samples) that a stage trained on.
+        outside: Keys of samples from elsewhere that a stage trained on, behind `test/` or `unseen/` (a data set of such).
         altered: Label noise and trigger that the model was trained with, in words; empty: none; None: not recorded.
         withdrawn: Keys of unseen samples that requests listed: in no part any more, though the model never trained on them.
         mean: Per-channel mean that is taken from its input, of pixels in 0 ... 1; empty where it was not recorded.
@@ -156,8 +156,8 @@ class SavedSplit:
             raise DataError(
                 f"The classes are not those that the checkpoint was trained with ({why}), so labels would mean others. Where "
                 "the last image of a class was deleted, keep an empty folder of its name; or, where the test part still has "
-                "it, list all classes: --data.dataset.classes "
-                f"{json.dumps(self.classes, ensure_ascii=False)}"
+                "it, give --data.dataset.classes, the same list as in training. Its classes were "
+                f"{json.dumps(self.classes, ensure_ascii=False)}."
             )
 
     @classmethod

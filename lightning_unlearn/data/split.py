@@ -81,15 +81,16 @@ def copies_left(samples: Samples, forget: Tensor, retain: Tensor, read: bool = F
         read: Search also a set of more than 5,000 samples whose images have to be read one at a time.
 
     Returns:
-        Pairs of keys, a forgotten and a retained sample, in the order of the retained ones; None where they were not searched
-        for.
+        Pairs of keys, a forgotten and a retained sample, in the order of the retained ones, each of which stands once; None
+        where they were not searched for.
     """
     if not isinstance(samples.images, Tensor) and not read and len(forget) + len(retain) > _READ_AT_MOST:
         return None
-    forgotten: dict[bytes, list[int]] = {}
+    forgotten: dict[bytes, int] = {}
     for i in forget.tolist():
-        forgotten.setdefault(samples.content(i), []).append(i)
-    return [(samples.keys[i], samples.keys[j]) for j in retain.tolist() for i in forgotten.get(samples.content(j), ())]
+        forgotten.setdefault(samples.content(i), i)
+    contents = ((j, samples.content(j)) for j in retain.tolist())
+    return [(samples.keys[forgotten[content]], samples.keys[j]) for j, content in contents if content in forgotten]
 
 
 def copies_among(trained: tuple[Samples, Tensor], others: Sequence[tuple[Samples, Tensor]]) -> list[int] | None:

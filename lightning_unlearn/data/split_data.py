@@ -11,7 +11,14 @@ from torch import Tensor
 
 from lightning_unlearn.data.as_trained import normalised_as
 from lightning_unlearn.data.forget import ForgetRule
-from lightning_unlearn.data.forgotten_classes import classes_without, knows_classes_alone, resolve_classes, with_unseen
+from lightning_unlearn.data.forgotten_classes import (
+    classes_alone,
+    classes_without,
+    knows_classes_alone,
+    resolve_classes,
+    with_new,
+    with_unseen,
+)
 from lightning_unlearn.data.hashing import order
 from lightning_unlearn.data.noise import LabelNoise
 from lightning_unlearn.data.parts import Parts, fresh_parts, parts_of_saved
@@ -60,6 +67,11 @@ class SplitData(LightningDataModule):
             raise ConfigError(f"unseen is {unseen}; needed: a share below 1, a whole number of samples, or a data set.")
         if isinstance(unseen, str) and unseen != "half_of_test":
             raise ConfigError(f"unseen is {unseen!r}; needed: a share or number of samples, a data set, or 'half_of_test'.")
+        if isinstance(unseen, VisionData) and unseen.classes != dataset.classes[: len(unseen.classes)]:
+            raise DataError(
+                f"The classes of unseen are {', '.join(unseen.classes)}, and those of the data {', '.join(dataset.classes)}; "
+                "needed: the same, in the same order, or its labels would mean others."
+            )
         self.dataset = dataset
         self.trigger = trigger
         self.set_noise(label_noise)
@@ -124,7 +136,9 @@ class SplitData(LightningDataModule):
 
     # The split.
 
-    def use_split_of(self, checkpoint: str | Path | None, forgotten_is_removed: bool = True) -> None:
+    def use_split_of(
+        self, checkpoint: str | Path | None, forgotten_is_removed: bool = True, new_is_retained: bool = False
+    ) -> None:
         """Take the unseen and the removed samples from the split that was saved beside a checkpoint.
 
         Where there is none and `unseen` was not given, the checkpoint is taken to have seen all training samples. Where there
@@ -134,13 +148,19 @@ class SplitData(LightningDataModule):
             checkpoint: A checkpoint file, or None for a model that was trained on this very object.
             forgotten_is_removed: Whether what the split says is forgotten belongs to an earlier request (for another one
                 on top of it), or is what this object forgets (to evaluate it).
+            new_is_retained: Whether samples that the split does not name are retained (to train on).
         """
         if self.may_be_empty:
             self.may_be_empty = False
             self._reset_split()
-        if checkpoint is None or not self.dataset.has_images:
+        if checkpoint is None:
             return
         self.saved = saved_beside(checkpoint)
+        self.__dict__.pop("removed_classes", None)
+        if not self.dataset.has_images:
+            self.saved = None if self.saved is None else classes_alone(self.saved, self.dataset.classes)
+            self._reset_split()
+            return
         self._judged = not forgotten_is_removed
         self.dataset = normalised_as(self.dataset, self.saved)
         if self.label_noise is not None and (self.saved is not None or self._noise_known):
@@ -155,6 +175,8 @@ class SplitData(LightningDataModule):
                 carved = (self.samples.keys[i] for i in self._carve(len(self.samples)).tolist())
                 self.saved = with_unseen(self.saved, carved, judged=not forgotten_is_removed)
             self.saved = self.saved.for_another_request() if forgotten_is_removed else self.saved
+            if new_is_retained:
+                self.saved = with_new(self.saved, self.samples)
         # Also where the split was saved by a run on such a checkpoint.
         known = self.saved is not None and bool(self.saved.unseen)
         self.saw_everything = self.unseen == "half_of_test" or (self.unseen is None and not known)
@@ -179,7 +201,7 @@ class SplitData(LightningDataModule):
         self._reset_split()
 
     def _reset_split(self) -> None:
-        for name in ("parts", "_test_halves", "gone_classes", "removed_classes"):
+        for name in ("parts", "_test_halves", "gone_classes"):
             self.__dict__.pop(name, None)
 
     @cached_property
@@ -242,16 +264,18 @@ class SplitData(LightningDataModule):
         if name == "test":
             return self.dataset.test, self._still_unseen(self.dataset.test, self._test_halves[1])
         if name == "unseen" and isinstance(self.unseen, VisionData) and not (self.saved and self.saved.unseen):
-            return self.unseen.train, self._still_unseen(self.unseen.train, torch.arange(len(self.unseen.train)))
+            return self.unseen.train, self._still_unseen(self.unseen.train, torch.arange(len(self.unseen.train)), "unseen")
         if name == "unseen" and self.halves_the_test_set:
             return self.dataset.test, self._still_unseen(self.dataset.test, self._test_halves[0])
         index = getattr(self.parts, name)
         # A model that is being watched or imitated must not meet the attacker's patch in what stands for unseen.
         return (self.untriggered, self._of_other_classes(self.samples, index)) if name == "unseen" else (self.samples, index)
 
-    def _still_unseen(self, samples: Samples, index: Tensor) -> Tensor:
+    def _still_unseen(self, samples: Samples, index: Tensor, whose: Literal["test", "unseen"] = "test") -> Tensor:
         """Samples from outside the training set without those that a stage of an earlier request trained on."""
-        used = set() if self.saved is None else {*self.saved.outside}
+        outside = [] if self.saved is None else self.saved.outside
+        # A hash of the content means the same image in every set, a path in its own alone.
+        used = {name.partition("/")[2] for name in outside if samples.by_content or name.startswith(f"{whose}/")}
         index = index[[samples.keys[i] not in used for i in index.tolist()]] if used else index
         return self._of_other_classes(samples, index)
 
@@ -315,8 +339,8 @@ class SplitData(LightningDataModule):
     @property
     def forgets_whole_classes(self) -> bool:
         """Whether something is forgotten, and no class of a forgotten sample has retained ones."""
-        forgotten, retained = (self.samples.targets[index] for index in (self.parts.forget, self.parts.retain))
-        return len(forgotten) > 0 and not bool(torch.isin(forgotten, retained).any())
+        forgotten = self.samples.targets[self.parts.forget]
+        return len(forgotten) > 0 and bool(torch.isin(forgotten, self.gone_classes).all())
 
     @property
     def forgotten_classes(self) -> list[int]:
@@ -367,7 +391,8 @@ class SplitData(LightningDataModule):
             if samples is self.untriggered:
                 retain, unseen = torch.cat([retain, used]).sort().values, unseen[~torch.isin(unseen, used)]
             else:
-                outside = [*outside, *(samples.keys[i] for i in used.tolist())]
+                where = "test" if samples is self.dataset.test else "unseen"
+                outside = [*outside, *(f"{where}/{samples.keys[i]}" for i in used.tolist())]
         keys = [[self.samples.keys[i] for i in part.tolist()] for part in (forget, retain, unseen, parts.removed)]
         if saved is not None:
             there = {*self.samples.keys, *withdrawn}

@@ -152,14 +152,15 @@ def read_attributes(path: str | Path, keys: Sequence[str], positional: bool = Fa
         path: A `.csv` file with a header. Its column `key` holds keys, or its column `file` file names that
             only one sample has. It may have rows of samples that no longer exist.
         keys: Keys of the samples.
-        positional: Whether a column `index` with positions, or one row per sample in their order, does as
+        positional: Whether a column `index` with the position of every sample, or one row per sample in their order, does as
             well.
 
     Returns:
         The other columns.
 
     Raises:
-        DataError: The table is missing, unreadable, names a sample twice, or lacks one.
+        DataError: The table is missing, unreadable, names a sample twice, or lacks one; or its positions are not those of the
+            samples.
     """
     path = Path(path)
     table = read_rows(path, "a table of attributes as .csv with a header")
@@ -177,6 +178,13 @@ def read_attributes(path: str | Path, keys: Sequence[str], positional: bool = Fa
         choice = f"or `index`, or {len(keys)} rows in the order of the samples" if positional else "or `file`"
         raise DataError(f"{path} has {len(rows)} rows and the columns {', '.join(header)}; needed: a column `key` {choice}.")
     places = _places(by, keys)
+    if by == "index" and sorted(row[header.index(by)].strip() for row in rows) != sorted(places):
+        # Not only those beyond the data: where a sample went, every row behind it means its neighbour.
+        raise DataError(
+            f"{path} names samples by `index`, in {len(rows)} rows, and there are {len(keys)} samples; needed: the positions 0 "
+            f"to {len(keys) - 1}, each once. Positions shift where samples go or come: name the samples in a column `key` or "
+            "`file` in place of `index`."
+        )
     row_of: dict[int, list[str]] = {}
     for number, row in enumerate(rows):
         sample = number if by is None else places.get(as_known(row[header.index(by)], places))

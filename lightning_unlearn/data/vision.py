@@ -4,7 +4,7 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol, TypeAlias, runtime_checkable
 
@@ -120,6 +120,19 @@ class Samples:
         if index not in self._contents:
             self._contents[index] = hash_of_pixels(self.images[index])
         return self._contents[index]
+
+    def with_former(self, former: Former) -> "Samples":
+        """The same samples beside what a checkpoint's split knows; what was computed of them once is kept.
+
+        Args:
+            former: See the attribute.
+
+        Returns:
+            A copy that shares everything.
+        """
+        other = replace(self, former=former)
+        other.__dict__.update({name: value for name, value in self.__dict__.items() if name not in other.__dict__})
+        return other
 
     @cached_property
     def hashes(self) -> Tensor:

@@ -9,6 +9,7 @@ from torch import nn
 
 from lightning_unlearn.chain.run import TrainerFactory
 from lightning_unlearn.data.datamodule import UnlearningDataModule
+from lightning_unlearn.data.saved_split import SavedSplit, names_class
 from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.evaluation.collecting import collect_outputs
 from lightning_unlearn.evaluation.new_report import new_report, request_of
@@ -59,7 +60,7 @@ def judge_the_rest(
         A report that says nothing of the forgotten samples but that they are gone, or that there are none.
     """
     assert data.saved is not None  # the caller has looked
-    gone = sorted(data.saved.forget)
+    gone = sorted(key for key in data.saved.forget if not names_class(key))
     digest = hashlib.sha256("\n".join(gone).encode()).hexdigest()
     retained = len(data.part("retain")[1])
     request = replace(request_of(data), count=len(gone), of=len(gone) + retained, digest=digest, gone=len(gone))
@@ -71,7 +72,7 @@ def judge_the_rest(
     made = made_by(checkpoint)
     models.append((made.method, "method", model))
     report = new_report("evaluate", Panel(fresh, data, goal, request, relearn_epochs=0, cautions=cautions))
-    report.warnings.insert(0, _what_is_gone(len(gone), len(data.saved.withdrawn)))
+    report.warnings.insert(0, _what_is_gone(data.saved, len(gone)))
     for name, role, judged in models:
         report.rows.append(Row(name, role, request.name, 0, accuracies(fresh, judged, data)))
     last = report.rows[-1]
@@ -100,14 +101,16 @@ def accuracies(fresh: TrainerFactory, model: nn.Module, data: UnlearningDataModu
     return {f"{part}/acc": 100 * outputs.accuracy for part, outputs in found.items()}
 
 
-def _what_is_gone(gone: int, withdrawn: int) -> str:
-    if not gone:
+def _what_is_gone(saved: SavedSplit, gone: int) -> str:
+    if not saved.forget:
+        withdrawn = len(saved.withdrawn)
         return (
             f"Nothing was forgotten; {plural(withdrawn, 'sample')} {were(withdrawn)} withdrawn, never trained on. Retained, "
             "unseen and test samples were looked at."
         )
+    number = f"{gone} " if gone else ""
     return (
-        f"None of the {gone} forgotten samples that split.json names is in the data any more (deleted files?), so nothing "
-        "can be said of how well they were forgotten. Retained, unseen and test samples were looked at; for the rest, restore "
-        "the files, or see the report of the run that forgot them."
+        f"None of the {number}forgotten samples that split.json names is in the data any more (deleted files?), so nothing can "
+        "be said of how well they were forgotten. Retained, unseen and test samples were looked at; for the rest, restore the "
+        "files, or see the report of the run that forgot them."
     )

@@ -8,9 +8,6 @@ from lightning_unlearn.purge.found import Purge
 
 __all__ = ["name_data", "name_origins"]
 
-# Of the user's files that are still there.
-_NAMED = 10
-
 
 def name_origins(found: Purge, folders: Folders) -> None:
     """Name the checkpoints elsewhere that the run and those before it started from.
@@ -45,9 +42,8 @@ def name_data(found: Purge, folders: Folders, place: str) -> None:
     for path in dict.fromkeys([*([training] if training else []), *(folders.resolve(text) for text in _texts(dataset))]):
         if path == training and path.is_dir():
             there = sorted(key for key in found.forgotten if (path / key).is_file())
-            named = ", ".join(there[:_NAMED]) + (" ... (all keys are in split.json)" if len(there) > _NAMED else "")
-            why = f"your data: {len(there)} of the {len(found.forgotten)} forgotten files are there: {named}"
-            found.leave(path, why if there else "your data: no forgotten file is there by its key")
+            why = f"your data: {len(there)} of the {len(found.forgotten)} forgotten files are there"
+            found.leave(path, why if there else "your data: no forgotten file is there by its key", there)
         elif path == training and not path.exists():
             found.leave(path, "your data: they are not where they were, and could not be looked at")
         elif path.is_file():

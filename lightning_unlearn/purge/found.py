@@ -1,5 +1,6 @@
 """What a search found: files that can be deleted, and those that can only be named."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,11 +15,13 @@ class Finding:
         path: Where it is.
         size: Bytes.
         why: What it holds.
+        names: Samples in it, for the screen alone.
     """
 
     path: Path
     size: int
     why: str
+    names: tuple[str, ...] = ()
 
 
 @dataclass
@@ -51,14 +54,15 @@ class Purge:
         if all(path != finding.path for finding in self.deletable):
             self.deletable.append(Finding(path, _size(path), why))
 
-    def leave(self, path: Path, why: str) -> None:
+    def leave(self, path: Path, why: str, names: Sequence[str] = ()) -> None:
         """Add what can only be named.
 
         Args:
             path: The file or folder.
             why: What it holds or may hold.
+            names: Samples in it.
         """
-        self.left.append(Finding(path, _size(path), why))
+        self.left.append(Finding(path, _size(path), why, tuple(names)))
 
 
 def _size(path: Path) -> int:

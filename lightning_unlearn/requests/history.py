@@ -1,5 +1,6 @@
 """What a checkpoint was through: its place in a ledger, and the runs that go on from it."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,19 +118,20 @@ def _first_original(folder: Path, tested: frozenset[str]) -> dict[str, float]:
         original = next((row for row in earlier.rows if row.role == "original"), None)
         first = {} if original is None or len(earlier.history) != 1 else original.metrics
     # Without the samples of an easy class test accuracy falls, whatever the model.
-    names = ("retain/acc", "test/acc") if _tested(earlier) == tested else ("retain/acc",)
+    before = _tested(earlier)
+    names = ("retain/acc",) if tested and before and tested != before else ("retain/acc", "test/acc")
     return {name: value for name, value in first.items() if name in names}
 
 
 def _tested(report: Report) -> frozenset[str]:
-    """Classes that its test accuracy counts: not those of which all samples are forgotten."""
+    """Classes that its test accuracy counts: not those of which all samples are forgotten; empty where it does not tell."""
     classes = [entry for row in report.rows[-1:] for entry in row.details.get("per_class", [])]
     whole = (entry["class"] for entry in classes if entry["forget"] is not None and entry["retain"] is None)
     return frozenset(entry["class"] for entry in classes if entry["test"] is not None) - frozenset(whole)
 
 
 def newer_run(folder: Path, digest: str, own: Path | None = None) -> Path | None:
-    """The run beside another one that goes on from its checkpoint.
+    """The run that goes on from the checkpoint of another one, in its folder of runs.
 
     Args:
         folder: The folder of the earlier run.
@@ -140,13 +142,16 @@ def newer_run(folder: Path, digest: str, own: Path | None = None) -> Path | None
         The folder of the run with the longest ledger; None where there is none.
     """
     skipped = {path.resolve() for path in (folder, own) if path is not None}
+    # Numbered runs of another name lie beside the folder of this name.
+    whole = folder.resolve()
+    around = whole.parent.parent if whole.name.isdecimal() else whole.parent
     found: dict[Path, int] = {}
-    for file in [path for name in (LEDGER, BEGUN) for path in folder.resolve().parent.glob(f"*/{name}")]:
+    for file in [path for place in ("*", "*/*") for name in (LEDGER, BEGUN) for path in around.glob(f"{place}/{name}")]:
         entries = entries_in(file)
         if file.parent.resolve() not in skipped and any(entry.before == digest for entry in entries):
             found[file.parent] = max(len(entries), found.get(file.parent, 0))
     newest = max(found, key=lambda run: (found[run], run.name), default=None)
-    return None if newest is None else folder.parent / newest.name
+    return newest if newest is None or folder.is_absolute() else Path(os.path.relpath(newest))
 
 
 def check_newest(checkpoint: str | Path, own: Path | None = None) -> None:

@@ -11,6 +11,7 @@ from lightning_unlearn.chain.run import remove_stage_files
 from lightning_unlearn.chain.settings import settings_of
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.saved_split import SPLIT
+from lightning_unlearn.exceptions import RunError
 from lightning_unlearn.files import hash_of_file, write_text_atomic
 from lightning_unlearn.ranks import lock_on_first
 from lightning_unlearn.report.schema import Report
@@ -101,6 +102,8 @@ class RequestRecord:
 def settle(folder: Path, keep_artifacts: bool = False) -> None:
     """Leave a finished run as it should be, also one that was killed after its last checkpoint.
 
+    A `request.json` that was damaged since is a `RunError`.
+
     Args:
         folder: The folder of a run that holds its unlearned checkpoint.
         keep_artifacts: Whether masks, Fisher and targets stay.
@@ -117,9 +120,15 @@ def _complete(folder: Path) -> None:
     path = folder / BEGUN
     if not path.is_file():
         return
-    entries = [Entry.parse(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    if entries[-1].hash:
-        append(folder, entries[:-1], entries[-1])
+    try:
+        *earlier, last = [Entry.parse(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (ValueError, RecursionError) as error:
+        raise RunError(
+            f"{path} is damaged ({error}); needed: the line of the finished request as the run wrote it, for the ledger. "
+            f"Restore the file from a backup; or delete {folder} and make the request again."
+        ) from error
+    if last.hash:
+        append(folder, earlier, last)
         path.unlink()
 
 

@@ -70,11 +70,12 @@ def unlearn_without_data(
     assert data.forget_rule is not None  # the caller has looked
     named = name or " + ".join(type(stage).__name__ for stage in stages)
     folder = None if output is None else Path(output)
+    if folder is not None and (folder / UNLEARNED).exists():
+        if is_first():
+            settle(folder)
+        raise ConfigError(f"{folder} holds a finished run, and nothing is written over. Choose another output folder.")
     if folder is None or not is_first():
         return _report(named, data, goal, configuration, run_chain(fresh, model, data, stages, folder))
-    if (folder / UNLEARNED).exists():
-        settle(folder)
-        raise ConfigError(f"{folder} holds a finished run, and nothing is written over. Choose another output folder.")
     with lock_on_first(folder, again=True):
         # First: a stage that reads samples after all ends here, and nothing is left behind.
         report = _report(named, data, goal, configuration, run_chain(fresh, model, data, stages, folder))

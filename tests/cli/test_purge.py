@@ -173,6 +173,10 @@ def test_pictures_and_the_users_own_data_are_looked_at(work, capsys):
     assert "runs/predict/1/report.html: pictures of training samples may be in it" in would
     assert "plain.html" not in would + left
     assert "photos: your data: 1 of the 55 forgotten files are there" in left
+    assert f"still in photos: {keys[0]!r}" in left
+    # The screen alone names it.
+    assert main(["purge", "runs/x/2", "--yes"]) == 0
+    assert keys[0] not in Path("runs/x/2/purge.txt").read_text()
 
 
 def test_the_bank_says_what_its_models_were_trained_on(work):

@@ -235,7 +235,7 @@ def test_requests_that_would_hit_the_wrong_samples_are_refused(work, capsys):
         Path("photos", part, "cat").rmdir()
     request("owl", ["owl/train03_owl.png"])
     assert main(next_request("owl")) == 2
-    assert '--data.dataset.classes ["cat", "dog", "owl"]' in capsys.readouterr().err
+    assert 'Its classes were ["cat", "dog", "owl"]' in capsys.readouterr().err
 
 
 def test_a_damaged_ledger_stops_the_next_request(work, capsys):
@@ -329,8 +329,14 @@ def test_an_older_result_is_not_gone_on_from_unless_asked(work, capsys):
     assert main([*next_request("third"), "--from_older", "true"]) == 0
     assert split_of("runs/x/3")["removed"] == split_of("runs/x/1")["forget"]
     assert set(retained[5:7]) <= set(split_of("runs/x/3")["retain"])
-    # Also where it has only begun; the run itself goes on.
+    # Also where it has another name.
     shutil.rmtree("runs/x/3")
+    shutil.move("runs/x/2", "runs/z/1")
+    capsys.readouterr()
+    assert main(next_request("third")) == 2
+    assert "runs/z/1 goes on from runs/x/1/unlearned.ckpt" in capsys.readouterr().err
+    shutil.move("runs/z/1", "runs/x/2")
+    # Also where it has only begun; the run itself goes on.
     for name in ("unlearned.ckpt", "report.json"):
         Path("runs/x/2", name).unlink()
     last = read_ledger_line("runs/x/2")

@@ -80,3 +80,23 @@ def test_purge_finds_the_original(work, capsys):
     assert "the runs before it: 1 class\n" in out
     assert f"{ORIGINAL}: the checkpoint that a request started from" in out
     assert "runs/y/1/unlearned.ckpt" not in out + left
+
+
+def test_a_class_is_forgotten_once_and_by_the_name_that_it_has(work, capsys):
+    call = [
+        "unlearn",
+        *MODEL,
+        "-c",
+        "method/mnemonic",
+        "--trainer.accelerator",
+        "cpu",
+        "--checkpoint",
+        "runs/x/1/unlearned.ckpt",
+    ]
+    assert main([*call, *NO_DATA, *FORGET, "--name", "again"]) == 0
+    assert "nothing to do: Nothing is left to forget" in capsys.readouterr().out
+    assert not Path("runs/again").exists()
+    names = [*(str(label) for label in range(9)), "nine"]
+    turned = [*NO_DATA, "--data.dataset.classes", json.dumps(names[::-1]), *FORGET]
+    assert main([*call, *turned, "--name", "again"]) == 2
+    assert "The classes are not those that the checkpoint was trained with" in capsys.readouterr().err

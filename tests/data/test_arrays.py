@@ -1,3 +1,5 @@
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -44,8 +46,17 @@ def test_arrays_with_names_table_and_size(parts, tmp_path):
 def test_own_keys(tmp_path):
     np.savez(tmp_path / "t.npz", images=pixels(3, 4, 4), labels=np.arange(3), keys=np.array(["x", "y", "z"]))
     assert load_npz(tmp_path / "t.npz").keys == ["x", "y", "z"]
+    np.savez(tmp_path / "t.npz", images=pixels(3, 4, 4), labels=np.arange(3), keys=np.array([7, 8, 9]))
+    assert load_npz(tmp_path / "t.npz").keys == ["7", "8", "9"]
     np.savez(tmp_path / "t.npz", images=pixels(3, 4, 4), labels=np.arange(3), keys=np.array(["x", "y", "x"]))
     with pytest.raises(DataError, match="names samples twice"):
+        load_npz(tmp_path / "t.npz")
+
+
+@pytest.mark.parametrize("keys", [np.array([b"img1", b"img2"]), np.array([["a"], ["b"]]), np.array(2), np.array([0.5, 1.5])])
+def test_keys_are_texts(tmp_path, keys):
+    np.savez(tmp_path / "t.npz", images=pixels(2, 4, 4), labels=np.arange(2), keys=keys)
+    with pytest.raises(DataError, match=r"needed: one text for each sample.*numpy\.char\.decode"):
         load_npz(tmp_path / "t.npz")
 
 
@@ -80,6 +91,15 @@ def test_damaged_files(parts, tmp_path):
         "flipped": whole[:3000] + bytes([whole[3000] ^ 1]) + whole[3001:],
     }.items():
         (tmp_path / f"{name}.npz").write_bytes(content)
+        with pytest.raises(DataError, match=r"cannot be read as \.npz"):
+            load_npz(tmp_path / f"{name}.npz")
+    # How it is packed, and the header of the array in it: parts that no checksum guards.
+    plain = io.BytesIO()
+    np.savez(plain, images=pixels(900, 16, 16), labels=np.arange(900))
+    packed = bytearray(plain.getvalue())
+    central = packed.index(b"PK\x01\x02")
+    for name, at, value in (("way", central + 10, 77), ("secret", central + 8, 1), ("header", packed.index(b"}"), ord(" "))):
+        (tmp_path / f"{name}.npz").write_bytes(packed[:at] + bytes([value]) + packed[at + 1 :])
         with pytest.raises(DataError, match=r"cannot be read as \.npz"):
             load_npz(tmp_path / f"{name}.npz")
     np.save(tmp_path / "one.npy", pixels(3, 4, 4))
@@ -126,10 +146,10 @@ def test_tensor_datasets_of_floats_and_bytes_agree():
     assert set(scaled.train.keys) <= set(raw.train.keys)
 
 
-def folder_dataset(root):
+def folder_dataset(root, classes=("cat", "dog")):
     datasets = pytest.importorskip("torchvision.datasets")
     transforms = pytest.importorskip("torchvision.transforms")
-    for name in ("cat", "dog"):
+    for name in classes:
         (root / name).mkdir(parents=True, exist_ok=True)
         for i in range(3):
             Image.fromarray(pixels(9, 12, 3, seed=i)).save(root / name / f"{i}.png")
@@ -147,6 +167,22 @@ def test_datasets_with_paths_are_read_lazily_and_keyed_by_path(tmp_path):
     Image.fromarray(pixels(5, 5, 3)).save(tmp_path / "dog" / "1.png")
     with pytest.raises(DataError, match=r"Image 4 of mine \(training\) is \(3, 5, 5\) and image 0 \(3, 9, 12\)"):
         FromDatasets("mine", source, source)
+
+
+def test_test_labels_are_those_of_the_training_by_name(tmp_path):
+    train = folder_dataset(tmp_path / "train", ("ant", "bee", "cat"))
+    test = folder_dataset(tmp_path / "test", ("bee", "cat"))
+    data = FromDatasets("mine", train, test)
+    assert [data.classes[label] for label in data.test.targets] == ["bee"] * 3 + ["cat"] * 3
+    # Brought there by the user already.
+    test.target_transform = lambda label: label + 1
+    assert FromDatasets("mine", train, test).test.targets.tolist() == [1, 1, 1, 2, 2, 2]
+    other = folder_dataset(tmp_path / "other", ("bee", "cats"))
+    with pytest.raises(DataError, match=r"a class 'cats', and the training part has 0 of that name.*Did you mean 'cat'"):
+        FromDatasets("mine", train, other)
+    test.target_transform, test.classes = None, ["bee"]
+    with pytest.raises(DataError, match=r"has the label 1 and names 1 classes; needed: a name for each label"):
+        FromDatasets("mine", train, test)
 
 
 @pytest.mark.parametrize(

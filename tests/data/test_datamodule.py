@@ -143,7 +143,7 @@ def test_a_stage_that_trained_on_half_of_the_test_set_is_written_down(make_data,
     data.use_split_of(tmp_path / "model.ckpt")
     half, carved = keys(data, "unseen"), keys(make_data(unseen=30), "unseen")
     saved = data.saved_split(unseen_trained=True)
-    assert set(saved.outside) == half
+    assert set(saved.outside) == {f"test/{key}" for key in half}
     assert set(saved.unseen) == carved
     assert not carved & set(saved.retain)
     # What was trained on is no test sample from then on, however the set is cut.
@@ -335,3 +335,26 @@ def test_the_fingerprint_sees_pixels_behind_keys_that_only_look_like_hashes(digi
     data = make_data()
     data.fingerprint("train")
     assert "stamps" not in data.samples.__dict__
+
+
+def test_a_path_means_a_file_of_its_own_set(digits, make_data, tmp_path):
+    """Two sets of files have equal relative names; what a stage trained on is of one of them."""
+
+    def by_path(samples):
+        return replace(samples, keys=[f"{i}.png" for i in range(len(samples))], by_content=False)
+
+    train, test = by_path(digits.train), by_path(digits.test)
+    dataset = VisionData("photos", train, test, digits.classes, digits.mean, digits.std)
+    other = VisionData("other", by_path(digits.test), test, digits.classes, digits.mean, digits.std)
+    data = make_data(dataset, unseen=other)
+    data.saved_split(unseen_trained=True).save(tmp_path / "split.json")
+    later = make_data(dataset, unseen=other, forget=None)
+    later.use_split_of(tmp_path / "model.ckpt")
+    assert len(index(later, "test")) == len(digits.test)
+    assert len(index(later, "unseen")) == 0
+
+
+def test_classes_of_what_is_unseen_are_those_of_the_data(digits, make_data):
+    swapped = VisionData("other", digits.test, digits.train, digits.classes[::-1], digits.mean, digits.std)
+    with pytest.raises(DataError, match=r"The classes of unseen are .*; needed: the same, in the same order"):
+        make_data(unseen=swapped)

@@ -9,9 +9,9 @@ from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.data.earlier import judge_as_saved, keep_forgotten, only_withdraws, trained_on
 from lightning_unlearn.data.forget import ListedSamples, RandomFraction, WholeClasses
 from lightning_unlearn.data.reading import pick
-from lightning_unlearn.data.saved_split import SavedSplit
+from lightning_unlearn.data.saved_split import SavedSplit, class_key
 from lightning_unlearn.data.views import VIEWS
-from lightning_unlearn.data.vision import VisionData
+from lightning_unlearn.data.vision import Samples, VisionData
 from lightning_unlearn.evaluation.collecting import collect_outputs
 from lightning_unlearn.exceptions import AlreadyForgottenError, DataError, NothingKnownError
 from lightning_unlearn.imitation import Neighbours
@@ -35,6 +35,11 @@ class Spy:
 
 def with_images(digits, images):
     return VisionData("digits", replace(digits.train, images=images), digits.test, digits.classes, digits.mean, digits.std)
+
+
+def concatenated(one, other):
+    targets = torch.cat([one.targets, other.targets])
+    return Samples(torch.cat([one.images, other.images]), targets, [*one.keys, *other.keys], by_content=True)
 
 
 def without(digits, gone):
@@ -160,7 +165,7 @@ def test_a_whole_class_twice(make_data, tmp_path):
 def test_the_meaning_of_labels_is_kept(digits, make_data, first, tmp_path):
     names = [*digits.classes[1:], digits.classes[0]]
     data = make_data(VisionData("digits", digits.train, digits.test, names, digits.mean, digits.std))
-    with pytest.raises(DataError, match=r"labels would mean others.*--data.dataset.classes \[\"0\", "):
+    with pytest.raises(DataError, match=r"labels would mean others.*--data.dataset.classes.*were \[\"0\", "):
         data.use_split_of(tmp_path / "unlearned.ckpt")
     assert SavedSplit.load(tmp_path / "split.json").data == "digits"
 
@@ -211,6 +216,33 @@ def test_training_goes_on_without_what_was_forgotten(digits, make_data, first, t
     data = make_data(forget=None, unseen=0)
     keep_forgotten(data, tmp_path / "elsewhere" / "original.ckpt")
     assert len(keys(data, "train")) == 300
+
+
+def test_training_goes_on_without_what_was_forgotten_on_new_data_too(digits, make_data, first, tmp_path):
+    """Of other samples, among which forgotten ones are, and of a model that forgot a class without data."""
+    gone = sorted(keys(first, "forget"))
+    new = pick(digits.test, torch.arange(50))
+    there = [i for i, key in enumerate(digits.train.keys) if key in set(gone[:5])]
+    both = concatenated(pick(digits.train, torch.tensor(there)), new)
+    data = make_data(VisionData("more", both, digits.test, digits.classes, digits.mean, digits.std), forget=None, unseen=0)
+    keep_forgotten(data, tmp_path / "unlearned.ckpt")
+    assert keys(data, "train") == set(new.keys)
+    (tmp_path / "by_class").mkdir()
+    every = [class_key(label) for label in range(10)]
+    SavedSplit([class_key(2)], [key for key in every if key != class_key(2)], [], []).save(tmp_path / "by_class" / "split.json")
+    for saw in (digits, with_images(digits, digits.train.images)):
+        data = make_data(saw, forget=None, unseen=0)
+        keep_forgotten(data, tmp_path / "by_class" / "unlearned.ckpt")
+        samples, index = data.part("train")
+        assert samples.targets[index].unique().tolist() == [label for label in range(10) if label != 2]
+
+
+def test_training_goes_on_with_samples_that_came_since(digits, make_data, first, tmp_path):
+    more = concatenated(digits.train, pick(digits.test, torch.arange(3)))
+    data = make_data(VisionData("digits", more, digits.test, digits.classes, digits.mean, digits.std), forget=None)
+    keep_forgotten(data, tmp_path / "unlearned.ckpt")
+    assert keys(data, "train") == keys(first, "retain") | set(digits.test.keys[:3])
+    assert keys(data, "unseen") == keys(first, "unseen")
 
 
 def test_a_reference_that_saw_an_earlier_request_is_none(make_data, first, tmp_path):

@@ -263,3 +263,42 @@ def test_a_class_that_an_earlier_request_removed_is_in_no_part_and_is_not_taught
         # A judgement of the request itself still looks at them.
         assert len(photos.data(judged=True).part("test")[1]) == 15
     assert set(photos.of("cat")) <= {*data.saved_split().removed, *data.saved_split().unseen}
+
+
+def test_a_class_is_not_gone_while_the_model_knows_a_sample_whose_file_is(photos):
+    cats = photos.of("cat")
+    photos.delete(cats[:1])
+    (photos.root / "list.txt").write_text("\n".join(cats[1:]))
+    data = photos.data(ListedSamples(photos.root / "list.txt"), judged=False)
+    assert (data.forgotten_classes, data.forgets_whole_classes, data.gone_classes.tolist()) == ([], False, [])
+    photos.save(data)
+    later = photos.data(RandomCount(2), judged=False)
+    assert (later.removed_classes.tolist(), len(later.part("test")[1])) == ([], 15)
+
+
+def test_what_is_not_known_of_gone_samples_is_said_where_nothing_is_left_to_do(photos):
+    """And a class of which only a deleted sample, still known, is missing is not taken to be gone."""
+    images, labels = np.random.default_rng(1).integers(0, 256, (12, 8, 8, 3), dtype=np.uint8), np.arange(12) % 4
+    np.savez(photos.root / "a.npz", images=images, labels=labels)
+    whole = Arrays(photos.root / "a.npz", photos.root / "a.npz")
+    zeros = [key for key, label in zip(whole.train.keys, labels, strict=True) if label == 0]
+    SavedSplit([], [key for key in whole.train.keys if key != zeros[0]], [], zeros[:1]).save(photos.root / "split.json")
+    left = [i for i in range(12) if labels[i] != 0 or whole.train.keys[i] == zeros[0]]
+    np.savez(photos.root / "b.npz", images=images[left], labels=labels[left])
+    dataset = Arrays(photos.root / "b.npz", photos.root / "a.npz")
+    with pytest.raises(AlreadyForgottenError, match=r"removed the 1 sample of this one. 2 samples .* gone, and nothing tells"):
+        photos.asked(WholeClasses([0]), dataset)
+    # One of the first class was removed and is gone, the last class was deleted, and nothing tells what they were.
+    rest = [i for i in range(12) if labels[i] != 3 and whole.train.keys[i] != zeros[0]]
+    np.savez(photos.root / "c.npz", images=images[rest], labels=labels[rest])
+    data = photos.data(RandomCount(1), Arrays(photos.root / "c.npz", photos.root / "a.npz"), judged=False)
+    assert data.removed_classes.tolist() == []
+
+
+def test_a_sample_that_came_later_was_not_forgotten_with_its_class(photos):
+    key = photos.of("cat")[-1]
+    SavedSplit([class_key(2)], [k for k in photos.keys if k != key], [], []).save(photos.root / "split.json")
+    judged = photos.data(judged=True)
+    samples, index = judged.part("forget")
+    assert [samples.keys[i] for i in index.tolist()] == photos.of("cat")[:-1]
+    assert key not in {samples.keys[i] for i in judged.part("retain")[1].tolist()}

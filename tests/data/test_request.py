@@ -60,6 +60,8 @@ def test_a_column_is_picked_by_name(tmp_path):
         ("r.txt", b"abc\x00def", "binary"),
         ("r.json", "[1, 2", "not valid JSON"),
         ("r.json", "[" * 100_000, "not valid JSON"),
+        ("r.json", f"[{'9' * 5000}]", "not valid JSON"),
+        ("r.json", b"[\xff]", "not UTF-8"),
         ("r.json", {"remove": [1]}, "holds no list"),
         ("r.json", 3, "holds no list"),
         ("r.json", [True, False], "entry 0 is a boolean.*positions of its true entries"),
@@ -79,6 +81,15 @@ def test_a_column_is_picked_by_name(tmp_path):
 def test_what_cannot_be_read_is_refused(tmp_path, name, content, message):
     with pytest.raises(DataError, match=message):
         read_entries(written(tmp_path, name, content))
+
+
+# The end of the header, and a byte string among its names.
+@pytest.mark.parametrize(("sign", "other"), [(b"}", b" "), (b"'shape", b"b'hape")])
+def test_a_damaged_array_is_refused(tmp_path, sign, other):
+    path = written(tmp_path, "r.npy", np.array([4, 2]))
+    path.write_bytes(path.read_bytes().replace(sign, other, 1))
+    with pytest.raises(DataError, match="not an array of integers or texts"):
+        read_entries(path)
 
 
 def test_missing_file_folder_and_needless_column(tmp_path):

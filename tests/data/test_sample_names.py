@@ -47,6 +47,8 @@ def test_names_are_resolved(entries, expected):
         # A folder that is written wrongly; another folder is another picture.
         (["catz/2.png"], r"'catz/2.png' \(did you mean 'cats/2.png'\?\)"),
         (["mice/2.png"], r"'mice/2.png'. Correct it"),
+        (["dogs/2.png"], r"'dogs/2.png'. Correct it"),
+        (["9" * 5000], "No training sample has the key or file name '9"),
         (["catz/1.png"], r"'catz/1.png' \(did you mean 'cats/1.png'\?\)"),
     ],
 )
@@ -82,6 +84,12 @@ def test_where_samples_are_called_by_numbers_none_is_a_position(keys):
     # Also where the only such sample is gone.
     with pytest.raises(DataError, match="'1', '0'"):
         SampleNames(["a", "b"], gone=["7"]).resolve([1, 0])
+
+
+def test_folders_that_differ_by_a_number_are_other_people():
+    names = SampleNames(["person_001/5.png", "person_002/6.png"])
+    with pytest.raises(DataError, match=r"'person_003/5.png'\. Correct it"):
+        names.resolve(["person_003/5.png"])
 
 
 def test_a_hash_without_a_letter_is_no_number():

@@ -71,6 +71,14 @@ def test_bad_tables(tmp_path, content, positional, message):
         read_attributes(written(tmp_path, content), KEYS, positional)
 
 
+@pytest.mark.parametrize("indices", ["1230", "123", "12", "0112"])
+def test_positions_are_those_of_all_samples_that_are_there(tmp_path, indices):
+    # Rows beyond the data are no samples that are gone: what is gone may be the first one, and every row its neighbour's.
+    rows = "".join(f"{index},{owner}\n" for index, owner in zip(indices, "abcd", strict=False))
+    with pytest.raises(DataError, match=r"the positions 0 to 2, each once.*in a column `key` or `file`"):
+        read_attributes(written(tmp_path, f"index,owner\n{rows}"), KEYS, positional=True)
+
+
 # Names of files may hold all of it.
 STRANGE = [
     " lead",

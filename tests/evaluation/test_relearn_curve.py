@@ -5,9 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from lightning_unlearn.data.forget import RandomCount
 from lightning_unlearn.evaluation.collecting import collect_outputs
 from lightning_unlearn.evaluation.relearn_curve import relearn_curve
-from lightning_unlearn.exceptions import ConfigError
+from lightning_unlearn.exceptions import ConfigError, DataError
 from lightning_unlearn.metrics.relearn import relearn_time
 
 
@@ -84,3 +85,12 @@ def test_evaluate_shows_it_only_where_it_is_asked_for(trained, make_data, make_t
 def test_it_needs_an_original_and_steps(arguments, trained, make_data, make_trainer):
     with pytest.raises(ConfigError, match="relearn_steps"):
         make_trainer().evaluate(trained, make_data(), **arguments)
+
+
+def test_fewer_forgotten_samples_than_ranks_are_refused_before_a_model_is_judged(trained, make_data, make_trainer, tmp_path):
+    torch.save(trained.state_dict(), tmp_path / "original.ckpt")
+    # Forks once it judges a model, and not before.
+    trainer, data = make_trainer(devices=2, strategy="ddp_fork"), make_data(forget=RandomCount(1))
+    with pytest.raises(DataError, match="1 samples for 2 ranks; needed: at least one per rank"):
+        trainer.evaluate(trained, data, original=str(tmp_path / "original.ckpt"), relearn_steps=5)
+    assert data.trainer is None
