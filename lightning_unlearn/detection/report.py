@@ -24,6 +24,8 @@ BINS = 40
 LISTED = 10
 # Share of suspects above which a mixture has more likely cut hard samples off than wrong labels.
 MANY = 0.3
+# The same for any other rule.
+MOST = 0.5
 
 
 def report_of(found: Detection, data: UnlearningDataModule, pictures: int = 0) -> Report:
@@ -38,14 +40,7 @@ def report_of(found: Detection, data: UnlearningDataModule, pictures: int = 0) -
         The report.
     """
     first = found.scores[found.decided_by]
-    warnings = []
-    share = int(first.suspected.sum()) / len(found.keys)
-    if "mixture" in first.threshold and share > MANY:
-        recorded = "" if "mean_loss" in found.scores else ", or train with -c trainer/record_margins, whose scores tell more"
-        warnings.append(
-            f"{100 * share:.0f} % of the samples are suspected: unless so many labels are wrong, {found.decided_by} does not "
-            f"fall into two parts here. Give --count or --quantile{recorded}."
-        )
+    warnings = _too_many(found, first)
     unscored = int(first.values.isnan().sum())
     if unscored:
         warnings.append(f"{unscored} samples have no score {found.decided_by}: the record does not know them.")
@@ -68,6 +63,23 @@ def report_of(found: Detection, data: UnlearningDataModule, pictures: int = 0) -
             pairs=_pairs(found),
         ),
     )
+
+
+def _too_many(found: Detection, first: Scored) -> list[str]:
+    share = int(first.suspected.sum()) / len(found.keys)
+    if share <= (MANY if "mixture" in first.threshold else MOST):
+        return []
+    if "mixture" in first.threshold:
+        recorded = "" if "mean_loss" in found.scores else ", or train with -c trainer/record_margins, whose scores tell more"
+        why = f"{found.decided_by} does not fall into two parts here. Give --count or --quantile{recorded}."
+    elif "quantile" in first.threshold:
+        why = (
+            "the quantile q is too small: it is where the scores are cut, and 1 - q is the share that is suspected. Give a "
+            "larger --quantile: 0.9 suspects the highest tenth."
+        )
+    else:
+        why = f"the rule ({first.threshold}) takes too many. Give a smaller --count, or a larger --quantile."
+    return [f"{100 * share:.0f} % of the samples are suspected: unless so many labels are wrong, {why}"]
 
 
 def _line(found: Detection, name: str, scored: Scored) -> ScoreLine:

@@ -1,5 +1,6 @@
 """Matplotlib figures as SVG elements in the page's colours and font, without links, the same every time."""
 
+import math
 import re
 import warnings
 from collections.abc import Generator
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["COLORS", "WIDTH", "blank", "clip", "style", "to_svg"]
+__all__ = ["COLORS", "WIDTH", "blank", "clip", "log_ticks", "style", "to_svg"]
 
 # One unit of the drawing is one CSS pixel where the figure has its natural size.
 WIDTH = 460.0
@@ -116,6 +117,23 @@ def clip(text: str, length: int = 26) -> str:
     """
     line = plain(text)
     return line if len(line) <= length else line[: length - 1] + "\u2026"
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Where to write numbers on a logarithmic axis: left to itself, matplotlib writes formulas, which a page shows raw.
+
+    Args:
+        low: Lower end of the axis, above 0.
+        high: Upper end.
+
+    Returns:
+        Ascending, about 8 at most; the two ends where no round number lies between them.
+    """
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    factors = (1, 2, 5) if high / low < 40 else (1, 3) if high / low < 400 else (1,)
+    step = 1 + len(powers) // 9
+    found = [tick for power in powers[::step] for factor in factors if low <= (tick := factor * 10.0**power) <= high]
+    return found or [low, high]
 
 
 def to_svg(figure: "Figure", name: str, description: str) -> str:

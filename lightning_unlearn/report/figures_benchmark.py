@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from lightning_unlearn.report.canvas import COLORS, FONT, WIDTH, blank, clip, style, to_svg
+from lightning_unlearn.report.canvas import COLORS, FONT, WIDTH, blank, clip, log_ticks, style, to_svg
 from lightning_unlearn.report.figures import LETTER, LINE, left_margin
 from lightning_unlearn.report.labels import metric, number, percent
 from lightning_unlearn.report.leaderboard import Estimate, Line, pareto_front
@@ -107,7 +107,7 @@ def cost_against_gap(lines: Sequence[Line], name: str) -> str:
                 cost.mean, gap.mean, "o", markersize=8, markeredgecolor=color, markeredgewidth=1.8,
                 color=color if best else COLORS["surface"],
             )  # fmt: skip
-        ticks = _cost_ticks(low, high, logarithmic)
+        ticks = log_ticks(low, high) if logarithmic else _cost_ticks(high)
         axes.set_xticks(ticks, [percent(tick) for tick in ticks])
         axes.set_xlabel("work, as a share of retraining" + (" (log scale)" if logarithmic else ""))
         axes.set_ylabel("average gap (points)")
@@ -252,14 +252,10 @@ def _place(spots: Sequence[tuple[float, float]], texts: Sequence[str], taken: Se
     return boxes
 
 
-def _cost_ticks(low: float, high: float, logarithmic: bool) -> list[float]:
-    if not logarithmic:
-        step = 10.0 ** math.floor(math.log10(high))
-        step = next(size for size in (step / 5, step / 2, step, 2 * step) if high / size <= 6)
-        return [step * index for index in range(int(high / step) + 1)]
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    factors = (1, 2, 5) if high / low < 40 else (1, 3) if high / low < 400 else (1,)
-    return [tick for power in powers for factor in factors if low <= (tick := factor * 10.0**power) <= high]
+def _cost_ticks(high: float) -> list[float]:
+    step = 10.0 ** math.floor(math.log10(high))
+    step = next(size for size in (step / 5, step / 2, step, 2 * step) if high / size <= 6)
+    return [step * index for index in range(int(high / step) + 1)]
 
 
 def _draw(request: str) -> str:

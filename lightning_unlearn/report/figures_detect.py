@@ -2,7 +2,7 @@
 
 import math
 
-from lightning_unlearn.report.canvas import COLORS, FONT, blank, style, to_svg
+from lightning_unlearn.report.canvas import COLORS, FONT, blank, log_ticks, style, to_svg
 from lightning_unlearn.report.detect_schema import ScoreLine
 
 __all__ = ["score_histogram"]
@@ -27,7 +27,10 @@ def score_histogram(score: ScoreLine, name: str) -> str:
             axes.stairs(counts, score.edges, fill=True, color=COLORS[color], alpha=0.22)
             axes.stairs(counts, score.edges, color=COLORS[color], label=label)
         if score.log:
+            ticks = log_ticks(score.edges[0], score.edges[-1])
             axes.set_xscale("log")
+            axes.set_xticks(ticks, [_short(tick) for tick in ticks])
+            axes.minorticks_off()
         if math.isfinite(score.limit):
             axes.axvline(max(score.limit, score.edges[0]), color=COLORS["muted"], linewidth=1.2, linestyle=(0, (4, 3)))
             axes.text(
@@ -40,3 +43,8 @@ def score_histogram(score: ScoreLine, name: str) -> str:
         axes.set_ylabel("samples")
         axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, handlelength=1.4, columnspacing=1.2)
         return to_svg(figure, name, f"Histogram of {score.name}: {', '.join(label for label, _, _ in parts)}")
+
+
+def _short(value: float) -> str:
+    """0.1, 20 or 1e-5."""
+    return f"{value:.3g}".replace("e+", "e").replace("e0", "e").replace("e-0", "e-").replace("-", "\u2212")

@@ -115,7 +115,7 @@ def _benchmark(report: Report) -> list[Html]:
         sections_detail.found(rows),
     ]
     which = ", ".join(f"{row.method} on {row.request} with seed {row.seed}" for row in rows)
-    note = f"The sections on the attacker, classes and layers show one model of the leading method: {which}."
+    note = f"The sections on the attacker, classes and layers show one model of the method that stands first: {which}."
     return [
         sections_benchmark.board(report),
         sections_curves.curves(report.curves),

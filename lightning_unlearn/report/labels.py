@@ -66,8 +66,8 @@ METRICS = {
     "attack/success": Metric("Test images with the trigger that are taken for its target, %", "Attack succ", "points", 1),
     "mia/efficacy": Metric("Forgotten samples that an attack calls non-members, %", "MIA efficacy", "points", 1),
     "mia/auc": Metric("Attack against test samples, weighted to the same classes: AUC", "Attack AUC", "fraction", 3),
-    "mia/svc": Metric("The same with the SVC attack, %", "MIA SVC", "points", 1),
-    "mia/tpr@1fpr": Metric("The same attack: true positives at 1 % false positives, %", "TPR @ 1 %", "points", 1),
+    "mia/svc": Metric("Forgotten samples that the SVC attack calls non-members, %", "MIA SVC", "points", 1),
+    "mia/tpr@1fpr": Metric("Attack against test samples: true positives at 1 % false positives, %", "TPR @ 1 %", "points", 1),
     "mia/tpr@1fpr/low": Metric("True positives: lower end, %", "TPR low", "points", 1),
     "mia/tpr@1fpr/high": Metric("True positives: upper end, %", "TPR high", "points", 1),
     "js/forget": Metric("Jensen-Shannon divergence, forgotten samples", "JS forget", "fraction", 4),
@@ -75,7 +75,9 @@ METRICS = {
     "kl/forget": Metric("KL divergence, forgotten samples", "KL forget", "fraction", 4),
     "kl/test": Metric("KL divergence, test samples", "KL test", "fraction", 4),
     "relearn/acc": Metric("Forget accuracy after retain-only fine-tuning", "Relearned acc", "points", 1),
-    "relearn/gap": Metric("Relearn gap: the same, minus the references' mean", "Relearn gap", "points", 1),
+    "relearn/gap": Metric(
+        "Forget accuracy after retain-only fine-tuning, minus the references' mean", "Relearn gap", "points", 1
+    ),
     "relearn/time": Metric("Steps on forgotten samples until they are known again", "Relearn time", "number", 0),
     "forget_unseen/auc": Metric("Forgotten against unseen: rank AUC", "Unseen AUC", "fraction", 3),
     "forget_unseen/auc/low": Metric("Forgotten against unseen: lower end", "AUC low", "fraction", 3),
@@ -91,7 +93,7 @@ METRICS = {
     "zrf": Metric("Zero retrain forgetting (ZRF)", "ZRF", "fraction", 3),
     "rank_auc": Metric("Per-sample rank AUC", "Rank AUC", "fraction", 3),
     "rank_auc/p": Metric("Permutation test over models, p", "p", "fraction", 4),
-    "rank_auc/p_holm": Metric("The same, Holm over strata", "p (Holm)", "fraction", 4),
+    "rank_auc/p_holm": Metric("Permutation test over models, Holm over strata: p", "p (Holm)", "fraction", 4),
     "rank_auc/null": Metric("Rank AUC of permuted models", "Rank AUC, permuted", "fraction", 3),
     "ulira": Metric(
         "U-LiRA against models that forgot other samples; zero, ceiling: unlearned nothing, %", "U-LiRA", "points", 1
@@ -119,35 +121,6 @@ METRICS = {
 }
 
 
-# What stages tell of themselves: a group of figures, or one of them as group/figure.
-FOUND = {
-    "selected/epoch": "Epoch chosen by unseen samples (0: before the first step)",
-    "selected/of": "Epochs to choose from",
-    "selected/distance": "Distance to unseen samples there",
-    "estimate/forget/acc": "Forgotten samples that the estimate gets right, %",
-    "solver/products": "Products with the curvature",
-    "adversarial/found": "Share of samples with an adversarial example",
-    "adversarial/median epsilon": "Median distance of the examples",
-    "kept/sign": "Sign of the step that was kept",
-    "dampened": "Share of weights dampened",
-    "weights_kept": "Share of weights not pruned",
-    "share of new weights": "Share of weights drawn anew",
-}
-
-
-def found_label(group: str, name: str) -> str:
-    """How a figure that a stage tells of itself is called.
-
-    Args:
-        group: Its group.
-        name: Its name there.
-
-    Returns:
-        Plain words where they are known, else the group's words or name and the figure's.
-    """
-    return FOUND.get(f"{group}/{name}") or f"{FOUND.get(group, group)}: {name}"
-
-
 def digits(value: float) -> str:
     """Write a number of unknown kind in four digits.
 
@@ -163,7 +136,12 @@ def digits(value: float) -> str:
 # Labels of forgotten samples are suspected to be wrong where the goal is to repair: to agree with them less is the aim.
 OF_REPAIR = {
     "forget/acc": Metric("Agreement with the given, suspected labels, %", "Given labels", "points", 1),
-    "relearn/acc": Metric("The same after fine-tuning on retained samples, %", "Given, relearned", "points", 1),
+    "relearn/acc": Metric(
+        "Agreement with the given labels after fine-tuning on retained samples, %", "Given, relearned", "points", 1
+    ),
+    "relearn/gap": Metric(
+        "Agreement with the given labels after retain-only fine-tuning, minus the references' mean", "Relearn gap", "points", 1
+    ),
 }
 
 

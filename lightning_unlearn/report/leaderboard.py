@@ -16,6 +16,7 @@ __all__ = [
     "estimate",
     "family",
     "leaderboard",
+    "leaders",
     "paired_difference",
     "pareto_front",
     "ranked_by",
@@ -132,6 +133,20 @@ def leaderboard(report: Report) -> list[Line]:
             means = {key: estimate(values.get(key, math.nan) for values in levels) for key in metrics}
             lines.append(Line(name, "reference to reference", "level", len(levels), means))
     return lines
+
+
+def leaders(lines: Sequence[Line], metric: str) -> list[Line]:
+    """The methods that no other one stands above.
+
+    Args:
+        lines: Of one request family, in the order of the leaderboard.
+        metric: What orders it.
+
+    Returns:
+        The first method and those with exactly its mean; empty where no method has the metric.
+    """
+    methods = [line for line in lines if line.role == "method" and metric in line.metrics and line.metrics[metric].n]
+    return [line for line in methods if line.metrics[metric].mean == methods[0].metrics[metric].mean]
 
 
 def _line(name: str, method: str, role: Role, rows: Sequence[Row]) -> Line:

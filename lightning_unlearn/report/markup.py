@@ -11,6 +11,7 @@ __all__ = [
     "code",
     "each",
     "figure",
+    "filled",
     "fold",
     "grid",
     "name",
@@ -134,8 +135,7 @@ def table(
     if not rows:
         return Html("")
     if dropped:
-        kept = [i for i in range(len(head)) if i < words or any(cells[i] not in ("", MISSING) for cells in rows)]
-        head, rows = [head[i] for i in kept], [[cells[i] for i in kept] for cells in rows]
+        head, rows = filled(head, rows, words)
     kinds = ["" if column < words else "n" for column in range(len(head))]
     top = "".join(f'<th scope="col"{_css(kind)}>{text(cell)}</th>' for cell, kind in zip(head, kinds, strict=True))
     body = []
@@ -150,6 +150,21 @@ def table(
         f'<div class="scroll" tabindex="0"><table>{above}<thead><tr>{top}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
+
+
+def filled(head: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1) -> tuple[list[str], list[list[str]]]:
+    """Leave out the columns of a table without a single value.
+
+    Args:
+        head: Of the columns.
+        rows: Cells.
+        words: How many columns, from the left, stay in any case.
+
+    Returns:
+        The head and the rows of the other columns.
+    """
+    kept = [i for i in range(len(head)) if i < words or any(cells[i] not in ("", MISSING) for cells in rows)]
+    return [head[i] for i in kept], [[cells[i] for i in kept] for cells in rows]
 
 
 def figure(svg: str, caption: str) -> Html:

@@ -6,6 +6,7 @@ from lightning_unlearn.report.audit_schema import WHOLE, Audit, AuditLine
 from lightning_unlearn.report.audit_wording import ranked
 from lightning_unlearn.report.figures_audit import against_null, log_roc
 from lightning_unlearn.report.labels import MISSING, metric, number
+from lightning_unlearn.report.legend import legend
 from lightning_unlearn.report.markup import Html, figure, fold, grid, name, paragraph, raw, section, table, text
 from lightning_unlearn.report.schema import Report
 
@@ -102,6 +103,7 @@ def _whole(audit: Audit) -> Html:
             css="quiet",
         ),
         *notes,
+        legend(columns),
     )
 
 

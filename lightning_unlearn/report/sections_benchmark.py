@@ -9,10 +9,12 @@ from lightning_unlearn.report.leaderboard import (
     Line,
     family,
     leaderboard,
+    leaders,
     paired_difference,
     pareto_front,
     ranked_by,
 )
+from lightning_unlearn.report.legend import legend
 from lightning_unlearn.report.markup import Html, figure, fold, grid, name, paragraph, raw, section, table
 from lightning_unlearn.report.schema import Report, Row
 
@@ -46,7 +48,8 @@ def board(report: Report) -> Html:
     Returns:
         A section.
     """
-    parts = []
+    parts: list[Html] = []
+    names: list[str] = []
     key, larger = ranked_by(report.goal)
     for title, lines in _families(leaderboard(report)).items():
         present = list(dict.fromkeys(column for line in lines for column in line.metrics))
@@ -54,22 +57,23 @@ def board(report: Report) -> Html:
         if larger:
             columns = [key, *(column for column in columns if column != key)]
         others = [column for column in present if column not in COLUMNS]
-        front = pareto_front(lines, gap=key, larger=larger)
-        parts += [Html(f"<h3>{name(title)}</h3>"), _lines(lines, columns, front)]
+        names += [*columns, *others]
+        looks = (pareto_front(lines, gap=key, larger=larger), leaders(lines, key), report.goal)
+        parts += [Html(f"<h3>{name(title)}</h3>"), _lines(lines, columns, *looks)]
         if others:
-            parts.append(fold("More metrics", _lines(lines, others, front)))
+            parts.append(fold("More metrics", _lines(lines, others, *looks)))
     order = "highest test accuracy" if larger else "smallest average gap"
     explanation = (
         f"{metric(key).label} decides the order, {order} first. Mean \u00b1 standard deviation "
         "over draws and seeds; "
         f"\u25c6 on the Pareto front of cost and {metric(key).short.lower()}. {REPAIR if larger else LEVEL}"
     )
-    return section("Leaderboard", *parts, paragraph(explanation, css="quiet"))
+    return section("Leaderboard", *parts, paragraph(explanation, css="quiet"), legend(names, report.goal))
 
 
-def _lines(lines: Sequence[Line], columns: Sequence[str], front: Sequence[Line]) -> Html:
+def _lines(lines: Sequence[Line], columns: Sequence[str], front: Sequence[Line], first: Sequence[Line], goal: str) -> Html:
     rows, marked, before = [], [], "method"
-    for position, line in enumerate(lines):
+    for line in lines:
         cells = [
             with_spread(column, line.metrics[column].mean, line.metrics[column].sd) if column in line.metrics else ""
             for column in columns
@@ -77,13 +81,13 @@ def _lines(lines: Sequence[Line], columns: Sequence[str], front: Sequence[Line])
         star = Html('\u00a0<span title="on the Pareto front">\u25c6</span>') if line in front else Html("")
         rows.append([raw(name(line.method), star), str(line.n), *cells])
         css = [
-            "best" if position == 0 and line.role == "method" else "",
+            "best" if line in first else "",
             "level" if line.role == "level" else "",
         ]
         css.append("rule" if line.role != "method" and before == "method" else "")
         marked.append(" ".join(item for item in css if item))
         before = line.role
-    head = ["Method", "Models", *(metric(column).short + _unit(column) for column in columns)]
+    head = ["Method", "Models", *(metric(column, goal).short + _unit(column) for column in columns)]
     return table(head, rows, marked=marked)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from lightning_unlearn.report import figures
 from lightning_unlearn.report.comparison import before, compare, heading
-from lightning_unlearn.report.labels import count, digits, found_label, metric, number, seconds
+from lightning_unlearn.report.labels import count, digits, metric, number, seconds
 from lightning_unlearn.report.markup import Html, each, figure, fold, grid, name, paragraph, raw, section, table, text
 from lightning_unlearn.report.schema import Report, Row
 
@@ -20,6 +20,20 @@ ATTACK = (
 # A group with more figures is folded.
 FEW = 12
 HEAD = ("Stage", "Figure", "Value")
+# What stages tell of themselves: a group of figures, or one of them as group/figure.
+_FOUND = {
+    "selected/epoch": "Epoch chosen by unseen samples (0: before the first step)",
+    "selected/of": "Epochs to choose from",
+    "selected/distance": "Distance to unseen samples there",
+    "estimate/forget/acc": "Forgotten samples that the estimate gets right, %",
+    "solver/products": "Products with the curvature",
+    "adversarial/found": "Share of samples with an adversarial example",
+    "adversarial/median epsilon": "Median distance of the examples",
+    "kept/sign": "Sign of the step that was kept",
+    "dampened": "Share of weights dampened",
+    "weights_kept": "Share of weights not pruned",
+    "share of new weights": "Share of weights drawn anew",
+}
 
 
 def attack(report: Report, rows: Sequence[Row]) -> Html:
@@ -140,7 +154,7 @@ def found(rows: Sequence[Row]) -> Html:
         short, long = [], []
         for stage in row.stages:
             for group, values in stage.found.items():
-                lines = [[name(stage.name), text(found_label(group, key)), digits(value)] for key, value in values.items()]
+                lines = [[name(stage.name), text(_found_label(group, key)), digits(value)] for key, value in values.items()]
                 if len(lines) <= FEW:
                     short += lines
                 else:
@@ -205,3 +219,8 @@ def stages(rows: Sequence[Row]) -> Html:
         return raw(times, paragraph(told, css="quiet"))
 
     return section("Time per stage", each([(heading(row), one(row)) for row in rows]))
+
+
+def _found_label(group: str, name: str) -> str:
+    """Plain words where they are known, else the group's words or name and the figure's."""
+    return _FOUND.get(f"{group}/{name}") or f"{_FOUND.get(group, group)}: {name}"

@@ -10,7 +10,9 @@ from typing import TextIO
 from lightning_unlearn.report.audit_wording import ranked
 from lightning_unlearn.report.comparison import MAIN, before, compare, references_of, subjects
 from lightning_unlearn.report.labels import count, metric, number, plain, with_spread
-from lightning_unlearn.report.leaderboard import leaderboard, pareto_front, ranked_by
+from lightning_unlearn.report.leaderboard import leaderboard, leaders, pareto_front, ranked_by
+from lightning_unlearn.report.legend import legend_lines
+from lightning_unlearn.report.markup import filled
 from lightning_unlearn.report.schema import Report
 from lightning_unlearn.report.sections_audit import AUDIT_COLUMNS, shown_name
 from lightning_unlearn.report.sections_curves import curve_cells
@@ -30,8 +32,6 @@ ORDER = ("gap/avg", "forget/acc", "retain/acc", "test/acc", "attack/success", "m
          "js/forget", "relearn/gap", "cost/share", "time/unlearn_s", "memory/peak_mb")  # fmt: skip
 AUDIT_PRIORITY = ("rank_auc", "ulira", "rmia/auc", "rmia1/auc", "rank_auc/p_holm", "cost/share", "klom/median", "f",
                   "rmia/tpr@1fpr", "test/acc", "forget/acc", "ulira/references", "retain/acc")  # fmt: skip
-LEGEND = ("gap/avg", "mia/efficacy", "mia/auc", "mia/tpr@1fpr", "forget_unseen/auc", "js/forget", "js/test", "relearn/acc",
-          "relearn/gap", "relearn/time", "streisand", "churn", "tow")  # fmt: skip
 COSTS = ("cost/share", "time/unlearn_s", "memory/peak_mb")
 EXTRA = (*COSTS, "forget_unseen/auc", "streisand", "churn", "tow")
 ASCII = str.maketrans({
@@ -120,10 +120,10 @@ def _leaderboards(report: Report, width: int) -> list[Grid]:
         }
         counts = [str(line.n) for line in shown]
         taken = _longest(["Method", *names]) + GAP + _longest(["n", *counts])
-        kept = _fitting(cells, width - taken)
+        kept = _fitting(cells, width - taken, report.goal)
         rows = [[name, n, *(cells[key][row] for key in kept)] for row, (name, n) in enumerate(zip(names, counts, strict=True))]
-        strong = (0,) if shown and shown[0].role == "method" else ()
-        found.append(Grid(plain(title), ["Method", "n", *(metric(key).short for key in kept)], rows, strong))
+        strong = tuple(range(len(leaders(shown, key))))
+        found.append(Grid(plain(title), ["Method", "n", *(metric(key, report.goal).short for key in kept)], rows, strong))
     return found + _curves(report, width)
 
 
@@ -166,15 +166,16 @@ def _audits(report: Report, width: int) -> list[Grid]:
 def _scores(report: Report, width: int) -> list[Grid]:
     if report.detected is None:
         return []
-    return [Grid("Scores of labels", DETECT_HEAD, [detect_cells(score) for score in report.detected.scores], (0,))]
+    head, rows = filled(DETECT_HEAD, [detect_cells(score) for score in report.detected.scores])
+    return [Grid("Scores of labels", head, rows, (0,))]
 
 
-def _fitting(cells: dict[str, list[str]], room: int) -> list[str]:
+def _fitting(cells: dict[str, list[str]], room: int, goal: str) -> list[str]:
     # The most important are kept first, and shown in the order of the table.
     kept = []
     for key in PRIORITY:
         if key in cells:
-            room -= _longest([metric(key).short, *cells[key]]) + GAP
+            room -= _longest([metric(key, goal).short, *cells[key]]) + GAP
             if room < 0:
                 break
             kept.append(key)
@@ -231,30 +232,31 @@ def _before(report: Report) -> list[str]:
     return lines
 
 
-def _after(report: Report) -> list[str]:
+def _after(report: Report, found: list[Grid]) -> list[str]:
     notes = [f"note: {plain(note)}" for note in remarks(report)]
     if len(notes) > NOTES:
         notes = [*notes[:NOTES], f"{len(notes) - NOTES} more notes stand in report.html"]
     verdicts = [
         f"{plain(line.method)}: {line.verdict}" for audit in report.audits for line in ranked(audit.of()) if line.verdict
     ]
-    return [" ".join(summary(report)), *verdicts, *notes, *_legend(report)]
+    return [" ".join(summary(report)), *verdicts, *notes, *_legend(report, found)]
 
 
-def _legend(report: Report) -> list[str]:
-    """Names in the tables of single models that do not speak for themselves, a line each."""
-    if report.kind in ("benchmark", "audit", "detect"):
+def _legend(report: Report, found: list[Grid]) -> list[str]:
+    if report.kind in ("audit", "detect"):
         return []
-    shown = {key for row in subjects(report) for key, value in row.metrics.items() if math.isfinite(value)}
-    names = [metric(key, report.goal) for key in ("forget/acc",) * (report.goal == "repair") + LEGEND if key in shown]
-    return [f"{name.short}: {name.label}" for name in names]
+    if report.kind != "benchmark":
+        return legend_lines((row[0] for grid in found for row in grid.rows), report.goal)
+    n = "n: models" + " (reference to reference: forget sets)" * bool(report.levels)
+    marks = f"{n}; \u25c6: on the Pareto front of cost and {metric(ranked_by(report.goal)[0]).short}"
+    return [*[marks] * bool(found), *legend_lines((name for grid in found for name in grid.head), report.goal)]
 
 
 def _lines(report: Report, width: int) -> list[str]:
     from rich.cells import cell_len
 
-    lines = [*_before(report), ""]
-    for grid in grids(report, width):
+    lines, found = [*_before(report), ""], grids(report, width)
+    for grid in found:
         sizes = [_longest(column) for column in zip(grid.head, *grid.rows, strict=True)]
         lines.append(grid.title)
         for cells in (grid.head, *grid.rows):
@@ -262,7 +264,7 @@ def _lines(report: Report, width: int) -> list[str]:
             rest = [" " * (size - cell_len(cell)) + cell for size, cell in zip(sizes[1:], cells[1:], strict=True)]
             lines.append((" " * GAP).join([first, *rest]).rstrip())
         lines.append("")
-    return [*lines, *_after(report)]
+    return [*lines, *_after(report, found)]
 
 
 def _show_rich(report: Report, stream: TextIO, width: int) -> None:
@@ -277,7 +279,8 @@ def _show_rich(report: Report, stream: TextIO, width: int) -> None:
     console.print(Text(tier, style="yellow"))
     for line in others:
         console.print(Text(line, style="yellow" if line.startswith("warning") else "dim"))
-    for grid in grids(report, width):
+    found = grids(report, width)
+    for grid in found:
         # Text, never a string: a name in brackets would be taken for markup.
         table = Table(
             box=SIMPLE_HEAD, title=Text(grid.title, style="bold"), title_justify="left", show_edge=False,
@@ -291,7 +294,7 @@ def _show_rich(report: Report, stream: TextIO, width: int) -> None:
         console.print()
         console.print(table)
         console.print()
-    for line in _after(report):
+    for line in _after(report, found):
         console.print(Text(line))
 
 

@@ -8,7 +8,7 @@ from lightning_unlearn.report.audit_wording import audit_summary
 from lightning_unlearn.report.comparison import Comparison, are_exact, compare, references_of, subjects
 from lightning_unlearn.report.detect_wording import detect_summary
 from lightning_unlearn.report.labels import EXACT, SCREENING, TIERS, count, number, plain, seconds, with_spread
-from lightning_unlearn.report.leaderboard import Line, leaderboard, ranked_by
+from lightning_unlearn.report.leaderboard import Line, leaderboard, leaders, ranked_by
 from lightning_unlearn.report.limits import too_few
 from lightning_unlearn.report.schema import Report, Row
 from lightning_unlearn.thresholds import FEWEST_FORGOTTEN
@@ -216,21 +216,31 @@ def _summary_benchmark(report: Report) -> list[str]:
 
 def _best(report: Report, lines: list[Line]) -> str:
     key, larger = ranked_by(report.goal)
-    first = next((line for line in lines if line.role == "method"), None)
-    if first is None or key not in first.metrics or not first.metrics[key].n:
+    tied = leaders(lines, key)
+    if not tied:
         return ""
+    first = tied[0]
     value = with_spread(key, first.metrics[key].mean, first.metrics[key].sd)
     cost = first.metrics.get("cost/share")
     at = f" at {number('cost/share', cost.mean)} of retraining's work" if cost is not None and cost.n else ""
-    where = f"On {plain(first.family)}, {plain(first.method)}"
+    who = f"On {plain(first.family)}, {plain(first.method)} has"
+    if len(tied) > 1:
+        # Their costs and spreads may differ, and stand in the table.
+        value, at, who = number(key, first.metrics[key].mean), "", f"On {plain(first.family)}, {_all(tied)} tie with"
     if larger:
-        return f"{where} has the highest test accuracy, {value} %{at}{_beside(lines, key)}."
+        return f"{who} the highest test accuracy, {value} %{at}{_beside(lines, key)}."
     level, original = (
         next((line.metrics[key].mean for line in lines if line.role == role and key in line.metrics), math.nan)
         for role in ("level", "original")
     )
     levels = _levels(Comparison(key, first.metrics[key].mean, level=level, original_level=original))
-    return f"{where} has the smallest average gap to retraining, {value} points{at}{levels}."
+    return f"{who} the smallest average gap to retraining, {value} points{at}{levels}."
+
+
+def _all(lines: list[Line]) -> str:
+    names = [plain(line.method) for line in lines]
+    shown = names if len(names) <= 3 else [*names[:3], f"{len(names) - 3} more"]
+    return f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
 def _beside(lines: list[Line], key: str) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import re
 
 import pytest
 import torch
@@ -207,4 +208,27 @@ def test_many_suspects_of_a_mixture_are_warned_of(recorded, fresh):
     assert "40 % of the samples are suspected" in warning
     assert "Give --count or --quantile, or train with -c trainer/record_margins" in warning
     assert "record_margins" not in warnings(0.4, mixture, "mean_loss")[0]
-    assert warnings(0.25, mixture) == warnings(0.8, "the 216 highest") == []
+    assert warnings(0.25, mixture) == []
+
+
+@pytest.mark.parametrize(
+    ("threshold", "remedy"),
+    [
+        (Threshold(quantile=0.15), "1 - q is the share that is suspected. Give a larger --quantile"),
+        (Threshold(count=230), r"the rule \(the 230 highest\) takes too many. Give a smaller --count"),
+    ],
+)
+def test_more_than_half_suspected_is_warned_of_under_every_rule(threshold, remedy, recorded):
+    _, data, _ = recorded
+    samples, index = data.part("train")
+    values, labels = torch.arange(270.0), samples.targets[index]
+
+    def warnings(rule):
+        scored = Scored("", values, rule.suspected(values), 0.0, rule.describe())
+        found = Detection([str(i) for i in index.tolist()], index, data.dataset.classes, labels, labels, None, {"loss": scored})
+        return report_of(found, data).warnings
+
+    [warning] = warnings(threshold)
+    assert "85 % of the samples are suspected" in warning
+    assert re.search(remedy, warning)
+    assert warnings(Threshold(quantile=0.5)) == warnings(Threshold(count=135)) == []

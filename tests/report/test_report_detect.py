@@ -3,12 +3,15 @@
 import base64
 import io
 import math
+from dataclasses import replace
+from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
 
 from lightning_unlearn.exceptions import ConfigError
 from lightning_unlearn.report.detect_schema import Detected, Pair, ScoreLine, Suspect
+from lightning_unlearn.report.figures_detect import score_histogram
 from lightning_unlearn.report.html import render
 from lightning_unlearn.report.merging import merge
 from lightning_unlearn.report.schema import Report
@@ -66,6 +69,22 @@ def test_it_survives_json_and_says_what_it_knows(known, tmp_path, capsys):
     assert "Scores of labels" in out
     assert "suspected labels: to be looked at, not proven wrong" in out
     assert ("0.910" in out) == known
+    # Columns that hold nothing are left out, in the terminal and on the page.
+    for column in ("AUROC", "Precision", "Recall", "F1"):
+        assert (f" {column}" in out) == (f">{column}</th>" in page) == known
+    assert "\u2014" not in out
+
+
+def test_logarithmic_axes_have_plain_numbers():
+    def ticks(*edges):
+        svg = score_histogram(replace(line(), edges=list(edges), counts=[1.0], wrong=[]), "s")
+        words = ["".join(text.itertext()) for text in ElementTree.fromstring(svg).findall(".//text")]
+        return words[: words.index("mean_loss")]
+
+    assert ticks(0.08, 3.0) == ["0.1", "0.2", "0.5", "1", "2"]
+    assert ticks(3e-6, 2.0) == ["1e\u22125", "0.0001", "0.001", "0.01", "0.1", "1"]
+    assert 4 <= len(ticks(1e-30, 1e6)) <= 9
+    assert ticks(0.61, 0.97) == ["0.61", "0.97"]
 
 
 def test_names_and_pictures_from_outside_are_harmless():

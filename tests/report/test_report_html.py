@@ -1,5 +1,6 @@
 """The page: whole, harmless, self-contained, and no stronger than its figures."""
 
+import html
 import io
 import re
 import subprocess
@@ -11,9 +12,9 @@ import pytest
 from report_samples import EVIL, benchmark, hostile, metrics, request, single
 
 from lightning_unlearn.report.html import render
-from lightning_unlearn.report.labels import plain
+from lightning_unlearn.report.labels import metric, plain
 from lightning_unlearn.report.schema import Report, Row, StageRecord
-from lightning_unlearn.report.table import show
+from lightning_unlearn.report.table import grids, show
 from lightning_unlearn.report.writing import save_report
 
 
@@ -188,6 +189,43 @@ def test_summary_of_a_benchmark():
     assert "On random 4 %, Alpha has the smallest average gap to retraining, 1.30 ± 0.29 points" in words
     assert "two retrained models differ by 0.90 and the original is 9.00 away" in words
     assert "too few forget sets" in words
+
+
+def test_a_tie_has_no_winner():
+    def said(first, second, goal):
+        report = benchmark(("Alpha", "Beta", "Gamma"))
+        report.goal = goal
+        for row in report.rows:
+            if row.role == "method":
+                row.metrics |= {"test/acc": {"Alpha": first, "Beta": second}.get(row.method, 70.0)}
+                row.metrics |= {"gap/avg": 100 - row.metrics["test/acc"]}
+        return Page(render(report)).text, render(report).count('<tr class="best">'), grids(report)[0].strong
+
+    words, marked, strong = said(95.57344064386318, 95.57344064386318, "repair")
+    assert "On random 4 %, Alpha and Beta tie with the highest test accuracy, 95.6 %" in words
+    # Both in the leaderboard and in what is folded away.
+    assert (marked, strong) == (4, (0, 1))
+    assert "Alpha and Beta tie with the smallest average gap to retraining, 5.00" in said(95.0, 95.0, "untrain")[0]
+    words, marked, strong = said(95.57344064386318, 95.5734406438632, "repair")
+    assert "Beta has the highest test accuracy, 95.6" in words
+    assert (marked, strong) == (2, (0,))
+
+
+def test_a_benchmark_says_what_its_short_names_stand_for():
+    report = benchmark()
+    for row in report.rows:
+        row.metrics |= {"gap/ua": 1.0, "forget_unseen/rf_jsd": 0.1, "tow_mia": 0.9}
+    text = render(report)
+    legend = text[text.index("What the short names stand for") :]
+    legend = legend[: legend.index("</details>")]
+    shown = {name for row in report.rows for name in row.metrics}
+    assert legend.count("<tr>") == 1 + len(shown)
+    for name in shown:
+        assert f'<th scope="row">{metric(name).short}</th><td>{html.escape(metric(name).label)}</td>' in legend
+    report.goal = "repair"
+    assert "Given labels, %</th>" in render(report)
+    assert '<th scope="row">Given labels</th><td>Agreement with the given, suspected labels, %</td>' in render(report)
+    assert "Forget acc" not in render(report)
 
 
 def test_notes_of_references_are_not_taken_for_the_models():

@@ -1,10 +1,11 @@
 """Names and numbers as a reader sees them."""
 
 import math
+import re
 
 import pytest
 
-from lightning_unlearn.report.labels import number, plain, seconds, with_spread
+from lightning_unlearn.report.labels import METRICS, OF_REPAIR, number, plain, seconds, with_spread
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,11 @@ def test_spread():
 )
 def test_seconds(value, text):
     assert seconds(value) == text
+
+
+def test_no_label_leans_on_the_one_before_it():
+    labels = [metric.label for metric in (*METRICS.values(), *OF_REPAIR.values())]
+    assert [label for label in labels if re.search(r"^The same|: the same,", label)] == []
 
 
 def test_plain_shows_what_would_hide():

@@ -169,3 +169,19 @@ def test_short_names_of_the_table_are_explained_below_it():
         assert name in [cells[0] for cells in grid.rows]
         assert f"\n{name}: " in text
     assert "mia/tpr@1fpr" not in text
+
+
+def test_short_names_of_a_leaderboard_are_explained_below_it():
+    report = benchmark()
+    lines = shown(report).splitlines()
+    first = "n: models (reference to reference: forget sets); \u25c6: on the Pareto front of cost and Gap"
+    legend = lines[lines.index(first) :]
+    (grid,) = grids(report)
+    assert "Gap: Average gap to retraining" in legend
+    assert "Cost: Work, as a share of retraining" in legend
+    assert all(line.partition(":")[0] in grid.head for line in legend)
+    report.goal = "repair"
+    (grid,) = grids(report)
+    assert "Given labels" in grid.head
+    assert "Forget acc" not in grid.head
+    assert "\nGiven labels: Agreement with the given, suspected labels, %\n" in shown(report)
