@@ -28,7 +28,7 @@ from lightning_unlearn.data.forget import ForgetRule
 from lightning_unlearn.evaluation.collecting import collect_outputs
 from lightning_unlearn.exceptions import ConfigError
 from lightning_unlearn.files import write_text_atomic
-from lightning_unlearn.metrics.unseen_match import distance_to_unseen, within_budget
+from lightning_unlearn.metrics.unseen_match import distance_to_unseen
 from lightning_unlearn.random import generator
 from lightning_unlearn.ranks import barrier, is_first, method_failures
 from lightning_unlearn.weights.fingerprint import hash_of_weights
@@ -130,20 +130,31 @@ def check_tuning(
 
 
 def settings_to_try(grid: Mapping[str, Sequence[float]], count: int) -> list[Factors]:
-    """The published settings, then random ones of the grid, none twice.
+    """The published settings, then random ones of the grid, none twice, then random ones between them.
+
+    Every method of a table gets as many, however coarse its grid is.
 
     Args:
         grid: Factors by place.
         count: How many, at least 1.
 
     Returns:
-        At most `count`, fewer where the grid has fewer.
+        `count`, or as many as the grid has where each place has a single factor.
     """
     every = [dict(zip(grid, chosen, strict=True)) for chosen in itertools.product(*grid.values())]
     published = dict.fromkeys(grid, 1.0)
     others = [factors for factors in every if factors != published]
     drawn = torch.randperm(len(others), generator=generator("tune", seed=0)).tolist()
-    return [published, *(others[i] for i in drawn[: count - 1])]
+    tried = [published, *(others[i] for i in drawn[: count - 1])]
+    ends = {place: (math.log(min(factors)), math.log(max(factors))) for place, factors in grid.items()}
+    if all(low == high for low, high in ends.values()):
+        return tried
+    source = generator("tune: between", seed=0)
+    for _ in range(count - len(tried)):
+        places = torch.rand(len(ends), generator=source).tolist()
+        between = zip(ends.items(), places, strict=True)
+        tried.append({place: math.exp(low + at * (high - low)) for (place, (low, high)), at in between})
+    return tried
 
 
 def with_factors(content: Mapping[str, object], factors: Factors) -> dict[str, object]:
@@ -184,8 +195,7 @@ def best_trial(trials: Sequence[Trial], before: float, max_drop: float = MAX_RET
     Returns:
         Its number; of equal ones the cheapest; 0 where none keeps the retained samples.
     """
-    fits = _fits(before, trials, max_drop)
-    allowed = [i for i, trial in enumerate(trials) if fits[i] and math.isfinite(trial.distance)]
+    allowed = [i for i, trial in enumerate(trials) if _fits(before, trial, max_drop) and math.isfinite(trial.distance)]
     return min(allowed, key=lambda i: (trials[i].distance, trials[i].work, i), default=0)
 
 
@@ -221,6 +231,9 @@ def tune_method(
     # Not of the test samples, which are not looked at.
     setup = setup_of(fresh, data, ("retain", "forget", "unseen"))
     known_by = [hash_of_weights(original), *setup, sources_of(method())]
+    # Whole numbers are rounded, so that settings between those of the grid may be the same.
+    texts = {yaml.safe_dump({"stages": with_factors(content, f)["stages"]}, sort_keys=False): f for f in reversed(tried)}
+    tried = [factors for factors in tried if factors in texts.values()]
     trials = []
     for i, factors in enumerate(tried):
         text = yaml.safe_dump({"stages": with_factors(content, factors)["stages"]}, sort_keys=False)
@@ -235,7 +248,7 @@ def tune_method(
         trial = Trial(**json.loads(path.with_suffix(".json").read_text()))
         trials.append(trial)
         told = trial.failed or f"distance {trial.distance:.3f}, retain accuracy {trial.retain:.1f}"
-        told += "" if trial.failed or _fits(before, trials)[-1] else ", which is too low"
+        told += "" if trial.failed or _fits(before, trial) else ", which is too low"
         took = "known" if known else f"{trial.seconds:.1f} s"
         log.info("tune %s, %d of %d (%s): %s (%s)", short, i + 1, len(tried), _said(content, factors), told, took)
     best = best_trial(trials, before)
@@ -244,7 +257,7 @@ def tune_method(
         "stages, and the passes that judge them; not the training of the original), on a development forget set and original "
         f"that are not reported, by unseen samples: {_said(content, trials[best].factors)}."
     )
-    if not any(_fits(before, trials)):
+    if not any(_fits(before, trial) for trial in trials):
         note += f" No setting kept retain accuracy within {MAX_RETAIN_DROP:.0f} points."
     if best == 0:
         return None, note
@@ -278,10 +291,9 @@ def _retain(fresh: TrainerFactory, model: LightningModule, data: UnlearningDataM
     return 100 * collect_outputs(fresh, model, data, ["retain"])["retain"].accuracy
 
 
-def _fits(before: float, trials: Sequence[Trial], max_drop: float = MAX_RETAIN_DROP) -> list[bool]:
-    """Which trials keep the retained samples."""
-    retain = [before, *(trial.retain if math.isfinite(trial.retain) else -math.inf for trial in trials)]
-    return within_budget(retain, max_drop)[1:]
+def _fits(before: float, trial: Trial, max_drop: float = MAX_RETAIN_DROP) -> bool:
+    """Whether a trial keeps the retained samples."""
+    return before - trial.retain <= max_drop
 
 
 def _said(content: Mapping[str, Any], factors: Factors) -> str:

@@ -34,7 +34,12 @@ def test_published_settings_come_first_and_none_twice():
     assert len({str(t) for t in tried}) == len(tried) == 4
     assert settings_to_try(grid, 4) == tried  # drawn alike in every run
     assert settings_to_try(grid, 3) == tried[:3]
-    assert len(settings_to_try(grid, 100)) == 6
+    # Behind those of the grid come settings between them, so that every method gets as many.
+    more = settings_to_try(grid, 100)
+    assert more[:6] == settings_to_try(grid, 6)
+    assert len({str(factors) for factors in more}) == 100
+    assert all(0.1 <= factors["a"] <= 10 and 1 <= factors["b"] <= 3 for factors in more)
+    assert len(settings_to_try({"a": [1.0]}, 5)) == 1
     assert settings_to_try({"a": [0.5, 2.0]}, 1) == [{"a": 1.0}]  # published settings also where the grid leaves them out
 
 
@@ -63,6 +68,8 @@ def test_the_nearest_to_unseen_of_those_that_keep_the_retained():
     assert best_trial([*trials, Trial({}, failed="broke")], before=100.0) == 3
     assert best_trial(trials, before=100.0, max_drop=10.0) == 1
     assert best_trial([Trial({}, 0.5, 50.0), Trial({}, 0.4, 60.0)], before=100.0) == 0
+    # The budget is counted from the original, not from a trial that knows more than it.
+    assert best_trial([Trial({}, 0.5, 99.5), Trial({}, 0.05, 93.0)], before=90.0) == 1
     assert math.isnan(Trial({}).distance)
 
 
