@@ -14,7 +14,7 @@ from torch import Tensor
 from lightning_unlearn.data.batch import Batch
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 
-__all__ = ["EpochLines", "KeepLast", "LogLoss", "RunLogger"]
+__all__ = ["EpochLines", "KeepLast", "LogLoss", "RunLogger", "in_a_line"]
 
 log = logging.getLogger(__name__)
 
@@ -129,7 +129,13 @@ class LogLoss(Callback):
 
 
 class EpochLines(Callback):
-    """One line per epoch where there is no terminal for a progress bar."""
+    """One line per epoch where there is no terminal for a progress bar.
+
+    Attributes:
+        figures: Those of the last line; empty before there is one.
+    """
+
+    figures: str = ""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock of an epoch that is gone on with."""
@@ -141,6 +147,18 @@ class EpochLines(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say how it went."""
-        figures = [f"{name} {float(value):.4g}" for name, value in sorted(trainer.callback_metrics.items())]
+        self.figures = in_a_line(trainer.callback_metrics)
         seconds = time.perf_counter() - self._begin
-        log.info("epoch %s/%s  %s  (%.1f s)", trainer.current_epoch + 1, trainer.max_epochs, "  ".join(figures), seconds)
+        log.info("epoch %s/%s  %s  (%.1f s)", trainer.current_epoch + 1, trainer.max_epochs, self.figures, seconds)
+
+
+def in_a_line(figures: Mapping[str, Tensor | float]) -> str:
+    """Figures for a person to read.
+
+    Args:
+        figures: By name.
+
+    Returns:
+        One line, sorted by name.
+    """
+    return "  ".join(f"{name} {float(value):.4g}" for name, value in sorted(figures.items()))

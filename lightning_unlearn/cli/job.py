@@ -85,7 +85,7 @@ class Job:
             self.folder.check(command, self.config, record)
         else:
             self.folder.start(command, self.config, record)
-        self.say(f"input: {self.data.dataset.input}")
+        self.say(f"input: {self.data.dataset.input}; {self.data.dataset.num_classes} classes")
         self.trainer.configuration = without_names(self.config)
 
     def needs_weights(self, checkpoint: str | None) -> None:

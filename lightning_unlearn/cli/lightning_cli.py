@@ -3,7 +3,6 @@
 import inspect
 import logging
 import sys
-from itertools import pairwise
 from pathlib import Path
 
 from jsonargparse import ArgumentError, Namespace
@@ -23,11 +22,12 @@ from lightning_unlearn.cli.help import command_help
 from lightning_unlearn.cli.job import Job, newest_checkpoint
 from lightning_unlearn.cli.known_classes import import_known_classes
 from lightning_unlearn.cli.layers import OF_THE_DATA, layered
+from lightning_unlearn.cli.own_code import refuse_broken
 from lightning_unlearn.cli.run_folder import RunFolder
+from lightning_unlearn.cli.typed import sources
 from lightning_unlearn.cli.verbs import VERBS
 from lightning_unlearn.config.explain import core_of, explain
 from lightning_unlearn.config.introspection import arguments_of
-from lightning_unlearn.config.shipped import find_config
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.detection.run import check_names
 from lightning_unlearn.detection.threshold import Threshold
@@ -74,6 +74,7 @@ def trainer_commands() -> dict[str, frozenset[str]]:
 
 # What constructors raise on arguments that they do not take.
 _REFUSALS = (TypeError, ValueError, ImportError, FileNotFoundError, MisconfigurationException)
+_STOPPED = "stopped before there was anything to keep: nothing is left of this run. The same command begins anew."
 # Lightning's own verbs get --checkpoint from here; those of unlearning have it in their signature.
 _LOADING = ("fit", "validate", "test", "predict")
 
@@ -149,12 +150,12 @@ class UnlearningCLI(LightningCLI):
             # The help of a class (--data.dataset.help ImageFolder) calls the program by it.
             sys.argv[0] = "lightning-unlearn"
             self.config = parser.parse_args([self.command, *arguments])
-        except ArgumentError as error:
-            # Where a value stands is looked for in the configs, but not where it was typed.
-            texts = self.call.arguments
-            typed = [text for before, text in pairwise(["", *texts]) if "--config" not in (before, text)]
-            files = [find_config(name) for name in self.call.configs]
-            raise ConfigError(explain(str(error), arguments_of(own), self.command, files, typed)) from error
+        except Exception as error:
+            where = sources(self.call)
+            refuse_broken(error, *where)
+            if not isinstance(error, ArgumentError):
+                raise
+            raise ConfigError(explain(str(error), arguments_of(own), self.command, *where)) from error
         finally:
             sys.argv[0] = program
         if self.command == "detect":
@@ -177,6 +178,10 @@ class UnlearningCLI(LightningCLI):
         except BaseException as error:
             if self.folder is not None:
                 self.folder.discard_if_empty()
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                log.warning(_STOPPED)
+                raise
+            refuse_broken(error, *sources(self.call))
             if not isinstance(error, _REFUSALS) or isinstance(error, UnlearnError):
                 raise
             text = core_of(str(error))
@@ -274,10 +279,12 @@ class UnlearningCLI(LightningCLI):
             VERBS[subcommand](job)
         except (KeyboardInterrupt, SystemExit):
             self.folder.discard_if_empty()
-            if subcommand in RESUMABLE and self.folder.path.is_dir():
-                log.warning("stopped; go on with: lightning-unlearn %s --resume %s", subcommand, self.folder.path)
             if subcommand == "benchmark":
                 log.warning("stopped; what is finished is kept, and the same command goes on with it.")
+            elif not self.folder.begun:
+                log.warning(_STOPPED)
+            elif subcommand in RESUMABLE:
+                log.warning("stopped; go on with: lightning-unlearn %s --resume %s", subcommand, self.folder.path)
             raise
         finally:
             self.folder.discard_if_empty()

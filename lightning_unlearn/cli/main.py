@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from lightning_unlearn import __version__
 from lightning_unlearn.cli.arguments import Call, read_call
 from lightning_unlearn.cli.commands import overview
+from lightning_unlearn.cli.of_worker import plain
 from lightning_unlearn.cli.run_folder import RUN_VARIABLE
 from lightning_unlearn.exceptions import UnlearnError
 from lightning_unlearn.files import REMEDIES
@@ -38,7 +39,7 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         return _run(read_call(arguments))
     except UnlearnError as error:
-        return _fail(error, str(error), BAD_INPUT, debug)
+        return _fail(error, plain(error)[1], BAD_INPUT, debug)
     except KeyboardInterrupt:
         return INTERRUPTED
     except SystemExit as end:
@@ -49,7 +50,7 @@ def main(args: Sequence[str] | None = None) -> int:
         cause = _outside(error)
         if cause is not None:
             return _fail(error, cause, BAD_INPUT, debug)
-        text = f"unexpected {type(error).__name__}: {error} (--debug shows where it comes from)"
+        text = f"unexpected {': '.join(plain(error))} (--debug shows where it comes from)"
         return _fail(error, text, UNEXPECTED, debug)
     finally:
         _nobody_reads()
@@ -116,8 +117,9 @@ def _outside(error: Exception) -> str | None:
     """What to say where the machine, a setting or the user's own code is to blame, not the program; None elsewhere."""
     # By name: torch and Lightning may not have been imported.
     kinds = {kind.__name__ for kind in type(error).__mro__}
+    text = plain(error)[1]
     if kinds & {"OutOfMemoryError", "MemoryError"}:
-        return f"out of memory: {str(error).partition('.')[0] or type(error).__name__}. Lower --data.batch_size."
+        return f"out of memory: {text.partition('.')[0] or type(error).__name__}. Lower --data.batch_size."
     if "MisconfigurationException" in kinds or "conditioned on metric" in str(error):  # the latter: EarlyStopping's monitor
         return str(error)
     if "Expected more than 1 value per channel" in str(error):
@@ -129,6 +131,8 @@ def _outside(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.errno is not None:
         remedy = REMEDIES.get(error.errno, "check the path, the disk and its permissions")
         return f"{error.filename or 'a file'}: {error.strerror}; {remedy}."
+    if isinstance(error, OSError) and text != str(error):
+        return f"{text}; check the path, the disk and its permissions."
     from lightning_unlearn.cli.own_code import of_own_code
 
     return of_own_code(error)

@@ -162,6 +162,11 @@ class RunFolder:
             raise ConfigError(f"{self.path} is no run: its {START} is damaged. Give the folder of a run.")
         return record
 
+    @property
+    def begun(self) -> bool:
+        """Whether a run was written down in it."""
+        return (self.path / START).is_file()
+
     def discard_if_empty(self) -> None:
         """Remove what was made for a run that has nothing to show, so that a failed start leaves no trace."""
         if self.resumed or self.shared or not self.first or not self.path.is_dir():

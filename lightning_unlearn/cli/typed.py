@@ -4,12 +4,15 @@ import inspect
 import json
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
+from lightning_unlearn.cli.arguments import Call
+from lightning_unlearn.config.shipped import find_config
 from lightning_unlearn.exceptions import ConfigError
 from lightning_unlearn.trainer import UnlearningTrainer
 
-__all__ = ["as_list", "list_arguments", "refuse_cut_value", "refuse_single_stage"]
+__all__ = ["as_list", "list_arguments", "refuse_cut_value", "refuse_single_stage", "sources"]
 
 _ONE_STAGE = re.compile(r"--stages[.\[]\d")
 
@@ -86,3 +89,16 @@ def refuse_single_stage(option: str) -> None:
             f"{option}: single stages have no argument on the command line. What works: print the whole config with "
             "--print_config, or copy the method's file, change `stages` in it, and give it with -c."
         )
+
+
+def sources(call: Call) -> tuple[list[Path], list[str]]:
+    """Where what a parser refuses may stand.
+
+    Args:
+        call: The call.
+
+    Returns:
+        Its configs, and the other texts that were typed.
+    """
+    typed = [text for before, text in pairwise(["", *call.arguments]) if "--config" not in (before, text)]
+    return [find_config(name) for name in call.configs], typed

@@ -10,6 +10,7 @@ from lightning_unlearn.audit.given import check_lists, checkpoints
 from lightning_unlearn.audit.run import check_audit
 from lightning_unlearn.benchmark.comparison import check_preparation, plan
 from lightning_unlearn.benchmark.settings import check_settings
+from lightning_unlearn.cli.fitting import EpochLines, in_a_line
 from lightning_unlearn.cli.from_run import advice_without_data, files_of
 from lightning_unlearn.cli.job import Job, newest_checkpoint
 from lightning_unlearn.data.earlier import judge_as_saved, keep_forgotten, only_withdraws
@@ -63,9 +64,11 @@ def fit(job: Job) -> None:
             return
         job.say(f"fit: {job.path}, seed {job.seed}" + (f", resumed at {newest}" if newest else ""))
         job.trainer.fit(job.model, datamodule=job.data, ckpt_path=newest)
-    figures = {name: float(value) for name, value in job.trainer.callback_metrics.items()}
-    if figures:
-        job.say(_in_a_line(figures))
+    figures = in_a_line(job.trainer.callback_metrics)
+    callbacks = job.trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning, absent in its annotations
+    # The line of the last epoch said them, where there was one.
+    if figures not in ("", *(callback.figures for callback in callbacks if isinstance(callback, EpochLines))):
+        job.say(figures)
     last = newest_checkpoint(job.path)
     if last is not None:
         job.say(f"checkpoint: {last}")
@@ -269,7 +272,7 @@ def _measure(job: Job, method: Callable[..., list[Mapping[str, float]]]) -> None
     with lock_on_first(job.path):
         _start_with(job)
         figures = method(job.model, datamodule=job.data, verbose=False)
-    job.say(_in_a_line({name: value for part in figures for name, value in part.items()}))
+    job.say(in_a_line({name: value for part in figures for name, value in part.items()}))
 
 
 def _start_with(job: Job) -> None:
@@ -290,7 +293,3 @@ def _is_finished(checkpoint: Path, max_epochs: int | None) -> bool:
     progress = AtomicCheckpointIO().load_checkpoint(checkpoint).get("loops", {}).get("fit_loop", {}).get("epoch_progress")
     # Processed, not completed: at an epoch's end checkpoints are written before it counts as completed.
     return max_epochs is not None and progress is not None and 0 <= max_epochs <= progress["current"]["processed"]
-
-
-def _in_a_line(figures: Mapping[str, float]) -> str:
-    return "  ".join(f"{name} {float(value):.4g}" for name, value in sorted(figures.items()))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from lightning_unlearn.config.introspection import Argument, class_arguments, class_at, subclass_names
 from lightning_unlearn.config.names import hint
 
-__all__ = ["core_of", "explain"]
+__all__ = ["core_of", "explain", "place"]
 
 _KEY = re.compile(r'Parser key "([^"]+)"')
 _CLASS = re.compile(r"Problem with given class_path '([^']+)'|Namespace\(class_path='([^']+)'")
@@ -174,11 +174,24 @@ def _near_key(given: str, known: Sequence[Argument]) -> str:
 
 
 def _place(token: str, source: _Source) -> str:
-    """The file and the line where something stands, if it is in a config."""
+    return place(token, source.files, source.typed)
+
+
+def place(token: str, files: Sequence[Path], typed: Sequence[str]) -> str:
+    """The file and the line where something stands, if it is in a config.
+
+    Args:
+        token: What is looked for.
+        files: The configs.
+        typed: What was typed, which stands in no file.
+
+    Returns:
+        ` (file, line 3)`, or nothing.
+    """
     pattern = re.compile(rf"(?<![\w.]){re.escape(token)}(?!\w)")
-    if any(re.search(rf"(?<!\w){re.escape(token)}(?!\w)", text) for text in source.typed):
+    if any(re.search(rf"(?<!\w){re.escape(token)}(?!\w)", text) for text in typed):
         return ""
-    for path in reversed(source.files):
+    for path in reversed(files):
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError):

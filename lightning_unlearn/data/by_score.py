@@ -261,10 +261,10 @@ def read_column(path: Path, column: str | None, known: Collection[str], first: b
         listed = ", ".join(others) or "none besides `key`"
         raise DataError(f"{path} has the columns {listed}; say with `column` which holds the scores.")
     wanted = others[0] if column is None else column
-    if wanted == "key" or wanted not in header:
-        named = [name for name in header if name != "key"]
-        listed = ", ".join(named) or "none besides `key`"
-        raise DataError(f"{path} has no column {wanted!r}; it has {listed}.{nearest(wanted, named)}")
+    if wanted == "key":
+        raise DataError(f"{path}: the column `key` names samples and holds no scores; it has {', '.join(header)}.")
+    if wanted not in header:
+        raise DataError(f"{path} has no column {wanted!r}; it has {', '.join(header)}.{nearest(wanted, header)}")
     seen: set[str] = set()
     for number, row in enumerate(rows[1:], 2):
         if len(row) != len(header):

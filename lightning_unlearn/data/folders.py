@@ -29,6 +29,8 @@ _ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", "
 _STAMPED = 4096
 # Mean and deviation of ImageNet's training images, as pretrained networks expect them.
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Classes without a test folder that are named; of more the number is said.
+_NAMED = 3
 # The means of these over the three channels.
 _GREY = (0.449,), (0.226,)
 
@@ -163,6 +165,8 @@ class ImageFolder(VisionData):
         folders = [folder for folder, _ in listed]
         _check_folders(folders, parts, present, classes is not None)
         both = [_samples(part, folders, image_size, channels) for part in parts]
+        taught = [folders[label] for label in sorted({*both[0].targets.tolist()})]
+        _warn_of_untested([name for name in taught if name not in present[1]], parts, {*present[0], *present[1]})
         if attributes is not None and len(both[0]):
             table = read_attributes(attributes, both[0].keys)
             both[0] = replace(both[0], attributes=table.columns, named_attributes=table.named)
@@ -194,11 +198,21 @@ def _check_folders(folders: list[str], parts: list[Path], present: list[list[str
                     f"{nearest(folder, present[0])} Where all images of a class were deleted, keep an empty folder of its name."
                 )
     elif strange := [name for name in present[1] if name not in folders]:
+        near = nearest(strange[0], [name for name in folders if name not in present[1]])
         raise DataError(
-            f"{parts[1]} has a folder {strange[0]!r} that {parts[0]} lacks; where a class has no training image left, keep an "
-            "empty folder of its name there, or list all classes, so that labels stay as they were: --data.dataset.classes "
-            f"{json.dumps(sorted({*folders, *strange}), ensure_ascii=False)}"
+            f"{parts[1]} has a folder {strange[0]!r} that {parts[0]} lacks.{near} Where a class has no training image left, "
+            "keep an empty folder of its name there, or list all classes, so that labels stay as they were: "
+            f"--data.dataset.classes {json.dumps(sorted({*folders, *strange}), ensure_ascii=False)}"
         )
+
+
+def _warn_of_untested(names: list[str], parts: list[Path], known: set[str]) -> None:
+    """Name classes that have training images and no folder in the test part: a slip in a folder's name makes one."""
+    for name in names[:_NAMED]:
+        near = nearest(name, known - {name})
+        log.warning("%s has a class %r that %s lacks: it is taught and never tested.%s", parts[0], name, parts[1], near)
+    if len(names) > _NAMED:
+        log.warning("%s lacks %d classes of %s in all.", parts[1], len(names), parts[0])
 
 
 def _samples(part: Path, folders: Sequence[str], size: int, channels: Literal[1, 3]) -> Samples:

@@ -18,9 +18,12 @@ from lightning_unlearn.data.by_score import (
     scored,
 )
 from lightning_unlearn.data.forget import ForgetRule, Selection
+from lightning_unlearn.data.gone import gone_keys, refuse_lost
+from lightning_unlearn.data.split import positions
 from lightning_unlearn.data.tables import read_rows
 from lightning_unlearn.data.vision import Samples
-from lightning_unlearn.exceptions import DataError
+from lightning_unlearn.exceptions import DataError, NothingKnownError
+from lightning_unlearn.words import plural
 
 __all__ = ["SuspectedMislabels", "label_names", "read_suggested"]
 
@@ -45,6 +48,7 @@ class SuspectedMislabels(ForgetRule):
     Raises:
         DataError: More than one of the three is given, one is out of range, or a column without any; in `select`: nothing is
             chosen, or the file was made on other labels.
+        NothingKnownError: In `select`, where the file suspects samples of these data, but none that the model knows.
     """
 
     def __init__(
@@ -77,8 +81,11 @@ class SuspectedMislabels(ForgetRule):
     def select(self, samples: Samples, candidates: Tensor, seed: int, class_names: Sequence[str]) -> Selection:
         """Choose samples; see `ForgetRule.select`."""
         if self.threshold is None and self.count is None and self.quantile is None:
-            marked, lacking = _marked(self.path, samples.keys)
-            chosen = candidates[marked[candidates]]
+            marked = _marked(self.path, [*samples.keys, *gone_keys(samples)])
+            chosen = candidates[torch.isin(candidates, positions(marked, samples))]
+            # Those that the model has forgotten may be gone.
+            forgotten = frozenset() if samples.former is None else samples.former.others
+            lacking = len({*marked} - {*samples.keys} - forgotten)
             if lacking and not self._said:
                 # Once, however often the data are split.
                 self._said = True
@@ -90,13 +97,32 @@ class SuspectedMislabels(ForgetRule):
                 )
         else:
             chosen = self._by_score(samples, candidates, seed)
+        _check_labels(self.path, samples, class_names)
         if len(chosen) == 0:
+            self._refuse_unknown(samples)
             raise DataError(
                 f"{self.describe()}: that is none of the {len(candidates)} training samples, so there is nothing to forget. "
                 "Give this rule a count or a lower threshold, or mark rows in the file; or was it made from other data?"
             )
-        _check_labels(self.path, samples, class_names)
         return Selection(chosen.sort().values, [])
+
+    def _refuse_unknown(self, samples: Samples) -> None:
+        """Say so where the file suspects samples of these data, as where a repair is repeated."""
+        if self.count is not None or self.quantile is not None:
+            return
+        known = [*samples.keys, *gone_keys(samples)]
+        if self.threshold is None:
+            named = sorted({*_marked(self.path, known)} & {*known})
+        else:
+            scores = read_scores(self.path, known, self.column, first=True)
+            named = [known[i] for i in (scores >= self.threshold).nonzero().flatten().tolist()]
+        refuse_lost(samples, named, f"{self.path} suspects")
+        if named:
+            raise NothingKnownError(
+                f"{self.path} suspects {plural(len(named), 'sample')}, but the model was never trained on any of them: they "
+                "are unseen, or an earlier request removed them. There is nothing to forget.",
+                named,
+            )
 
     def _by_score(self, samples: Samples, candidates: Tensor, seed: int) -> Tensor:
         scores = read_scores(self.path, samples.keys, self.column, first=True)
@@ -182,19 +208,15 @@ def _check_labels(path: Path, samples: Samples, class_names: Sequence[str]) -> N
         )
 
 
-def _marked(path: Path, keys: Sequence[str]) -> tuple[Tensor, int]:
-    """Whether each sample is marked, (N,), and how many keys are marked that no sample has."""
-    lacking = 0
-    position = {key: i for i, key in enumerate(keys)}
-    marked = torch.zeros(len(keys), dtype=torch.bool)
-    for number, key, cell in read_column(path, "suspected", position):
+def _marked(path: Path, known: Sequence[str]) -> list[str]:
+    """Keys that are marked, of samples that are not there, too."""
+    marked = []
+    for number, key, cell in read_column(path, "suspected", {*known}):
         if cell.lower() not in _MARKS:
             raise DataError(f"{path}: row {number} has {cell[:40]!r} in `suspected`; needed: 1 or 0.")
-        if key in position:
-            marked[position[key]] = _MARKS[cell.lower()]
-        else:
-            lacking += _MARKS[cell.lower()]
-    return marked, lacking
+        if _MARKS[cell.lower()]:
+            marked.append(key)
+    return marked
 
 
 def _some(names: list[str]) -> str:

@@ -35,6 +35,17 @@ def test_fit_leaves_config_metrics_and_newest_checkpoint(work):
     assert (len(split["forget"]), len(split["retain"]), len(split["unseen"])) == (0, 500, 100)
 
 
+def test_figures_of_the_last_epoch_are_said_where_no_line_of_an_epoch_did(empty, capsys):
+    fit = ["fit", "-c", "base.yaml", "--trainer.max_epochs", "1"]
+    assert main([*fit, "--trainer.enable_progress_bar", "true"]) == 0
+    assert "\ntrain/loss " in capsys.readouterr().out
+    assert main(fit) == 0
+    out, err = capsys.readouterr()
+    assert "epoch 1/1  train/loss " in err
+    assert "train/loss" not in out
+    assert "; 10 classes\n" in out
+
+
 def test_unlearn_then_evaluate_then_report_then_export(work, capsys):
     assert main([*UNLEARN, "--name", "first"]) == 0
     run = work / "runs/first/1"

@@ -57,6 +57,10 @@ def test_from_a_recorded_training_to_a_better_model(work, capsys):
     for words in ("Forget acc", "Accuracy on forgotten samples", "No retrained reference", "No reference"):
         assert words not in out + page, words
 
+    assert main(["unlearn", "--run", "better", *RULE, "--output", "twice"]) == 0
+    out = capsys.readouterr().out
+    assert f"nothing to do: Nothing is left to forget: earlier requests have removed the {len(marked)} samples of this" in out
+
     # The saved config of a recorded fit does not disturb other commands.
     call = ["unlearn", "-c", "runs/recorded/1/config.yaml", "-c", "method.yaml", "--checkpoint", RECORDED, *RULE]
     call += ["--data.forget.count", "20", "--data.forget.column", "loss", "--relearn_epochs", "0", "--output", "fewer"]

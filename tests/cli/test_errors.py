@@ -8,6 +8,7 @@ import torch
 import yaml
 
 from lightning_unlearn.cli import main
+from lightning_unlearn.exceptions import DataError
 from lightning_unlearn.files import lock_folder
 from tests.cli.conftest import CHECKPOINT, UNLEARN
 
@@ -190,6 +191,50 @@ def test_errors_of_the_machine_and_of_the_program(work, capsys, monkeypatch, err
     assert main(["fit", "-c", "base.yaml", "--trainer.max_epochs", "1"]) == code
     assert message in capsys.readouterr().err
     assert not (work / "runs/fit/2").exists()
+
+
+class Broken(torch.utils.data.Dataset):
+    """Raises an error from another one."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        raise self.error from OSError("cut short")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (DataError("a.png cannot be read\nas an image; replace it."), 2, "a.png cannot be read as an image; replace it."),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file", "a.png"),
+            2,
+            "[Errno 2] No such file: 'a.png'; check the path, the disk and its permissions.",
+        ),
+        (KeyError("a"), 1, "unexpected KeyError: 'a' (--debug shows where it comes from)"),
+        # Torch cannot make another one of this kind.
+        (
+            UnicodeDecodeError("ascii", b"x", 0, 1, "bad"),
+            1,
+            "unexpected UnicodeDecodeError: 'ascii' codec can't decode byte 0x78 in position 0: bad (--debug",
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_errors_of_a_loaders_worker_come_without_its_traceback(work, capsys, monkeypatch, error, code, line):
+    from lightning_unlearn.cli import verbs
+
+    loader = torch.utils.data.DataLoader(Broken(error), num_workers=1)
+    monkeypatch.setitem(verbs.VERBS, "fit", lambda job: next(iter(loader)))
+    call = ["fit", "-c", "base.yaml", "--trainer.max_epochs", "1"]
+    assert main(call) == code
+    assert capsys.readouterr().err.startswith(f"error: {line}")
+    assert main([*call, "--debug"]) == code
+    assert "in __getitem__" in capsys.readouterr().err
 
 
 def test_a_norm_over_a_batch_of_one_sample_is_named(work, capsys, monkeypatch):

@@ -4,6 +4,7 @@ import pytest
 
 from lightning_unlearn.cli import main
 from tests.cli.conftest import UNLEARN
+from tests.cli.test_errors import refused
 
 STAGES = """\
 from lightning_unlearn.stages import UnlearningStage
@@ -55,3 +56,30 @@ def test_an_error_in_an_own_stage_says_where_and_what_it_is_given(work, capsys, 
     assert f"own_broken.py, line {line}, in {place}: " in error
     for words in told:
         assert words in error
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("class Mine(FineTune:\n    pass\n", "line 3: SyntaxError: invalid syntax."),
+        ("class Mine(FineTune):\n    x = nothing\n", "line 4: NameError: name 'nothing' is not defined."),
+        ("from lightning_unlearn.stages import FineTun\n", "line 3: ImportError: cannot import name 'FineTun' .*"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_named_with_the_config_that_names_it(work, capsys, monkeypatch, text, said):
+    (work / "own_bad.py").write_text(f"from lightning_unlearn.stages import FineTune\n\n{text}")
+    (work / "bad.yaml").write_text("stages:\n- class_path: own_bad.Mine\n")
+    monkeypatch.syspath_prepend(work)
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    message = rf"^error: own_bad.Mine cannot be imported: /.*own_bad.py, {said}"
+    refused(capsys, [*UNLEARN[:3], "-c", "bad.yaml", *UNLEARN[5:]], rf"{message} \(bad.yaml, line 2\)$", work)
+
+
+def test_a_broken_module_of_a_network_and_of_a_benchmarks_method(work, capsys, monkeypatch):
+    (work / "own_bad.py").write_text("class Mine(:\n")
+    (work / "bad.yaml").write_text("stages:\n- class_path: own_bad.Mine\n")
+    monkeypatch.syspath_prepend(work)
+    call = ["benchmark", "-c", "base.yaml", "--trainer.max_epochs", "1", "--methods", "bad.yaml", *UNLEARN[9:]]
+    said = "cannot be imported: /.*own_bad.py, line 1: SyntaxError: invalid syntax.$"
+    refused(capsys, call, f"^error: own_bad.Mine {said}", work)
+    refused(capsys, [*UNLEARN, "--model.network", "own_bad.Net"], f"^error: own_bad {said}", work)

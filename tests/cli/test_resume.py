@@ -8,6 +8,7 @@ import torch
 import yaml
 
 from lightning_unlearn.cli import main
+from lightning_unlearn.cli.lightning_cli import UnlearningCLI
 from lightning_unlearn.weights.checkpoint import read_weights
 from tests.cli.conftest import CHECKPOINT, UNLEARN, start, wait_for
 
@@ -125,6 +126,33 @@ def test_changed_data_or_weights_are_refused(work, capsys, monkeypatch):
     )
     assert main(["unlearn", "--resume", "run"]) == 2
     assert "cannot be resumed: unseen was" in capsys.readouterr().err
+
+
+def test_a_run_that_is_stopped_before_it_has_anything_says_so(work, capsys, monkeypatch):
+    from lightning_unlearn.cli import verbs
+
+    def stopped(job):
+        job.begin(job.arguments["checkpoint"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(verbs.VERBS, "unlearn", stopped)
+    (work / "there").mkdir()
+    for output in ("run", "there"):
+        assert main([*UNLEARN, "--output", output]) == 130
+        error = capsys.readouterr().err
+        assert error == (
+            "warning: stopped before there was anything to keep: nothing is left of this run. The same command begins anew.\n"
+        )
+    assert not (work / "run").exists()
+    assert not list((work / "there").iterdir())
+
+    # While data are read.
+    def stopped_early(cli):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(UnlearningCLI, "instantiate_trainer", stopped_early)
+    assert main(UNLEARN) == 130
+    assert "nothing is left of this run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -83,7 +83,7 @@ def test_labels_stay_when_a_whole_class_is_deleted(root):
     assert folder(root).train.targets.unique().tolist() == [0, 2]
     (root / "train" / "bee").rmdir()
     advice = r"keep an empty folder .*: --data.dataset.classes \[\"ant\", \"bee\", \"cat\"\]"
-    with pytest.raises(DataError, match=f"folder 'bee' that .*train lacks; .*{advice}"):
+    with pytest.raises(DataError, match=f"folder 'bee' that .*train lacks. Where .*{advice}"):
         folder(root)
     assert folder(root, classes=before.classes).train.targets.unique().tolist() == [0, 2]
     for path in (root / "val" / "bee").iterdir():
@@ -93,6 +93,33 @@ def test_labels_stay_when_a_whole_class_is_deleted(root):
         folder(root, classes=before.classes)
     (root / "train" / "bee").mkdir()
     assert folder(root).train.targets.unique().tolist() == [0, 2]
+
+
+def test_a_class_that_no_test_folder_has_is_named(root, caplog):
+    folder(root)
+    assert not caplog.records
+    for name in ("Bee", "Cat", "cta", "zebra"):
+        (root / "train" / name).mkdir()
+        Image.fromarray(pixels(8, 8, 3)).save(root / "train" / name / "0.png")
+    # Without images it teaches nothing.
+    (root / "train" / "ants").mkdir()
+    folder(root)
+    said = [record.getMessage() for record in caplog.records]
+    assert said[0] == (
+        f"{root / 'train'} has a class 'Bee' that {root / 'val'} lacks: it is taught and never tested. Did you mean 'bee'?"
+    )
+    assert [line.endswith("Did you mean 'cat'?") for line in said] == [False, True, True, False]
+    assert said[3] == f"{root / 'val'} lacks 4 classes of {root / 'train'} in all."
+
+
+def test_a_misspelt_test_folder_is_told_from_a_class_of_its_own(root):
+    (root / "val" / "bee").rename(root / "val" / "bees")
+    with pytest.raises(DataError, match=r"'bees' that .*train lacks\. Did you mean 'bee'\? Where a class has no"):
+        folder(root)
+    # What has a test folder is not meant.
+    (root / "val" / "bee").mkdir()
+    with pytest.raises(DataError, match=r"'bees' that .*train lacks\. Where a class has no"):
+        folder(root)
 
 
 def test_a_class_list_chooses_orders_and_names(root):

@@ -2,10 +2,12 @@ import pytest
 import torch
 
 from lightning_unlearn.data.by_score import read_scores
+from lightning_unlearn.data.parts import parts_of_saved
+from lightning_unlearn.data.saved_split import SavedSplit
 from lightning_unlearn.data.suspected import SuspectedMislabels, label_names, read_suggested
 from lightning_unlearn.data.vision import Samples
 from lightning_unlearn.detection.result import Detection, Scored
-from lightning_unlearn.exceptions import DataError
+from lightning_unlearn.exceptions import AlreadyForgottenError, DataError
 
 N = 10
 KEYS = [f"class/{i}.png" for i in range(N)]
@@ -98,7 +100,7 @@ def test_bad_files(samples, path, tmp_path):
     with pytest.raises(DataError, match="row 2 has 'perhaps' in `suspected`"):
         select(SuspectedMislabels(path), samples)
     (tmp_path / "plain.csv").write_text(f"key,loss\n{KEYS[0]},1\n")
-    with pytest.raises(DataError, match="no column 'suspected'; it has loss"):
+    with pytest.raises(DataError, match="no column 'suspected'; it has key, loss"):
         select(SuspectedMislabels(tmp_path / "plain.csv"), samples)
 
 
@@ -125,6 +127,36 @@ def test_marked_samples_that_the_data_lack_are_counted_once(samples, path, caplo
         f"{path} marks 1 samples whose keys the data do not have; they are passed over. Where they were not deleted, was the "
         "file changed, or made from other data?"
     ]
+
+
+def test_a_column_of_keys_holds_no_scores(samples, path):
+    with pytest.raises(DataError, match="the column `key` names samples and holds no scores; it has key, index, loss, aum"):
+        select(SuspectedMislabels(path, "key", count=1), samples)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"threshold": 0.7}])
+def test_a_repair_that_is_repeated_has_nothing_left(arguments, samples, path, caplog):
+    """Also where files that were removed are gone, which is then no reason to warn."""
+    rule = SuspectedMislabels(path, **arguments)
+    removed = [KEYS[i] for i in select(rule, samples)]
+    caplog.clear()  # `select` knew no split
+    split = SavedSplit([], [key for key in KEYS if key not in removed], [], [*removed, "class/gone.png"])
+    for keys in (KEYS, KEYS[:7]):
+        there = Samples(samples.images[: len(keys)], samples.targets[: len(keys)], keys)
+        with pytest.raises(AlreadyForgottenError, match="earlier requests have removed the 4 samples of this one"):
+            parts_of_saved(there, split, SuspectedMislabels(path, **arguments), 0, NAMES, "x")
+    assert not caplog.records
+
+
+def test_suspects_that_are_gone_and_still_known_are_no_end(samples, path):
+    split = SavedSplit([], [*KEYS, "class/gone.png"], [], [])
+    there = Samples(samples.images[:1], samples.targets[:1], KEYS[:1])
+    with pytest.raises(DataError, match=r"suspects 4 samples whose images are gone although the model still knows them"):
+        parts_of_saved(there, split, SuspectedMislabels(path), 0, NAMES, "x")
+    # A file of other data suspects none of these.
+    other = Samples(samples.images, samples.targets, [f"other/{i}.png" for i in range(N)])
+    with pytest.raises(DataError, match=r"none of the 10 training samples, .* was it made from other data"):
+        select(SuspectedMislabels(path), other)
 
 
 def test_a_spreadsheet_with_semicolons(samples, path):
