@@ -16,6 +16,7 @@ MODULES = (
     "data.detected",
     "data.folders",
     "data.forget",
+    "data.from_datasets",
     "data.no_data",
     "data.noise",
     "data.some_classes",

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from lightning_unlearn.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from lightning_unlearn.data.arrays import Arrays, FromDatasets
+    from lightning_unlearn.data.arrays import Arrays
     from lightning_unlearn.data.augment import Augmentation
     from lightning_unlearn.data.batch import Batch
     from lightning_unlearn.data.by_score import ByScore
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Selection,
         WholeClasses,
     )
+    from lightning_unlearn.data.from_datasets import FromDatasets
     from lightning_unlearn.data.no_data import NoData
     from lightning_unlearn.data.noise import LabelNoise, NoisyLabels
     from lightning_unlearn.data.some_classes import SomeClasses
@@ -78,7 +79,7 @@ __getattr__ = lazy_names(
         "Digits": "datasets",
         "FashionMNIST": "datasets",
         "ForgetRule": "forget",
-        "FromDatasets": "arrays",
+        "FromDatasets": "from_datasets",
         "ImageFolder": "folders",
         "LabelNoise": "noise",
         "ListedSamples": "forget",

@@ -12,7 +12,16 @@ from lightning_unlearn.data.hashing import order
 from lightning_unlearn.data.vision import Images, Samples, content_keys, stamp
 from lightning_unlearn.exceptions import DataError
 
-__all__ = ["Picked", "as_images", "as_labels", "channel_statistics", "pick", "resident_samples", "subset"]
+__all__ = [
+    "Picked",
+    "as_images",
+    "as_labels",
+    "channel_statistics",
+    "numbered_classes",
+    "pick",
+    "resident_samples",
+    "subset",
+]
 
 
 def as_images(values: npt.ArrayLike, what: str) -> Tensor:
@@ -196,3 +205,26 @@ def channel_statistics(images: Tensor) -> tuple[list[float], list[float]]:
     mean = weight @ levels
     std = (weight * (levels - mean[:, None]) ** 2).sum(1).sqrt()
     return mean.tolist(), torch.where(std > 0, std, 1.0).tolist()
+
+
+def numbered_classes(train: Tensor, test: Tensor) -> list[str]:
+    """Names for classes that have none; a gap in the labels would be a class that nothing belongs to.
+
+    Args:
+        train: Labels of the training part, (N,), int64.
+        test: Labels of the test part, (M,), int64.
+
+    Returns:
+        The labels as text.
+
+    Raises:
+        DataError: No sample has a label below the highest one.
+    """
+    present = sorted(set(train.tolist()) | set(test.tolist()))
+    if present[-1] != len(present) - 1:
+        gap = next(i for i, label in enumerate(present) if label != i)
+        raise DataError(
+            f"No sample has the label {gap}, but labels reach {present[-1]}; needed: labels from 0 "
+            "without a gap, or the number or names of all classes."
+        )
+    return [str(i) for i in range(len(present))]

@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset, TensorDataset
 
-from lightning_unlearn.data.arrays import Arrays, FromDatasets, load_npz
+from lightning_unlearn.data.arrays import Arrays, load_npz
+from lightning_unlearn.data.from_datasets import FromDatasets
 from lightning_unlearn.data.vision import VisionData, content_keys
 from lightning_unlearn.exceptions import DataError
 
@@ -226,7 +227,7 @@ def test_the_command_line_builds_any_dataset():
     parser.add_argument("--data", type=VisionData)
     part = {"class_path": "torchvision.datasets.FakeData", "init_args": {"size": 20, "image_size": [3, 8, 8]}}
     settings = {"name": "fake", "train": part, "test": part, "num_classes": 10}
-    path = "lightning_unlearn.data.arrays.FromDatasets"
+    path = "lightning_unlearn.data.from_datasets.FromDatasets"
     config = parser.parse_object({"data": {"class_path": path, "init_args": settings}})
     assert parser.instantiate(config).data.train.images.shape == (20, 3, 8, 8)
 

@@ -9,12 +9,13 @@ import torch
 from PIL import Image
 
 from lightning_unlearn.cautions import of_request
-from lightning_unlearn.data.arrays import Arrays, FromDatasets
+from lightning_unlearn.data.arrays import Arrays
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.earlier import judge_as_saved, keep_forgotten
 from lightning_unlearn.data.folders import ImageFolder
 from lightning_unlearn.data.forget import ByAttribute, ListedSamples, RandomCount, WholeClasses
 from lightning_unlearn.data.forgotten_classes import resolve_classes, split_without_data
+from lightning_unlearn.data.from_datasets import FromDatasets
 from lightning_unlearn.data.saved_split import SavedSplit, class_key
 from lightning_unlearn.data.some_classes import SomeClasses
 from lightning_unlearn.exceptions import AlreadyForgottenError, DataError, NothingKnownError
