@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from lightning_unlearn.attacks.counted import counts_of_values, tpr_of_counts
 from lightning_unlearn.attacks.threshold import tpr_at_fpr
 from lightning_unlearn.exceptions import DataError
 from lightning_unlearn.functional.resampling import Interval, bootstrap_interval
@@ -55,6 +56,12 @@ def low_fpr(
         return torch.tensor(tpr_at_fpr(a.flatten(), b.flatten(), fpr).tpr, dtype=torch.float64)
 
     if members.ndim == 2 and min(len(members), len(non_members)) > 1:
+        if (counts := counts_of_values(members, non_members)) is not None:
+
+            def rate_of_counts(a: Tensor, b: Tensor) -> Tensor:
+                return torch.tensor(tpr_of_counts(a, b, fpr), dtype=torch.float64)
+
+            return bootstrap_interval(rate_of_counts, *counts, draws, generator=generator)
         return bootstrap_interval(rate, members, non_members, draws, generator=generator)
     tpr, n = float(rate(members, non_members)), members.numel()
     return Interval(tpr, *clopper_pearson(round(tpr * n), n))

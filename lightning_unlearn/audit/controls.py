@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from lightning_unlearn.report.audit_schema import Audit
 from lightning_unlearn.report.labels import number
 
-__all__ = ["FAILS_BELOW", "PASSES_ABOVE", "p_value", "run_controls"]
+__all__ = ["FAILS_BELOW", "PASSES_ABOVE", "least_p", "p_value", "run_controls"]
 
 # A held-out reference must not be told from the references; one honest audit in a hundred is void by this.
 PASSES_ABOVE = 0.01
@@ -22,7 +22,7 @@ def run_controls(audit: Audit, references: Mapping[str, int]) -> None:
     """
     for line in audit.of():
         p, value = line.metrics["rank_auc/p"], number("rank_auc", line.metrics["rank_auc"])
-        least = _least_p(line.models, references[line.method])
+        least = least_p(line.models, references[line.method])
         if line.role == "zero" and least > PASSES_ABOVE:
             audit.unchecked += 1
             audit.controls.append(
@@ -61,8 +61,16 @@ def run_controls(audit: Audit, references: Mapping[str, int]) -> None:
         audit.controls.append("No originals: whether this audit would notice that nothing was forgotten is not known.")
 
 
-def _least_p(a: int, b: int) -> float:
-    """The smallest p of all groupings; two groups of one size can be named the other way round, which changes nothing."""
+def least_p(a: int, b: int) -> float:
+    """The smallest p of all groupings; two groups of one size can be named the other way round, which changes nothing.
+
+    Args:
+        a: Models of one group.
+        b: Of the other.
+
+    Returns:
+        In 0 ... 1.
+    """
     return (2 if a == b else 1) / math.comb(a + b, a)
 
 

@@ -79,7 +79,9 @@ def checkpoints(what: str, given: Sequence[str] | None, fewest: int = FEWEST_MOD
         if not files:
             raise ConfigError(f"--{what} {entry}: no file fits this pattern.")
         found += files
-    twice = {file for file in found if [str(Path(f).resolve()) for f in found].count(str(Path(file).resolve())) > 1}
+    resolved = [Path(file).resolve() for file in found]
+    counts = Counter(resolved)
+    twice = {file for file, path in zip(found, resolved, strict=True) if counts[path] > 1}
     if twice:
         raise ConfigError(f"--{what} names {min(twice)} twice; needed: another model each time.")
     if len(found) < fewest:
@@ -175,18 +177,24 @@ def audit_given(
 
 def _check_unlearned(paths: Sequence[str], data: UnlearningDataModule) -> None:
     """See that all models forgot these samples, and retained the same, as far as splits beside them say so."""
-    splits = {path: saved for path in paths if (saved := _resolved_split(path, data)) is not None}
     there, ours = set(data.samples.keys), _keys(data, "forget")
-    for path, saved in splits.items():
+    first, of_first = "", dict[str, set[str]]()
+    for path in paths:
+        # One at a time: those of hundreds of models would fill the memory.
+        saved = _resolved_split(path, data)
+        if saved is None:
+            continue
         forgotten = set(saved.forget) & there
         if not ours <= forgotten:
             raise CheckpointError(
                 f"{path} forgot {len(ours & forgotten)} of the {len(ours)} samples that this audit is about, and "
                 f"{len(forgotten - ours)} others. Needed: models that all forgot the same. Audit each request by itself."
             )
-        first = next(iter(splits))
-        for part in ("forget", "retain"):
-            theirs, known = (set(getattr(split, part)) & there for split in (saved, splits[first]))
+        parts = {"forget": forgotten, "retain": set(saved.retain) & there}
+        if not first:
+            first, of_first = path, parts
+        for part, theirs in parts.items():
+            known = of_first[part]
             if theirs != known and not (part == "retain" and knows_classes_alone(saved)):
                 both, one, other = len(theirs & known), len(theirs - known), len(known - theirs)
                 raise CheckpointError(
@@ -280,8 +288,10 @@ def _judged(
         "U-LiRA here is against retrained references: no models were given that unlearned other samples by the same method."
     )
     if held_out is None:
-        audit.notes.append(
-            "No held-out references were given: the zero is one half of the references against the other, so it is higher than "
-            "that of all of them; hardest and most memorised samples were not looked for."
+        halves = (
+            "the zero is one half of the references against the other. Rank AUC and KLoM of smaller groups are higher and F is "
+            "another, so compare a line with its own figures of permuted models; "
         )
+        said = halves if contenders[0].role == "zero" else ""
+        audit.notes.append(f"No held-out references were given: {said}hardest and most memorised samples were not looked for.")
     return audit

@@ -10,8 +10,8 @@ from torch import Tensor
 from lightning_unlearn.attacks.rank_auc import rank_auc
 from lightning_unlearn.attacks.ulira import MeanUlira
 from lightning_unlearn.audit.answers import Answers
-from lightning_unlearn.audit.controls import p_value, run_controls
-from lightning_unlearn.audit.measures import LEVEL, MEASURES, measure, told_apart
+from lightning_unlearn.audit.controls import least_p, p_value, run_controls
+from lightning_unlearn.audit.measures import LEVEL, MEASURES, measure, permutations_for, told_apart
 from lightning_unlearn.audit.statistics import compare, membership, membership_scores, pooled_roc
 from lightning_unlearn.audit.strata import Stratum
 from lightning_unlearn.functional.permutation import DetectableShift, PermutationTest, holm, smallest_detectable_shift
@@ -20,11 +20,9 @@ from lightning_unlearn.metrics.klom import klom
 from lightning_unlearn.report.audit_schema import WHOLE, Audit, AuditLine, AuditRole, Exposed, Histogram
 from lightning_unlearn.report.labels import number
 
-__all__ = ["CEILING", "PERMUTATIONS", "ZERO", "Contender", "Judge"]
+__all__ = ["CEILING", "ZERO", "Contender", "Judge"]
 
 ZERO, CEILING = "held-out references", "original"
-# The smallest p-value is 1 / (1 + this), which must be below that of the second control.
-PERMUTATIONS = 1999
 # Of KLoM and F, which no verdict rests on: enough for the mean and deviation of their nulls.
 FEWER_PERMUTATIONS = 199
 # Fewer models than this a side, and KLoM and F say little beside their zeros.
@@ -66,6 +64,9 @@ class Contender:
 class Judge:
     """Compares groups of models with the references of one forget set.
 
+    All forgotten samples together are a test of their own, whose p-value stands as it is; those of a method's strata are
+    corrected for their number (Holm). So a leak of all is not missed because there are many classes.
+
     Attributes:
         references: Answers of the references.
         strata: What is judged on its own; all forgotten samples first.
@@ -96,8 +97,7 @@ class Judge:
         Returns:
             The audit.
         """
-        lines = [self._line(contender, stratum) for contender in contenders for stratum in self.strata
-                 if stratum.part in contender.answers.margins and stratum.part in self.references.margins]  # fmt: skip
+        lines = [self._line(contender, stratum) for contender in contenders for stratum in self._strata_of(contender)]
         audit = Audit(request, [], [], lines)
         _relate_to_null(audit)
         run_controls(audit, {contender.name: len(self._against(contender)) for contender in contenders})
@@ -107,12 +107,23 @@ class Judge:
         self._notes(audit, any(c.role == "method" and c.others is not None for c in contenders))
         return audit
 
+    def _strata_of(self, contender: Contender) -> list[Stratum]:
+        """Those that both sides answered to."""
+        there = contender.answers.margins.keys() & self.references.margins.keys()
+        return [stratum for stratum in self.strata if stratum.part in there]
+
+    def _tests_with(self, contender: Contender, stratum: str) -> int:
+        """How many tests a p-value is corrected for."""
+        return 1 if stratum == WHOLE else sum(other.name != WHOLE for other in self._strata_of(contender))
+
     def _line(self, contender: Contender, stratum: Stratum) -> AuditLine:
         own, references = stratum.of(contender.answers), stratum.of(self._against(contender))
         metrics: dict[str, float] = {}
         whole = stratum.name == WHOLE
         source = self._generator() if whole else None
-        test = measure(metrics, "rank_auc", own, references, PERMUTATIONS, self._generator(), source)
+        # Only the p-values of methods are corrected.
+        tests = self._tests_with(contender, stratum.name) if contender.role == "method" else 1
+        test = measure(metrics, "rank_auc", own, references, permutations_for(tests), self._generator(), source)
         self._tests[contender.name, stratum.name] = test
         compare(metrics, "ulira/references", MeanUlira(), own, references, source)
         others = self._against(contender) if contender.role == "zero" else contender.others
@@ -189,8 +200,10 @@ class Judge:
         lines = [line for line in audit.lines if line.method == contender.name]
         if contender.role != "method":
             return
-        for line, p in zip(lines, holm([line.metrics["rank_auc/p"] for line in lines]), strict=True):
-            line.metrics["rank_auc/p_holm"] = p
+        strata = {line.stratum: line.metrics["rank_auc/p"] for line in lines if line.stratum != WHOLE}
+        corrected = dict(zip(strata, holm(list(strata.values())), strict=True))
+        for line in lines:
+            p = line.metrics["rank_auc/p_holm"] = corrected.get(line.stratum, line.metrics["rank_auc/p"])
             value, permuted = (number("rank_auc", line.metrics[key]) for key in ("rank_auc", "rank_auc/null"))
             if contender.exact:
                 line.verdict = "exact by construction"
@@ -200,17 +213,21 @@ class Judge:
                 figures = f"p = {p_value(p)}; rank AUC {value}, {permuted} with models permuted"
                 line.verdict = f"distinguishable from retraining ({figures})"
             else:
-                shift = self._detectable(contender, line.stratum, len(lines))
+                shift, words = self._detectable(contender, line.stratum)
                 line.metrics["rank_auc/shift"] = shift.effect
-                line.verdict = f"not distinguished at this power (smallest detectable shift: {_shift(shift)})"
+                line.verdict = f"not distinguished at this power (smallest detectable shift: {words})"
 
-    def _detectable(self, contender: Contender, stratum: str, tests: int) -> DetectableShift:
-        """What the test would have found with a power of 80 % after Holm's first step."""
+    def _detectable(self, contender: Contender, stratum: str) -> tuple[DetectableShift, str]:
+        """What the test would have found with a power of 80 %, of strata after Holm's first step; and in words."""
         samples = next(s for s in self.strata if s.name == stratum)
         groups = samples.of(contender.answers), samples.of(self._against(contender))
-        test = self._tests[contender.name, stratum]
+        test, level = self._tests[contender.name, stratum], LEVEL / self._tests_with(contender, stratum)
+        if least_p(*map(len, groups)) > level:
+            return DetectableShift(math.inf, math.inf), "none, there are too few models"
         statistic = MEASURES["rank_auc"].statistic
-        return smallest_detectable_shift(statistic, *groups, test, level=LEVEL / tests, generator=self._generator())
+        shift = smallest_detectable_shift(statistic, *groups, test, level=level, generator=self._generator())
+        too_few = 1 / (1 + len(test.null)) > level
+        return shift, "none, there are too few permutations" if too_few else _shift(shift)
 
     def _figures(self, audit: Audit, contenders: Sequence[Contender], keys: Sequence[str], labels: Sequence[str]) -> None:
         groups = {c.name: (c.answers.margins["forget"], self._against(c).margins["forget"]) for c in contenders}
@@ -256,19 +273,11 @@ class Judge:
 
 
 def _relate_to_null(audit: Audit) -> None:
-    """F as a share of what two groups of retrained models read, stratum by stratum."""
-    zeros = {line.stratum: line.metrics for line in audit.lines if line.role == "zero" and line.metrics.get("f")}
-    for line in audit.lines:
-        found, zero = line.metrics, zeros.get(line.stratum)
-        if "f" not in found or zero is None:
-            continue
-        for end in ("", "/null", "/null_sd"):
-            found[f"f/of_null{end}"] = found[f"f{end}"] / zero["f"]
-        if line.role != "zero" and "f/high" in found and "f/high" in zero:
-            # Of a ratio, to first order: both spread, as if they shared no models.
-            ratio = found["f/of_null"]
-            half = math.hypot(found["f/high"] - found["f"], ratio * (zero["f/high"] - zero["f"])) / zero["f"]
-            found["f/of_null/low"], found["f/of_null/high"] = ratio - half, ratio + half
+    """F as a share of what it reads of the same models permuted: F of other numbers of models would be another measure."""
+    for found in (line.metrics for line in audit.lines if "f" in line.metrics):
+        for end in ("", "/low", "/high", "/null", "/null_sd"):
+            if f"f{end}" in found:
+                found[f"f/of_null{end}"] = found[f"f{end}"] / found["f/null"]
 
 
 def _references_of_rmia(references: Answers) -> int:

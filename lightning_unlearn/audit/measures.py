@@ -1,5 +1,6 @@
 """What an audit tests, by name of the metric: value, interval over models, and what permuted models read."""
 
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal, NamedTuple
@@ -13,9 +14,11 @@ from lightning_unlearn.functional.permutation import ModelStatistic, Permutation
 from lightning_unlearn.metrics.forgetting_score import ForgettingScore
 from lightning_unlearn.metrics.klom import KlomQuantile
 
-__all__ = ["LEVEL", "MEASURES", "Measure", "measure", "told_apart"]
+__all__ = ["LEVEL", "MEASURES", "PERMUTATIONS", "Measure", "measure", "permutations_for", "told_apart"]
 
 LEVEL = 0.05
+# The smallest p-value is 1 / (1 + this), which must be below that of the second control.
+PERMUTATIONS = 1999
 
 
 class Measure(NamedTuple):
@@ -68,6 +71,18 @@ def measure(
     test = permutation_test(statistic, a, b, permutations, generator, alternative)
     metrics |= {f"{name}/p": test.p, f"{name}/null": test.null_mean, f"{name}/null_sd": test.null_std}
     return test
+
+
+def permutations_for(tests: int) -> int:
+    """How many permutations a p-value needs that is corrected for the number of tests.
+
+    Args:
+        tests: How many there are.
+
+    Returns:
+        So many that a p-value can be a quarter of the level after correction, at least `PERMUTATIONS`.
+    """
+    return max(PERMUTATIONS, math.ceil(4 * tests / LEVEL))
 
 
 def told_apart(p: float) -> bool:

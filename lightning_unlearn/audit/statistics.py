@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_unlearn.attacks.counted import auc_of_counts, counts_of_values
 from lightning_unlearn.attacks.low_fpr import FEWEST_NON_MEMBERS, low_fpr
 from lightning_unlearn.attacks.rmia import rmia
 from lightning_unlearn.attacks.threshold import auc, roc
@@ -84,7 +85,9 @@ def membership(metrics: dict[str, float], name: str, members: Tensor, others: Te
     if source is None:
         metrics[f"{name}/auc"] = _pooled(members, others)
         return
-    found = bootstrap_interval(lambda a, b: torch.tensor(_pooled(a, b)), members, others, DRAWS, generator=source)
+    counts = counts_of_values(members, others)
+    area, groups = (_pooled, (members, others)) if counts is None else (auc_of_counts, counts)
+    found = bootstrap_interval(lambda a, b: torch.tensor(area(a, b)), *groups, DRAWS, generator=source)
     _put(metrics, f"{name}/auc", found)
     for fpr in FEWEST_NON_MEMBERS:
         point = low_fpr(members, others, fpr, DRAWS, source)

@@ -16,7 +16,8 @@ RECORD = "purge.txt"
 _NAMED = 10
 _NOT_FOUND = (
     "Not looked for: exported models, copies, backups and trackers elsewhere, and your own logs. Keys of forgotten samples "
-    "stay in split.json, ledger.jsonl and lists of requests, so that the samples stay forgotten."
+    "stay in split.json, ledger.jsonl, lists of requests and records of what models were trained on, so that the samples stay "
+    "forgotten; and in reports of audits and of detect, which name some of them: those found are listed as not deleted."
 )
 
 

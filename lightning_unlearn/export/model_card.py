@@ -155,7 +155,7 @@ def _model(model: Exported) -> list[str]:
 
 
 def _forgotten(report: Report) -> list[str]:
-    """Counts, rules and hashes; the samples and their keys are never part of a report."""
+    """Counts, rules and hashes; keys, by which an audit's report names the most exposed samples, are never part of a card."""
     head = ["request", "rule", "samples", "of", "hash of the sample keys"]
     table = _table(head, ([r.name, r.rule, str(r.count), str(r.of), r.digest] for r in report.requests))
     return [f"Goal: {escape(report.goal)}.", table, *_remainders(report.requests), *_earlier(report)]

@@ -2,7 +2,8 @@
 
 For each forgotten sample, attacks on the margins of unlearned and retrained models estimate an epsilon, which is given
 points; the score F is their mean. The estimate is a maximum over many attacks, so F of a *perfect* unlearner is not 1
-but about 0.17 at 128 models and 0.21 at 512: read F / F_null, never F alone.
+but about 0.17 at 128 models and 0.21 at 512: read F / F_null, never F alone, with the null of exactly these numbers of
+models (labels permuted): that of other numbers says nothing.
 
 The attacks: one threshold anywhere, and two thresholds at any two of 20 quantiles of the margins of all models, with
 either side or the inside called unlearned. Two thresholds anywhere would find single models by chance (F of a perfect

@@ -1,7 +1,9 @@
 """Look through the folders of runs and the bank, file by file."""
 
 import csv
+import json
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +19,8 @@ __all__ = ["find"]
 
 _WEIGHTS = (".ckpt", ".pt", ".pth", ".th", ".bin", ".safetensors")
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif")
+# Both are written from the first; its CSV holds no keys.
+_REPORTS = ("report.json", "report.html")
 # What a killed writer leaves: `.last.ckpt.123-abcd.tmp`, `unlearned.ckpt.part`.
 _TORN = re.compile(r"\.(.+)\.\d+-[0-9a-f]{8}\.tmp|(.+)\.part")
 
@@ -90,12 +94,17 @@ class _Search:
             self._of_same_data(path, place, "answers of models to single samples")
         elif ending in _PICTURES or (ending == ".html" and _has_pictures(path)):
             self._of_same_data(path, place, "pictures of training samples may be in it")
+        elif name.startswith("audit-") and ending == ".json" and path.parent.name == "cells":
+            if self._named_in(path):
+                self._of_same_data(path, place, "figures of the most exposed forgotten samples under their keys", named=True)
+        elif name in _REPORTS and self._named_in(path.with_name("report.json")):
+            self.found.leave(path, "a report, which is evidence, that names forgotten samples by their keys")
         elif ending == ".csv" and self._scores(path):
             self.found.leave(path, "scores of forgotten samples under their keys, no images")
         elif ending in _WEIGHTS:
             self.weights.look_at(path, name, torn is not None)
 
-    def _of_same_data(self, path: Path, place: Path, why: str) -> None:
+    def _of_same_data(self, path: Path, place: Path, why: str, named: bool = False) -> None:
         folder = next((p for p in path.parents if (p / CONFIG).is_file()), None)
         if folder is None or not folder.is_relative_to(place) or self.dataset is None:
             self.found.leave(path, f"{why}; nothing says of which data")
@@ -105,8 +114,16 @@ class _Search:
             self.found.take(path, why)
         elif same is SameData.PERHAPS:
             self.found.leave(path, f"{why}; the data set is given otherwise, and whether it is the same is not known")
+        elif named:
+            self.found.leave(path, f"{why}; the data set lies elsewhere, and whether the keys mean the same is not known")
         elif self.weights.classes:
             self.found.leave(path, f"{why}; whether of classes that were forgotten without data is not recorded")
+
+    def _named_in(self, path: Path) -> bool:
+        """Whether a report, or the record of an audit, names a forgotten sample: those of `detect` name suspects."""
+        with suppress(OSError, ValueError):
+            return not self.found.forgotten.isdisjoint(_keys_in(json.loads(path.read_text(encoding="utf-8"))))
+        return False
 
     def _scores(self, path: Path) -> bool:
         with suppress(OSError, UnicodeDecodeError, csv.Error), path.open(encoding="utf-8-sig", newline="") as file:
@@ -114,6 +131,15 @@ class _Search:
             if [cell.strip() for cell in next(rows, [])[:1]] == ["key"]:
                 return any(row[0] in self.found.forgotten for row in rows if row)
         return False
+
+
+def _keys_in(node: object) -> Iterator[str]:
+    for name, value in node.items() if isinstance(node, dict) else ():
+        if name == "key" and isinstance(value, str):
+            yield value
+        yield from _keys_in(value)
+    for value in node if isinstance(node, list) else ():
+        yield from _keys_in(value)
 
 
 def _has_pictures(path: Path) -> bool:

@@ -58,8 +58,9 @@ class AuditLine:
         models: Models of the group.
         metrics: By name; any may be missing. `rank_auc*` and `rmia/*auc*` are fractions, `ulira*`, accuracies and
             `rmia/tpr*` are in percent points, `klom*` in nats, `f*` plain; NAME/low and NAME/high are the ends of a 95 %
-            interval over models, NAME/p is a p-value, NAME/p_holm the same after correction over strata, NAME/null and
-            NAME/null_sd say what permuted labels of models read. Accuracies in `f/final` are taken as given.
+            interval over models, NAME/p is a p-value, NAME/p_holm the same after correction over the strata of the method (on
+            all forgotten samples, a test of its own, it is NAME/p), NAME/null and NAME/null_sd say what permuted labels of
+            models read. `f/of_null` is F / `f/null` of the same line. Accuracies in `f/final` are taken as given.
         verdict: In words; empty for zero and ceiling.
         notes: What a reader must know beside the figures.
     """

@@ -53,10 +53,11 @@ def _found(audit: Audit, forget_sets: int) -> str:
     ]
     among = f", where {' and '.join(levels)}" if levels else ""
     first = _first(methods, forget_sets)
-    many = " (p at most 0.05 for each; not corrected for the number of methods and forget sets)"
     alone = len(methods) == forget_sets == 1
+    many = "" if alone else "; not corrected for the number of methods and forget sets"
+    level = f" (p at most 0.05, once for all forgotten samples and once for the strata together{many})"
     found = f"{len(told)} of {len(methods)} methods are distinguishable from retraining on some samples"
-    return f"{first}{among}. {found}{'' if alone else many}."
+    return f"{first}{among}. {found}{level}."
 
 
 def _first(methods: list[AuditLine], forget_sets: int) -> str:

@@ -93,7 +93,7 @@ METRICS = {
     "zrf": Metric("Zero retrain forgetting (ZRF)", "ZRF", "fraction", 3),
     "rank_auc": Metric("Per-sample rank AUC", "Rank AUC", "fraction", 3),
     "rank_auc/p": Metric("Permutation test over models, p", "p", "fraction", 4),
-    "rank_auc/p_holm": Metric("Permutation test over models, Holm over strata: p", "p (Holm)", "fraction", 4),
+    "rank_auc/p_holm": Metric("Permutation test over models, of strata after Holm: p", "p (Holm)", "fraction", 4),
     "rank_auc/null": Metric("Rank AUC of permuted models", "Rank AUC, permuted", "fraction", 3),
     "ulira": Metric(
         "U-LiRA against models that forgot other samples; zero, ceiling: unlearned nothing, %", "U-LiRA", "points", 1
@@ -113,7 +113,7 @@ METRICS = {
     "klom/test_p95": Metric("KLoM on test samples, 95th percentile", "KLoM p95, test", "fraction", 2),
     "f": Metric("Forgetting score F", "F", "fraction", 3),
     "f/null": Metric("Forgetting score F of permuted models", "F, permuted", "fraction", 3),
-    "f/of_null": Metric("F as a share of its zero", "F/F zero", "fraction", 2),
+    "f/of_null": Metric("F as a share of that of permuted models", "F/F permuted", "fraction", 2),
     "f/final": Metric("F times the ratios of retain and test accuracy", "F final", "fraction", 3),
     "cost/share": Metric("Work, as a share of retraining", "Cost", "share", 1),
     "time/unlearn_s": Metric("Time of all stages", "Time", "seconds", 1),

@@ -99,7 +99,8 @@ def _whole(audit: Audit) -> Html:
         paragraph(
             "Every group of models is compared with the references, sample by sample, and the mean over samples is shown; in "
             "brackets 95 % intervals over models; permuted: the same after dealing the models' labels out at random. A method "
-            "is as good as its figures are near those of the zero, not of 0.5.",
+            "is as good as its figures are near those of the zero, not of 0.5; of a zero of fewer models, near those permuted. "
+            "The p-value here is of all forgotten samples: a test of its own, not corrected for the strata.",
             css="quiet",
         ),
         *notes,
@@ -128,9 +129,10 @@ def _strata(audit: Audit) -> Html:
     return raw(
         table(head, rows),
         paragraph(
-            "In brackets the number of samples. * distinguishable from retraining with p at most 0.05, Holm over the strata of "
-            "the method. Hardness and memorisation are measured on held-out references and originals. U-LiRA and RMIA are not "
-            "applicable to retained samples: both need models that never saw them.",
+            "In brackets the number of samples. * distinguishable from retraining with p at most 0.05, of all forgotten "
+            "samples as it is, of the others after Holm over the strata of the method. Hardness and memorisation are measured "
+            "on held-out references and originals. U-LiRA and RMIA are not applicable to retained samples: both need models "
+            "that never saw them.",
             css="quiet",
         ),
         fold("Every method on every stratum", table(head_of_details, details, words=3)) if details else Html(""),

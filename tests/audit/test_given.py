@@ -1,15 +1,17 @@
 """Lists of models of a user's own: what they were made of is compared with what the audit is about."""
 
 import json
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
 from helpers import untrained
 
+from lightning_unlearn.audit import given
 from lightning_unlearn.audit.given import checkpoints
 from lightning_unlearn.data.forget import RandomFraction
-from lightning_unlearn.exceptions import CheckpointError
+from lightning_unlearn.exceptions import CheckpointError, ConfigError
 from lightning_unlearn.files import hash_of_file
 from lightning_unlearn.report.ledger_schema import PastRequest
 from lightning_unlearn.report.schema import Report, Row
@@ -54,6 +56,32 @@ def test_a_path_that_exists_is_no_pattern(tmp_path, monkeypatch):
     assert checkpoints("unlearned", ["b[1]/?.ckpt"], 1) == ["b1/a.ckpt", "b1/c.ckpt"]
 
 
+def test_hundreds_of_paths_are_resolved_once_each(tmp_path, monkeypatch):
+    paths = [str(tmp_path / f"{i}.ckpt") for i in range(50)]
+    calls, resolve = [], Path.resolve
+    monkeypatch.setattr(Path, "resolve", lambda path: calls.append(path) or resolve(path))
+    assert checkpoints("unlearned", paths) == paths
+    assert len(calls) == 50
+    with pytest.raises(ConfigError, match=r"names .*[03]/\.\./7.ckpt twice"):
+        checkpoints("unlearned", [*paths, str(tmp_path / "3/../7.ckpt")])
+
+
+def test_the_splits_of_many_models_are_not_held_together(make_data, monkeypatch):
+    data = make_data()
+    splits, held = [], []
+
+    def resolved(path, data):
+        held.append(sum(split() is not None for split in splits))
+        split = data.saved_split()
+        splits.append(weakref.ref(split))
+        return split
+
+    monkeypatch.setattr(given, "_resolved_split", resolved)
+    given._check_unlearned([f"{i}.ckpt" for i in range(8)], data)
+    assert len(held) == 8
+    assert max(held) <= 1
+
+
 @pytest.fixture
 def audit(report_on):
     return lambda lists, **kwargs: report_on(lists, **kwargs).audits[0]
@@ -80,6 +108,14 @@ def test_models_that_forgot_the_same_are_audited_and_no_note_speaks_of_shadows(l
         assert "U-LiRA here is against retrained references" in notes
         assert "U-LiRA, refs: against references that unlearned nothing. It leaves one out." in notes
         assert "held-out references that went through the same unlearning" not in notes
+
+
+@pytest.mark.parametrize("count", [3, 6])
+def test_a_zero_of_halves_is_not_called_a_level_of_all(lists, audit, count):
+    note = audit(lists(draws=(0,) * count)).notes[-1]
+    assert note.startswith("No held-out references were given: ")
+    assert note.endswith("hardest and most memorised samples were not looked for.")
+    assert ("compare a line with its own figures of permuted models" in note) == (count == 6)
 
 
 def test_models_that_forgot_others_are_refused(lists, audit):

@@ -18,6 +18,8 @@ from lightning_unlearn.data.saved_split import SavedSplit, class_key
 from lightning_unlearn.data.tables import write_rows
 from lightning_unlearn.files import lock_folder
 from lightning_unlearn.purge import find
+from lightning_unlearn.report.audit_schema import Audit, Exposed
+from lightning_unlearn.report.decode import encode
 from lightning_unlearn.report.schema import Report
 from lightning_unlearn.report.writing import save_report
 from lightning_unlearn.requests.ledger import past_requests, read_ledger
@@ -385,6 +387,35 @@ def test_another_size_of_a_set_without_a_place_is_in_doubt(work):
     config["data"]["dataset"]["class_path"] = "lightning_unlearn.data.MNIST"
     Path("runs/predict/1/config.yaml").write_text(yaml.safe_dump(config))
     assert said_of(find(Path("runs/x/2")), "runs/predict/1/outputs.npz") == ([], [])
+
+
+def test_audits_that_name_forgotten_samples_are_found_and_their_reports_stay(work, capsys):
+    def audit(run, key):
+        folder = Path("runs", run)
+        found = Audit("r", [], [], [], exposed={"mine": [Exposed(of, "1", 0.9, 4.0, 1.0) for of in ("other", key)]})
+        save_report(Report("audit", "", "", "untrain", "audit", audits=[found]), folder)
+        (folder / "cells").mkdir()
+        (folder / "cells/audit-0.json").write_text(json.dumps(encode(found)))
+        shutil.copy("runs/x/2/config.yaml", folder)
+        return folder
+
+    key = min(forgotten())
+    mine, others, elsewhere = (audit(*of) for of in (("mine", key), ("nobody", "?"), ("far", key)))
+    config = yaml.safe_load((elsewhere / "config.yaml").read_text())
+    config["data"]["dataset"] = {"class_path": "ImageFolder", "init_args": {"train": "others/train"}}
+    (elsewhere / "config.yaml").write_text(yaml.safe_dump(config))
+    assert main(["purge", "runs/x/2"]) == 0
+    would, left = capsys.readouterr().out.split("not deleted:")
+    assert f"{mine}/cells/audit-0.json: figures of the most exposed forgotten samples under their keys" in would
+    assert f"{elsewhere}/cells/audit-0.json: figures of the most exposed forgotten samples under their keys; the data" in left
+    for name in ("report.json", "report.html"):
+        assert f"{mine}/{name}: a report, which is evidence, that names forgotten samples by their keys" in left
+    assert str(others) not in would + left
+    assert "in reports of audits and of detect, which name some of them" in left
+    assert main(["purge", "runs/x/2", "--yes"]) == 0
+    assert [(folder / "cells/audit-0.json").exists() for folder in (mine, others, elsewhere)] == [False, True, True]
+    assert (mine / "report.json").is_file()
+    assert key not in Path("runs/x/2/purge.txt").read_text()
 
 
 def test_scores_under_keys_with_commas_are_named(work):

@@ -70,6 +70,7 @@ def test_the_smallest_is_called_so_on_several_forget_sets_where_intervals_are_ap
     uncorrected = "not corrected for the number of methods and forget sets"
     assert all(uncorrected in words for words in said)
     assert uncorrected not in audit_summary(audited(alone))[0]
+    assert "once for all forgotten samples and once for the strata together)" in audit_summary(audited(alone))[0]
 
 
 def test_figures_stand_against_their_null():
