@@ -12,8 +12,9 @@ from lightning_unlearn.data.forget import ForgetRule
 from lightning_unlearn.data.loaders import BatchMaker, EvaluationLoader, ViewLoader
 from lightning_unlearn.data.many import ManyLoader
 from lightning_unlearn.data.noise import LabelNoise
-from lightning_unlearn.data.split_data import Part, SplitData, Unseen
+from lightning_unlearn.data.split_data import Part, SplitData
 from lightning_unlearn.data.trigger import Trigger
+from lightning_unlearn.data.unseen import Unseen
 from lightning_unlearn.data.views import TWO_PARTS, Plan, View
 from lightning_unlearn.data.vision import Samples, VisionData
 from lightning_unlearn.exceptions import ConfigError, DataError

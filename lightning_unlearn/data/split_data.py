@@ -25,18 +25,16 @@ from lightning_unlearn.data.parts import Parts, fresh_parts, parts_of_saved
 from lightning_unlearn.data.saved_split import SavedSplit, saved_beside
 from lightning_unlearn.data.split import copies_left, positions
 from lightning_unlearn.data.trigger import Trigger
+from lightning_unlearn.data.unseen import Unseen, carved, check_unseen, halves, remedy
 from lightning_unlearn.data.views import View
 from lightning_unlearn.data.vision import Samples, VisionData, fingerprint_of
-from lightning_unlearn.exceptions import ConfigError, DataError
+from lightning_unlearn.exceptions import DataError
 
-__all__ = ["PARTS", "Part", "SplitData", "Unseen"]
+__all__ = ["PARTS", "Part", "SplitData"]
 
 Part = Literal["retain", "forget", "train", "unseen", "test", "triggered"]
 # Those that share no sample; `train` is retain and forget together, `triggered` test samples with a backdoor's patch.
 PARTS: tuple[Part, ...] = ("retain", "forget", "unseen", "test")
-DEFAULT_UNSEEN = 0.1
-# What stands for unseen: a share or count carved out of the training set, a data set, or half of the test set.
-Unseen = float | VisionData | Literal["half_of_test"] | None
 
 
 class SplitData(LightningDataModule):
@@ -63,15 +61,7 @@ class SplitData(LightningDataModule):
         trigger: Trigger | None = None,
     ) -> None:
         super().__init__()
-        if isinstance(unseen, float | int) and not (0 <= unseen < 1 or (unseen >= 1 and float(unseen).is_integer())):
-            raise ConfigError(f"unseen is {unseen}; needed: a share below 1, a whole number of samples, or a data set.")
-        if isinstance(unseen, str) and unseen != "half_of_test":
-            raise ConfigError(f"unseen is {unseen!r}; needed: a share or number of samples, a data set, or 'half_of_test'.")
-        if isinstance(unseen, VisionData) and unseen.classes != dataset.classes[: len(unseen.classes)]:
-            raise DataError(
-                f"The classes of unseen are {', '.join(unseen.classes)}, and those of the data {', '.join(dataset.classes)}; "
-                "needed: the same, in the same order, or its labels would mean others."
-            )
+        check_unseen(unseen, dataset)
         self.dataset = dataset
         self.trigger = trigger
         self.set_noise(label_noise)
@@ -172,8 +162,8 @@ class SplitData(LightningDataModule):
             self.saved.check_classes(self.dataset.classes)
             self.saved = resolve_classes(self.saved, self.samples)
             if unknown and share:
-                carved = (self.samples.keys[i] for i in self._carve(len(self.samples)).tolist())
-                self.saved = with_unseen(self.saved, carved, judged=not forgotten_is_removed)
+                never = (self.samples.keys[i] for i in carved(self.unseen, self.samples, self.split_seed).tolist())
+                self.saved = with_unseen(self.saved, never, judged=not forgotten_is_removed)
             self.saved = self.saved.for_another_request() if forgotten_is_removed else self.saved
             if new_is_retained:
                 self.saved = with_new(self.saved, self.samples)
@@ -210,22 +200,15 @@ class SplitData(LightningDataModule):
         if self.saved is not None:
             how = (self.dataset.classes, self.dataset.name, self.may_be_empty, self._judged)
             return parts_of_saved(self.samples, self.saved, self.forget_rule, self._forget_seed, *how)
-        carved = None if self.saw_everything or isinstance(self.unseen, VisionData) else self._carve(len(self.samples))
+        none = self.saw_everything or isinstance(self.unseen, VisionData)
+        unseen = None if none else carved(self.unseen, self.samples, self.split_seed)
         rule = (self.forget_rule, self._forget_seed)
-        return fresh_parts(self.samples, carved, *rule, self.dataset.classes, self.may_be_empty)
+        return fresh_parts(self.samples, unseen, *rule, self.dataset.classes, self.may_be_empty)
 
     @property
     def _forget_seed(self) -> int:
         # The draw differs from that of the unseen part even where both seeds are 0: hashing keeps purposes apart.
         return self.split_seed * 1_000_003 + self.forget_seed
-
-    def _carve(self, n: int) -> Tensor:
-        assert not isinstance(self.unseen, VisionData | str)
-        share = DEFAULT_UNSEEN if self.unseen is None else self.unseen
-        count = round(share * n) if share < 1 else int(share)
-        if count >= n:
-            raise DataError(f"unseen is {share} of {n} training samples; needed: fewer than all of them.")
-        return order(self.samples.hashes, self.split_seed, "unseen")[:count].sort().values
 
     @property
     def halves_the_test_set(self) -> bool:
@@ -235,11 +218,7 @@ class SplitData(LightningDataModule):
     @cached_property
     def _test_halves(self) -> tuple[Tensor, Tensor]:
         """Test samples that serve as unseen, and those that report. The first is empty where unseen samples are known."""
-        n = len(self.dataset.test)
-        if not self.halves_the_test_set:
-            return torch.empty(0, dtype=torch.int64), torch.arange(n)
-        shuffled = order(self.dataset.test.hashes, self.split_seed, "test halves")
-        return shuffled[: n // 2].sort().values, shuffled[n // 2 :].sort().values
+        return halves(self.dataset.test, self.split_seed if self.halves_the_test_set else None)
 
     def part(self, name: Part) -> tuple[Samples, Tensor]:
         """The samples of a part: the set they lie in, and their indices there.
@@ -329,12 +308,7 @@ class SplitData(LightningDataModule):
     @property
     def unseen_remedy(self) -> str:
         """What gives unseen samples, or more of them: a sentence for messages."""
-        if self.saved is None:
-            return "Give --data.unseen 0.1, or more."
-        return (
-            "The training of the checkpoint has settled which samples are unseen: give --data.unseen half_of_test, or train "
-            "with more of them."
-        )
+        return remedy(settled=self.saved is not None)
 
     @property
     def forgets_whole_classes(self) -> bool:
