@@ -16,7 +16,7 @@ from lightning_unlearn.data.detected import DetectedMislabels
 from lightning_unlearn.data.suspected import SuspectedMislabels
 from lightning_unlearn.data.whole import whole
 from lightning_unlearn.detection.record import MarginRecord
-from lightning_unlearn.detection.run import SCORES, detect
+from lightning_unlearn.detection.run import SCORES, check_count, detect
 from lightning_unlearn.detection.threshold import Threshold
 from lightning_unlearn.exceptions import ConfigError
 from lightning_unlearn.files import write_text_atomic
@@ -70,9 +70,11 @@ def detect_on_original(
         folder: Where the scores are written.
 
     Returns:
-        The rule that chooses the suspects, and figures.
+        The rule that chooses the suspects, and figures. A count that is not below the number of samples is a `ConfigError`
+        before anything is trained.
     """
-    every = whole(data)
+    every, threshold = whole(data), Threshold(rule.count, rule.quantile)
+    check_count(every, threshold)
     content = f"{every.fingerprint('train')} {bank.content(recipe, recipe.build(seed), every, 'train', seed)} {vars(rule)}"
     place = folder / "detected" / hashlib.sha256(content.encode()).hexdigest()[:16]
     if not (place / "curves.json").is_file():
@@ -83,7 +85,7 @@ def detect_on_original(
         linear = isinstance(original.get_submodule(head_name(original)), nn.Linear)
         others = [name for name in _SCORES if name != rule.score and (linear or SCORES[name].needs != "features")]
         names = [rule.score, *others]
-        found = detect(fresh, original, every, names, Threshold(rule.count, rule.quantile), record)
+        found = detect(fresh, original, every, names, threshold, record)
         figures = found.decision(rule.score)
         wrong = torch.zeros(0) if found.wrong is None else found.wrong
         epochs = [auroc(losses.double(), wrong) for losses in record.losses] if found.wrong is not None else []

@@ -34,6 +34,18 @@ class Folds:
     bank: Bank
     count: int = 5
 
+    def check(self, samples: int) -> None:
+        """Refuse a number of folds, before anything is trained.
+
+        Args:
+            samples: Number of training samples.
+
+        Raises:
+            ConfigError: There are fewer than two folds, or more than samples.
+        """
+        if not 2 <= self.count <= samples:
+            raise ConfigError(f"folds is {self.count}; needed: 2 to {samples}, the number of training samples.")
+
     def logits(self, fresh: TrainerFactory, data: UnlearningDataModule) -> Tensor:
         """Logits of every sample of the part `train` from the model that did not see its fold.
 
@@ -42,14 +54,10 @@ class Folds:
             data: The data; its own forget rule does not count, and holds again afterwards.
 
         Returns:
-            (N, K), float32, in the order of the indices.
-
-        Raises:
-            ConfigError: There are fewer than two folds, or more than samples.
+            (N, K), float32, in the order of the indices. A number of folds that `check` refuses is refused.
         """
         index = data.part("train")[1]
-        if not 2 <= self.count <= len(index):
-            raise ConfigError(f"folds is {self.count}; needed: 2 to {len(index)}, the number of training samples.")
+        self.check(len(index))
         seed_before, rule_before = data.forget_seed, data.forget_rule
         table: Tensor | None = None
         try:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.detection.result import Detection, Scored
+from lightning_unlearn.detection.threshold import positive
 from lightning_unlearn.evaluation.new_report import machine
 from lightning_unlearn.report.detect_schema import Detected, Pair, ScoreLine, Suspect
 from lightning_unlearn.report.schema import Report
@@ -107,10 +108,9 @@ def _line(found: Detection, name: str, scored: Scored) -> ScoreLine:
 def _binned(values: Tensor, log: bool) -> tuple[Tensor, Tensor]:
     """Edges of the bins, (B + 1,), and the bin of each value."""
     if log:
-        # A loss of exactly 0 has no place on the axis: it stands with the smallest.
-        positive = values[values > 0]
-        low, high = (float(positive.min()), float(positive.max())) if len(positive) else (1.0, 1.0)
-        high = max(high, low * 1.001)
+        values = positive(values)
+        low = float(values.min())
+        high = max(float(values.max()), low * 1.001)
         edges = torch.logspace(math.log10(low), math.log10(high), BINS + 1, dtype=torch.float64)
     else:
         low, high = float(values.min()), float(values.max())

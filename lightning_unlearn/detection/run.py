@@ -76,7 +76,7 @@ def detect(
         threshold: Where suspects begin; None: the upper part of a mixture of two, or for `cleanlab` its own decision.
         record: The course of training, for the scores that need it.
         folds: How out-of-fold answers are made, for the scores that need them.
-        early_epoch: Epoch of `early_loss`, from 1; None: after a quarter of the training.
+        early_epoch: Epoch of `early_loss`, from 1, where that is among the scores; None: after a quarter of the training.
 
     Returns:
         The scores, suspects and suggested labels. Where the truth is known, it takes no part in them.
@@ -192,6 +192,8 @@ class _Maker:
                 f"The score {first['folds']!r} trains a model for each fold, and how they are trained is not given. Give "
                 "--trainer.max_epochs, as for the original."
             )
+        if "folds" in needs and self.folds is not None:
+            self.folds.check(len(self.index))
         if "features" in needs and self.head is None:
             raise ConfigError(
                 f"The score {first['features']!r} needs a last layer that is linear in one vector a sample, and "
@@ -199,6 +201,11 @@ class _Maker:
             )
         if "cleanlab" in names:
             need_cleanlab()
+        if self.early_epoch is not None and "early_loss" not in names:
+            raise ConfigError(
+                f"early_epoch is {self.early_epoch}, and the score that needs it, early_loss, is not among {', '.join(names)}. "
+                "Ask for --score [early_loss], which needs a training with -c trainer/record_margins; or leave early_epoch out."
+            )
         if self.record is not None and self.early_epoch is not None:
             label_scores.early_loss(self.record.losses, self._early)
         self.wants_features = "features" in needs

@@ -9,7 +9,20 @@ from torch import Tensor
 from lightning_unlearn.data.by_score import check_highest, count_above
 from lightning_unlearn.exceptions import ConfigError
 
-__all__ = ["Threshold"]
+__all__ = ["Threshold", "positive"]
+
+
+def positive(values: Tensor) -> Tensor:
+    """Scores that have a logarithm. A loss of exactly 0 stands with the smallest: its own logarithm would decide alone.
+
+    Args:
+        values: (N,), 0 or more.
+
+    Returns:
+        (N,), the smallest positive value in place of less; ones where there is none.
+    """
+    above = values[values > 0]
+    return values.clamp(min=above.min()) if len(above) else torch.ones_like(values)
 
 
 @dataclass(frozen=True)
@@ -71,9 +84,9 @@ class Threshold:
 
 
 def _upper_part(values: Tensor, log: bool) -> Tensor:
-    if len(values) < 2 or bool(values.min() == values.max()):
-        return torch.zeros(len(values), dtype=torch.bool)
-    points = values.clamp(min=torch.finfo(values.dtype).tiny).log() if log else values
+    points = positive(values).log() if log else values
+    if len(points) < 2 or bool(points.min() == points.max()):
+        return torch.zeros(len(points), dtype=torch.bool)
     # Without this the unit of a score would decide what the library's regularisation of variances means.
     points = (points - points.mean()) / points.std()
     mixture = importlib.import_module("sklearn.mixture").GaussianMixture(2, random_state=0)

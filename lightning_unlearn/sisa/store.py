@@ -27,7 +27,7 @@ _PATTERN = "shard-*-slice-*"
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a folder of slices is.
+    """What a folder of slices is. It names other folders as seen from itself: runs may be moved together.
 
     Attributes:
         recipe: How they were trained.
@@ -96,6 +96,12 @@ class SliceStore:
     def read(self) -> Manifest:
         """The manifest; see `Manifest.read`."""
         return Manifest.read(self.folder / MANIFEST)
+
+    @property
+    def successor(self) -> "SliceStore | None":
+        """The store that takes the place of this one, also where it is not found; None where no request was begun."""
+        following = self.read().next
+        return None if following is None else SliceStore(self.folder / following)
 
     def write(self, manifest: Manifest) -> None:
         """Write the manifest, whole.
@@ -178,7 +184,7 @@ class SliceStore:
                 path.unlink(missing_ok=True)
 
     def check_free(self, successor: "SliceStore") -> None:
-        """Refuse a request where another one has taken the place of this store, or is about to.
+        """Refuse a request where another one has taken the place of this store, or is about to, wherever that one is now.
 
         Args:
             successor: The store of the request.
@@ -188,16 +194,22 @@ class SliceStore:
         """
         if successor.folder == self.folder:
             raise ConfigError(f"{successor.folder.parent} holds the slices that the request starts from. Give another output.")
-        other = self.read().next
-        if other is None or other == str(successor.folder) or not SliceStore(other).exists:
+        other = self.successor
+        if other is None or other.folder == successor.folder:
             return
-        run = Path(other).parent
+        run, manifest = other.folder.parent, self.folder / MANIFEST
+        if not other.exists:
+            raise ConfigError(
+                f"Another request on {self.folder.parent} was begun in {run}, and no slices lie there now. Put that folder "
+                f'back and finish it with --resume {run}; if it was removed for good, set "next" to null in {manifest}.'
+            )
         if (run / "unlearned.ckpt").exists():
             raise ConfigError(
                 f"Samples of {self.folder.parent} were deleted already: its place was taken by {run}. Give --checkpoint {run}."
             )
         raise ConfigError(
-            f"Another request on {self.folder.parent} was begun in {run}. Finish it with --resume {run}, or remove that folder."
+            f"Another request on {self.folder.parent} was begun in {run}. Finish it with --resume {run}; or remove that "
+            f'folder, and set "next" to null in {manifest}.'
         )
 
     def begin(self, successor: "SliceStore", manifest: Manifest, checkpoint: str) -> None:
@@ -208,26 +220,35 @@ class SliceStore:
             manifest: Its manifest.
             checkpoint: Name of the ensemble's checkpoint beside this store.
         """
-        successor.write(replace(manifest, previous=str(self.folder), checkpoint=checkpoint))
-        self.write(replace(self.read(), next=str(successor.folder)))
+        before, after = (os.path.relpath(a.folder, b.folder) for a, b in ((self, successor), (successor, self)))
+        successor.write(replace(manifest, previous=before, checkpoint=checkpoint))
+        self.write(replace(self.read(), next=after))
 
     def finish(self) -> None:
         """Delete the checkpoints of the store that this one takes the place of; again, where it was interrupted.
 
         Both manifests must name each other, so that a folder from elsewhere can have nothing deleted.
+
+        Raises:
+            CheckpointError: They do not, or that store is not found. What is to be deleted stays noted.
         """
         manifest = self.read()
         if manifest.previous is None:
             return
-        before = SliceStore(manifest.previous)
-        if before.exists and before.read().next == str(self.folder):
-            # All of them: what is not outdated lies here, and would be forgotten there when a later request deletes it here.
-            before.keep_only([])
-            if manifest.checkpoint and Path(manifest.checkpoint).name == manifest.checkpoint:
-                (before.folder.parent / manifest.checkpoint).unlink(missing_ok=True)
-            log.info(
-                "deleted in %s: the ensemble and its slices, whose place %s takes", before.folder.parent, self.folder.parent
+        before, run = SliceStore(self.folder / manifest.previous), self.folder.parent
+        following = before.successor if before.exists else None
+        if following is None or following.folder != self.folder:
+            wrong = "names another successor, or none" if before.exists else "is not found"
+            raise CheckpointError(
+                f"{run} takes the place of {before.folder.parent}, whose checkpoints saw deleted samples; but {before.folder} "
+                f"{wrong}, and nothing was deleted. Put both folders back to where they were, and go on with --resume {run}. "
+                f'If none of those checkpoints is left, set "previous" to null in {self.folder / MANIFEST}.'
             )
+        # All of them: what is not outdated lies here, and would be forgotten there when a later request deletes it here.
+        before.keep_only([])
+        if manifest.checkpoint and Path(manifest.checkpoint).name == manifest.checkpoint:
+            (before.folder.parent / manifest.checkpoint).unlink(missing_ok=True)
+        log.info("deleted in %s: the ensemble and its slices, whose place %s takes", before.folder.parent, run)
         self.write(replace(manifest, previous=None, checkpoint=None))
 
 
@@ -239,12 +260,23 @@ def successor_of(path: str | Path) -> Path | None:
 
     Returns:
         The folder of the run; None where there is none.
+
+    Raises:
+        CheckpointError: The run is not found.
     """
     given = Path(path)
     for folder in (given, given / "checkpoints", given.parent):
         store = SliceStore(folder / FOLDER)
-        if store.exists and (following := store.read().next) is not None and SliceStore(following).exists:
-            return Path(following).parent
+        following = store.successor if store.exists else None
+        if following is None:
+            continue
+        run = following.folder.parent
+        if not following.exists:
+            raise CheckpointError(
+                f"{run} takes the place of {path}, and no slices lie there now. Put that folder back, or give --checkpoint "
+                "with the place where it is now."
+            )
+        return run
     return None
 
 

@@ -17,7 +17,7 @@ from lightning_unlearn.exceptions import ConfigError, DataError
 from lightning_unlearn.fresh import FreshTrainer
 from lightning_unlearn.processes import Task, available_processes, run_tasks
 from lightning_unlearn.random import run_seed, seeded
-from lightning_unlearn.ranks import barrier, is_first, lock_on_first
+from lightning_unlearn.ranks import barrier, first_says, is_first, lock_on_first
 from lightning_unlearn.sisa.model import Sisa
 from lightning_unlearn.sisa.plan import Slice, SlicePlan, cut_slices
 from lightning_unlearn.sisa.recipe import SliceRecipe, epochs_of_slices
@@ -78,10 +78,8 @@ def fit_slices(trainer: FreshTrainer, model: Sisa, data: object) -> None:
             manifest.recipe.check_same(recipe, folder)
             # Slices are named by what was recorded.
             recipe = manifest.recipe
-            if manifest.next is not None and SliceStore(manifest.next).exists:
-                raise ConfigError(
-                    f"Samples of {folder} were deleted: {Path(manifest.next).parent} took its place. Fit elsewhere."
-                )
+            if (successor := store.successor) is not None:
+                raise ConfigError(f"Samples of {folder} were deleted: {successor.folder.parent} took its place. Fit elsewhere.")
         plan = plan_slices(trainer.fresh, data, recipe, store, data.part(data.serving.view)[1])
         if is_first() and not store.exists:
             store.write(Manifest(recipe))
@@ -129,8 +127,7 @@ def plan_slices(
     for shard in slices:
         if not len(shard[-1].index):
             log.warning("Shard %d holds no sample; it has no vote.", shard[-1].shard)
-    missing = [s for shard in slices for s in shard if not store.has(s.name)]
-    return SlicePlan(slices, missing, recipe.epochs)
+    return SlicePlan(slices, _missing(slices, store), recipe.epochs)
 
 
 def train_missing(
@@ -141,21 +138,22 @@ def train_missing(
     plan: SlicePlan,
     store: SliceStore,
 ) -> None:
-    """Train what is missing, keep a checkpoint after each slice, and give the ensemble the weights of all last slices.
+    """Train what the store lacks, keep a checkpoint after each slice, and give the ensemble the weights of all last slices.
 
     Args:
         fresh: Makes a Trainer.
         model: The ensemble; on the CPU and in eval mode afterwards.
         data: The data.
         recipe: How slices are trained.
-        plan: What is missing.
+        plan: All slices.
         store: Where checkpoints lie.
     """
     tasks = []
-    for shard in sorted({slice.shard for slice in plan.missing}):
-        missing = [slice for slice in plan.missing if slice.shard == shard]
+    lacking = _missing(plan.slices, store)
+    for shard in sorted({slice.shard for slice in lacking}):
+        missing = [slice for slice in lacking if slice.shard == shard]
         work = float(sum(len(slice.index) for slice in missing))
-        run = partial(_train_shard, fresh, model, data, recipe, plan.slices[shard], store)
+        run = partial(_train_shard, fresh, model, data, recipe, plan.slices[shard], missing, store)
         tasks.append(Task(f"shard {shard}", work, run))
     with quiet():
         alone = model.processes == 1 or fresh(measuring=True).world_size > 1
@@ -169,21 +167,27 @@ def train_missing(
     model.cpu().eval()
 
 
+def _missing(slices: Sequence[Sequence[Slice]], store: SliceStore) -> list[Slice]:
+    """The slices without a checkpoint, the same on all ranks: each would look when the first may have saved one already."""
+    return [slice for shard in slices for slice in shard if not first_says(store.has(slice.name))]
+
+
 def _train_shard(
     fresh: Callable[..., Trainer],
     model: Sisa,
     data: UnlearningDataModule,
     recipe: SliceRecipe,
     slices: Sequence[Slice],
+    missing: Sequence[Slice],
     store: SliceStore,
 ) -> None:
-    """Train the slices of a shard that have no checkpoint, each from the one before."""
+    """Train the missing slices of a shard, each from the one before."""
     network = model.network.members[slices[0].shard]
-    for slice in slices:
-        if store.has(slice.name):
-            continue
+    for slice in missing:
         begin = time.perf_counter()
-        if slice.number == 0:
+        # After empty slices the draw again, not their checkpoint: before the first fit sets the group up, the first rank may
+        # not have written it yet.
+        if slice.number == 0 or not len(slices[slice.number - 1].index):
             model.redraw(slice.shard, recipe.seed_of(slice.shard))
         else:
             network.load_state_dict(store.load(slices[slice.number - 1].name), assign=True)

@@ -11,8 +11,10 @@ from helpers import untrained
 from lightning_unlearn.bank.bank import Bank, Recipe
 from lightning_unlearn.callbacks.record_margins import RecordMargins
 from lightning_unlearn.data.by_score import ByScore, read_scores
+from lightning_unlearn.data.detected import DetectedMislabels
 from lightning_unlearn.data.noise import LabelNoise
 from lightning_unlearn.data.suspected import SuspectedMislabels, read_suggested
+from lightning_unlearn.detection.curves import detect_on_original
 from lightning_unlearn.detection.folds import Folds, confident_learning
 from lightning_unlearn.detection.record import MarginRecord
 from lightning_unlearn.detection.report import report_of
@@ -159,8 +161,34 @@ def test_bad_epochs_and_folds(recorded, fresh, folder):
     model, data, record = recorded
     with pytest.raises(ConfigError, match="early_epoch is 31; needed: 1 to 30"):
         detect(fresh, model, data, record=record, early_epoch=31)
-    with pytest.raises(ConfigError, match="folds is 1; needed: 2 to 270"):
-        detect(fresh, model, data, ["out_of_fold"], folds=Folds(RECIPE, Bank(folder), 1))
+    for count in (1, 271):
+        with pytest.raises(ConfigError, match=f"folds is {count}; needed: 2 to 270"):
+            detect(fresh, model, data, ["out_of_fold"], folds=Folds(RECIPE, Bank(folder), count))
+
+
+def test_folds_are_refused_before_the_scores_in_front_are_computed(recorded, folder):
+    model, data, _ = recorded
+
+    def no_trainer(**_):
+        pytest.fail("a pass over the data was begun")
+
+    with pytest.raises(ConfigError, match="folds is 271; needed: 2 to 270"):
+        detect(no_trainer, model, data, ["loss", "out_of_fold"], folds=Folds(RECIPE, Bank(folder), 271))
+
+
+@pytest.mark.parametrize(("names", "with_record"), [(["mean_loss"], True), (None, False), (["loss"], False)])
+def test_an_early_epoch_that_no_score_uses_is_refused(names, with_record, recorded, fresh):
+    model, data, record = recorded
+    with pytest.raises(ConfigError, match=r"early_epoch is 3, .* early_loss, is not among .*record_margins; or leave"):
+        detect(fresh, model, data, names, record=record if with_record else None, early_epoch=3)
+
+
+def test_too_high_a_count_is_refused_before_an_original_is_trained(recorded, fresh, tmp_path):
+    _, data, _ = recorded
+    rule = DetectedMislabels("loss", count=270)
+    with pytest.raises(ConfigError, match="count is 270, and there are 270 samples"):
+        detect_on_original(fresh, Bank(tmp_path / "bank"), RECIPE, data, rule, 0, "", tmp_path)
+    assert not (tmp_path / "bank").exists()
 
 
 def test_every_score_is_told_apart_by_its_name_alone():

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from lightning_unlearn.detection.report import _binned
 from lightning_unlearn.detection.threshold import Threshold
 from lightning_unlearn.exceptions import ConfigError
 
@@ -39,6 +40,20 @@ def test_the_far_lower_end_is_never_the_upper_part():
     suspected = Threshold().suspected(scores)
     assert not bool(suspected[scores < -0.5].any())
     assert bool(suspected[scores > 3].all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_losses_of_exactly_0_stand_with_the_smallest(dtype):
+    torch.manual_seed(0)
+    low, high = torch.randn(9000) * 0.5 - 4, torch.randn(905) * 0.5 + 1
+    scores = torch.cat([torch.zeros(95), low.exp(), high.exp()]).to(dtype)
+    suspected = Threshold().suspected(scores, log=True)
+    assert int((suspected != (torch.arange(10000) >= 9095)).sum()) <= 20
+    edges, place = _binned(scores, log=True)
+    assert place[:95].tolist() == [0] * 95
+    assert float(edges[0]) == pytest.approx(float(scores[95:].min()), rel=1e-5)
+    # One score above 0: nothing to tell it from.
+    assert not bool(Threshold().suspected(torch.tensor([0.0, 0.0, 3.0]), log=True).any())
 
 
 def test_equal_scores_are_not_suspect():
