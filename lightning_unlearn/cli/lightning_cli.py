@@ -179,7 +179,7 @@ class UnlearningCLI(LightningCLI):
             if self.folder is not None:
                 self.folder.discard_if_empty()
             if isinstance(error, KeyboardInterrupt | SystemExit):
-                log.warning(_STOPPED)
+                self._say_stopped()
                 raise
             refuse_broken(error, *sources(self.call))
             if not isinstance(error, _REFUSALS) or isinstance(error, UnlearnError):
@@ -279,15 +279,19 @@ class UnlearningCLI(LightningCLI):
             VERBS[subcommand](job)
         except (KeyboardInterrupt, SystemExit):
             self.folder.discard_if_empty()
-            if subcommand == "benchmark":
-                log.warning("stopped; what is finished is kept, and the same command goes on with it.")
-            elif not self.folder.begun:
-                log.warning(_STOPPED)
-            elif subcommand in RESUMABLE:
-                log.warning("stopped; go on with: lightning-unlearn %s --resume %s", subcommand, self.folder.path)
+            self._say_stopped()
             raise
         finally:
             self.folder.discard_if_empty()
+
+    def _say_stopped(self) -> None:
+        """What is left of a run that was stopped, and how to go on."""
+        if self.command == "benchmark":
+            log.warning("stopped; what is finished is kept, and the same command goes on with it.")
+        elif self.folder is None or not self.folder.begun:
+            log.warning(_STOPPED)
+        elif self.command in RESUMABLE:
+            log.warning("stopped; go on with: lightning-unlearn %s --resume %s", self.command, self.folder.path)
 
     def _plain_config(self) -> Tree:
         """The full configuration in plain values: given to the command again, it gives the same run."""

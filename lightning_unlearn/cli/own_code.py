@@ -36,9 +36,10 @@ def refuse_broken(error: BaseException, files: Sequence[Path], typed: Sequence[s
         raise ConfigError(f"{text}{place(named, files, typed)}") from error
 
 
-def _broken(error: BaseException) -> tuple[str, str]:
+def _broken(error: BaseException, along: bool = True) -> tuple[str, str]:
     """What to say of a module of the user's own whose import led to an error, and what named it; empty: there is none."""
-    for cause in _causes(error):
+    # Of code that ran, what led to its error may be one that it had handled.
+    for cause in _causes(error) if along else [error]:
         place = _place_in_module(cause)
         if place is not None:
             said = cause.msg if isinstance(cause, SyntaxError) else str(cause)
@@ -82,7 +83,7 @@ def of_own_code(error: BaseException) -> str | None:
     Returns:
         File, line, the error and what the batch is; None where the error came from elsewhere.
     """
-    text, _ = _broken(error)
+    text, _ = _broken(error, along=False)
     if text:
         return text
     frames = _own_frames(error)

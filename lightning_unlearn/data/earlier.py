@@ -1,10 +1,13 @@
 """What earlier requests mean for a training that goes on, and for judging what they left."""
 
+import logging
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from lightning_unlearn.data.saved_split import names_class, saved_beside
+from lightning_unlearn.data.saved_split import SavedSplit, label_named, names_class, saved_beside
 from lightning_unlearn.data.split import positions
 from lightning_unlearn.data.split_data import SplitData
 from lightning_unlearn.exceptions import AlreadyForgottenError, DataError, NothingKnownError
@@ -12,10 +15,14 @@ from lightning_unlearn.exceptions import AlreadyForgottenError, DataError, Nothi
 __all__ = ["gone_of_request", "judge_as_saved", "keep_forgotten", "only_withdraws", "trained_on"]
 
 
+log = logging.getLogger(__name__)
+
+
 def keep_forgotten(data: SplitData, checkpoint: str | Path) -> None:
     """Keep out of a training what the checkpoint that it starts from was made to forget, and what was withdrawn.
 
-    Without such samples, or on other data, nothing changes. Samples that came since are trained on.
+    Without such samples, or on other data, nothing changes. Samples that came since are trained on; where there are none but
+    forgotten ones, that is a `DataError`.
 
     Args:
         data: The data.
@@ -25,11 +32,12 @@ def keep_forgotten(data: SplitData, checkpoint: str | Path) -> None:
     gone = [] if saved is None else [*saved.forget, *saved.removed, *saved.withdrawn]
     if saved is None or not gone:
         return
-    by_class = any(map(names_class, gone)) and saved.classes in ([], data.dataset.classes)
+    by_class = any(map(names_class, gone)) and _same_classes(saved, data)
     same_place = bool(saved.place) and saved.place == data.dataset.place
-    # Other data may have keys that look alike, but for hashes of contents.
-    keys = [*saved.retain, *(gone if saved.by_content and data.samples.by_content else [])]
-    if not (by_class or same_place or len(positions(keys, data.samples))):
+    if not (by_class or same_place or len(positions(saved.retain, data.samples))):
+        # Of other data keys may look alike, but for hashes of contents.
+        if saved.by_content and data.samples.by_content:
+            _leave_out(data, gone)
         return
     data.use_split_of(checkpoint, new_is_retained=True)
     try:
@@ -37,6 +45,38 @@ def keep_forgotten(data: SplitData, checkpoint: str | Path) -> None:
     except (AlreadyForgottenError, NothingKnownError):
         # The rule asks for no more than what is removed anyway.
         data.draw_as_saved()
+
+
+def _same_classes(saved: SavedSplit, data: SplitData) -> bool:
+    """Whether classes that a split names by their labels are those of the data; where it has no names, the log says which."""
+    if saved.classes:
+        return saved.classes == data.dataset.classes
+    keys = {key for part in (saved.forget, saved.retain, saved.removed) for key in part if names_class(key)}
+    if len(keys) != data.num_classes:
+        return False
+    labels = sorted(label_named(key) for key in {*saved.forget, *saved.removed} if names_class(key))
+    log.warning(
+        "The checkpoint was made to forget the classes %s without data. They are left out here: %s. On data where labels mean "
+        "other classes, give a copy of the checkpoint without the split.json beside it.",
+        ", ".join(map(str, labels)), ", ".join(data.dataset.classes[label] for label in labels),
+    )  # fmt: skip
+    return True
+
+
+def _leave_out(data: SplitData, keys: Collection[str]) -> None:
+    """Keep samples out of every part of new data, as those that an earlier request removed."""
+    out = {*keys} & {*data.samples.keys}
+    if not out:
+        return
+    split = data.saved_split(everything_trained=True)
+    retain, unseen = ([key for key in part if key not in out] for part in (split.retain, split.unseen))
+    if not retain:
+        raise DataError(
+            f"All samples of {data.dataset.name} that would be trained on are ones that the checkpoint was made to forget. "
+            "Give other data."
+        )
+    data.saved = replace(split, retain=retain, unseen=unseen, removed=sorted(out))
+    data.draw()
 
 
 def judge_as_saved(data: SplitData) -> None:

@@ -218,7 +218,7 @@ class ListedSamples(ForgetRule):
         """Choose samples; see `ForgetRule.select`."""
         entries = read_entries(self.path, self.column)
         former = samples.former
-        names = SampleNames(samples.keys, gone_keys(samples), former is not None and former.renumbered)
+        names = SampleNames(samples.keys, gone_keys(samples), former is not None and former.renumbered, samples.folders)
         try:
             wanted = names.resolve(entries)
         except DataError as error:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_unlearn.data.gone import labels_by_folder
-from lightning_unlearn.data.saved_split import SavedSplit, class_key, label_named, names_class, saved_beside
+from lightning_unlearn.data.saved_split import SavedSplit, class_key, label_named, names_class, saved_beside, say_nothing
 from lightning_unlearn.data.vision import Samples
 
 __all__ = [
@@ -35,8 +35,8 @@ def split_without_data(checkpoint: str | Path | None, own: SavedSplit) -> SavedS
     saved = None if checkpoint is None else saved_beside(checkpoint)
     if saved is None:
         # Names that were given say what labels mean; numerals that count them say nothing.
-        named = own.classes != [str(label) for label in range(len(own.classes))]
-        return replace(own, classes=own.classes if named else [], data="", place="", altered=None, mean=[], std=[])
+        named = [] if say_nothing(own.classes) else own.classes
+        return replace(own, classes=named, data="", place="", altered=None, mean=[], std=[])
     before = saved.for_another_request()
     return replace(before, forget=own.forget, retain=[key for key in before.retain if key not in own.forget])
 
@@ -107,7 +107,7 @@ def classes_alone(saved: SavedSplit, classes: list[str]) -> SavedSplit:
         classes that are others, or stand in another order, are a `DataError`.
     """
     every = [class_key(label) for label in range(len(classes))]
-    if classes != [str(label) for label in range(len(classes))]:
+    if not say_nothing(classes) and not say_nothing(saved.classes):
         saved.check_classes(classes)
     removed = [key for key in every if key in {*saved.forget, *saved.removed}]
     return SavedSplit([], [key for key in every if key not in removed], [], removed, classes)

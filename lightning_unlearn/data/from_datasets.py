@@ -123,8 +123,8 @@ def _class_names(dataset: LabelledImages) -> list[str] | None:
 
 def _by_name(test: Samples, names: list[str], classes: list[str], what: str) -> Samples:
     """Test samples with the labels that the training part has for classes of these names."""
-    known = Counter(classes)
-    strange = next((name for name in names if known[name] != 1), None)
+    known, used = Counter(classes), {*test.targets.tolist()}
+    strange = next((name for label, name in enumerate(names) if label in used and known[name] != 1), None)
     if strange is not None:
         raise DataError(
             f"The test part of {what} has a class {strange!r}, and the training part has {known[strange]} of that name; "
@@ -137,7 +137,7 @@ def _by_name(test: Samples, names: list[str], classes: list[str], what: str) -> 
             "`classes`."
         )
     labels = {name: label for label, name in enumerate(classes)}
-    return replace(test, targets=torch.tensor([labels[name] for name in names])[test.targets])
+    return replace(test, targets=torch.tensor([labels.get(name, 0) for name in names])[test.targets])
 
 
 def _read(dataset: LabelledImages, what: str) -> Samples:

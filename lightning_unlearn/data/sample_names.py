@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from difflib import get_close_matches
 from functools import cached_property
 from os.path import splitext
 from pathlib import PurePosixPath
@@ -28,12 +27,16 @@ class SampleNames:
         keys: Keys of the samples, all different.
         gone: Keys of samples that are no longer there: they are found by name, behind the others.
         renumbered: Whether a position may mean another sample than when the model was trained, so that only names count.
+        folders: Folders of the classes, where keys begin with them.
     """
 
-    def __init__(self, keys: Sequence[str], gone: Sequence[str] = (), renumbered: bool = False) -> None:
+    def __init__(
+        self, keys: Sequence[str], gone: Sequence[str] = (), renumbered: bool = False, folders: Sequence[str] = ()
+    ) -> None:
         self.keys = [*keys, *gone]
         self.count = len(keys)
         self.renumbered = renumbered
+        self.folders = folders
         self.merged = 0
         keys = self.keys
         self._by_key = {key: i for i, key in enumerate(keys)}
@@ -51,10 +54,6 @@ class SampleNames:
     def _by_spelling(self) -> dict[str, list[int]]:
         """Keys without what a slip changes: the case of letters, the kind of slash, the file's ending."""
         return _grouped((_spelling(key), i) for key, i in self._by_key.items())
-
-    @cached_property
-    def _folders(self) -> set[str]:
-        return {_folder(key) for key in self.keys}
 
     @cached_property
     def _by_number(self) -> bool:
@@ -154,14 +153,11 @@ class SampleNames:
             if found or spelling.count("/") < 2:
                 break
             spelling = spelling.partition("/")[2]
-        # A folder that is written wrongly: only where no folder is called so, and one that looks like it has such a file.
-        folder = spelling.rpartition("/")[0]
-        if folder and folder not in self._folders:
-            of_name = self._by_file_name.get(PurePosixPath(name.strip()).name, [])
-            near = [key for key in (self.keys[i] for i in of_name) if _looks_like(folder, _folder(key))]
-            if len(near) == 1:
-                return f"{name!r} (did you mean {near[0]!r}?)"
-        return repr(name)
+        # The folder of a class that is written wrongly; of other folders, a letter makes another person.
+        given, _, rest = name.strip().partition("/")
+        meant = [folder for folder in self.folders if _one_letter_apart(given, folder)] if given not in self.folders else []
+        key = f"{meant[0]}/{rest}" if len(meant) == 1 else ""
+        return f"{name!r} (did you mean {key!r}?)" if key in self._by_key else repr(name)
 
 
 def _grouped(pairs: Iterable[tuple[str, int]]) -> dict[str, list[int]]:
@@ -175,13 +171,13 @@ def _spelling(name: str) -> str:
     return splitext(name.replace("\\", "/").strip().casefold())[0].removeprefix("./").lstrip("/")
 
 
-def _folder(key: str) -> str:
-    return _spelling(key).rpartition("/")[0]
-
-
-def _looks_like(one: str, other: str) -> bool:
-    """Whether two names differ by a slip of the pen. Another number is another person."""
-    return re.sub(r"[0-9]+", "", one) != re.sub(r"[0-9]+", "", other) and bool(get_close_matches(one, [other]))
+def _one_letter_apart(one: str, other: str) -> bool:
+    """Whether a letter was missed, added or mistaken."""
+    short, long = sorted((one, other), key=len)
+    at = next((i for i, (a, b) in enumerate(zip(short, long, strict=False)) if a != b), len(short))
+    mistaken = len(short) == len(long)
+    changed = long[at : at + 1] + (short[at : at + 1] if mistaken else "")
+    return short[at + mistaken :] == long[at + 1 :] and changed.isalpha()
 
 
 def _listed(items: Sequence[str], show: Callable[[str], str] = str) -> str:

@@ -3,14 +3,14 @@
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from lightning_unlearn.exceptions import CheckpointError, DataError
 from lightning_unlearn.files import write_text_atomic
 
-__all__ = ["SPLIT", "Former", "SavedSplit", "class_key", "label_named", "names_class", "saved_beside"]
+__all__ = ["SPLIT", "Former", "SavedSplit", "class_key", "label_named", "names_class", "saved_beside", "say_nothing"]
 
 SPLIT = "split.json"
 _PARTS = ("forget", "retain", "unseen", "removed")
@@ -39,6 +39,18 @@ def names_class(key: str) -> bool:
         True where it stands for a class.
     """
     return _CLASS.fullmatch(key) is not None
+
+
+def say_nothing(classes: Sequence[str]) -> bool:
+    """Whether names of classes are but their labels, as data without names have them.
+
+    Args:
+        classes: Names, in the order of the labels.
+
+    Returns:
+        True where they do not say what labels mean.
+    """
+    return list(classes) == [str(label) for label in range(len(classes))]
 
 
 def label_named(key: str) -> int:

@@ -146,7 +146,6 @@ class SplitData(LightningDataModule):
         if checkpoint is None:
             return
         self.saved = saved_beside(checkpoint)
-        self.__dict__.pop("removed_classes", None)
         if not self.dataset.has_images:
             self.saved = None if self.saved is None else classes_alone(self.saved, self.dataset.classes)
             self._reset_split()
@@ -191,7 +190,7 @@ class SplitData(LightningDataModule):
         self._reset_split()
 
     def _reset_split(self) -> None:
-        for name in ("parts", "_test_halves", "gone_classes"):
+        for name in ("parts", "_test_halves", "gone_classes", "removed_classes"):
             self.__dict__.pop(name, None)
 
     @cached_property
@@ -294,7 +293,7 @@ class SplitData(LightningDataModule):
     @cached_property
     def removed_classes(self) -> Tensor:
         """Labels of which earlier requests removed the last sample, (C,), int64, sorted: no part has them, not even test."""
-        if self.saved is None:
+        if self.saved is None or not self.saved.removed:
             return torch.empty(0, dtype=torch.int64)
         kept = [*self.saved.retain, *self.saved.forget]
         return classes_without(self.samples, self.saved.removed, kept, self.num_classes)

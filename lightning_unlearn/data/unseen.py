@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_unlearn.data.hashing import order
+from lightning_unlearn.data.saved_split import say_nothing
 from lightning_unlearn.data.vision import Samples, VisionData
 from lightning_unlearn.exceptions import ConfigError, DataError
 
@@ -31,7 +32,11 @@ def check_unseen(unseen: Unseen, dataset: VisionData) -> None:
         raise ConfigError(f"unseen is {unseen}; needed: a share below 1, a whole number of samples, or a data set.")
     if isinstance(unseen, str) and unseen != "half_of_test":
         raise ConfigError(f"unseen is {unseen!r}; needed: a share or number of samples, a data set, or 'half_of_test'.")
-    if isinstance(unseen, VisionData) and unseen.classes != dataset.classes[: len(unseen.classes)]:
+    if not isinstance(unseen, VisionData):
+        return
+    few = len(unseen.classes) <= len(dataset.classes)
+    nameless = say_nothing(unseen.classes) or say_nothing(dataset.classes)
+    if not few or not (nameless or unseen.classes == dataset.classes[: len(unseen.classes)]):
         raise DataError(
             f"The classes of unseen are {', '.join(unseen.classes)}, and those of the data {', '.join(dataset.classes)}; "
             "needed: the same, in the same order, or its labels would mean others."

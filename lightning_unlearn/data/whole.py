@@ -33,4 +33,5 @@ def without_forgotten(data: UnlearningDataModule) -> UnlearningDataModule:
     """
     other = whole(data)
     other.saved = data.saved_split().for_another_request()
+    other._reset_split()
     return other

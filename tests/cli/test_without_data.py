@@ -96,7 +96,9 @@ def test_a_class_is_forgotten_once_and_by_the_name_that_it_has(work, capsys):
     assert main([*call, *NO_DATA, *FORGET, "--name", "again"]) == 0
     assert "nothing to do: Nothing is left to forget" in capsys.readouterr().out
     assert not Path("runs/again").exists()
-    names = [*(str(label) for label in range(9)), "nine"]
+    path = Path("runs/x/1/split.json")
+    names = [f"kind {label}" for label in range(10)]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"classes": names}))
     turned = [*NO_DATA, "--data.dataset.classes", json.dumps(names[::-1]), *FORGET]
     assert main([*call, *turned, "--name", "again"]) == 2
     assert "The classes are not those that the checkpoint was trained with" in capsys.readouterr().err

@@ -356,5 +356,9 @@ def test_a_path_means_a_file_of_its_own_set(digits, make_data, tmp_path):
 
 def test_classes_of_what_is_unseen_are_those_of_the_data(digits, make_data):
     swapped = VisionData("other", digits.test, digits.train, digits.classes[::-1], digits.mean, digits.std)
+    numbered = VisionData("other", digits.test, digits.train, [str(i) for i in range(10)], digits.mean, digits.std)
+    named = VisionData("named", digits.train, digits.test, [f"digit {i}" for i in range(10)], digits.mean, digits.std)
+    assert make_data(named, unseen=numbered).unseen is numbered  # labels without names
+    swapped.classes = [f"digit {i}" for i in range(10)][::-1]
     with pytest.raises(DataError, match=r"The classes of unseen are .*; needed: the same, in the same order"):
-        make_data(unseen=swapped)
+        make_data(named, unseen=swapped)

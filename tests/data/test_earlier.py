@@ -218,7 +218,7 @@ def test_training_goes_on_without_what_was_forgotten(digits, make_data, first, t
     assert len(keys(data, "train")) == 300
 
 
-def test_training_goes_on_without_what_was_forgotten_on_new_data_too(digits, make_data, first, tmp_path):
+def test_training_goes_on_without_what_was_forgotten_on_new_data_too(digits, make_data, first, tmp_path, caplog):
     """Of other samples, among which forgotten ones are, and of a model that forgot a class without data."""
     gone = sorted(keys(first, "forget"))
     new = pick(digits.test, torch.arange(50))
@@ -227,6 +227,15 @@ def test_training_goes_on_without_what_was_forgotten_on_new_data_too(digits, mak
     data = make_data(VisionData("more", both, digits.test, digits.classes, digits.mean, digits.std), forget=None, unseen=0)
     keep_forgotten(data, tmp_path / "unlearned.ckpt")
     assert keys(data, "train") == set(new.keys)
+    # Classes and unseen samples are those of the new data.
+    named = [f"kind {label}" for label in range(10)]
+    data = make_data(VisionData("more", both, digits.test, named, digits.mean, digits.std), forget=None, unseen=0.2)
+    keep_forgotten(data, tmp_path / "unlearned.ckpt")
+    assert not set(gone) & (keys(data, "train") | keys(data, "unseen"))
+    assert (len(keys(data, "unseen")) > 5, set(data.saved_split().removed)) == (True, set(gone[:5]))
+    only = VisionData("old", pick(digits.train, torch.tensor(there)), digits.test, digits.classes, digits.mean, digits.std)
+    with pytest.raises(DataError, match=r"All samples of old .* made to forget"):
+        keep_forgotten(make_data(only, forget=None, unseen=0), tmp_path / "unlearned.ckpt")
     (tmp_path / "by_class").mkdir()
     every = [class_key(label) for label in range(10)]
     SavedSplit([class_key(2)], [key for key in every if key != class_key(2)], [], []).save(tmp_path / "by_class" / "split.json")
@@ -235,6 +244,11 @@ def test_training_goes_on_without_what_was_forgotten_on_new_data_too(digits, mak
         keep_forgotten(data, tmp_path / "by_class" / "unlearned.ckpt")
         samples, index = data.part("train")
         assert samples.targets[index].unique().tolist() == [label for label in range(10) if label != 2]
+    assert "made to forget the classes 2 without data. They are left out here: 2." in caplog.text
+    fewer = VisionData("other", digits.train, digits.test, [*digits.classes, "more"], digits.mean, digits.std)
+    data = make_data(fewer, forget=None, unseen=0)
+    keep_forgotten(data, tmp_path / "by_class" / "unlearned.ckpt")
+    assert len(keys(data, "train")) == len(digits.train)
 
 
 def test_training_goes_on_with_samples_that_came_since(digits, make_data, first, tmp_path):

@@ -18,6 +18,7 @@ from lightning_unlearn.data.forgotten_classes import resolve_classes, split_with
 from lightning_unlearn.data.from_datasets import FromDatasets
 from lightning_unlearn.data.saved_split import SavedSplit, class_key
 from lightning_unlearn.data.some_classes import SomeClasses
+from lightning_unlearn.data.whole import without_forgotten
 from lightning_unlearn.exceptions import AlreadyForgottenError, DataError, NothingKnownError
 
 CLASSES = ["ant", "bee", "cat"]
@@ -252,6 +253,7 @@ def test_a_class_that_an_earlier_request_removed_is_in_no_part_and_is_not_taught
     SavedSplit([], [key for key in photos.keys if key not in unseen], unseen, []).save(photos.root / "split.json")
     first.use_split_of(photos.root / "model.ckpt")
     assert (first.gone_classes.tolist(), first.removed_classes.tolist(), len(first.part("test")[1])) == ([2], [], 15)
+    assert len(without_forgotten(first).part("test")[1]) == 10
     photos.save(first)
     for delete in (False, True):
         if delete:
@@ -261,6 +263,8 @@ def test_a_class_that_an_earlier_request_removed_is_in_no_part_and_is_not_taught
         for part, there in (("test", [0, 1]), ("unseen", [0])):
             samples, index = data.part(part)
             assert samples.targets[index].unique().tolist() == there
+        # Also in a copy as references have it, whatever was looked at before.
+        assert len(without_forgotten(data).part("test")[1]) == 10
         # A judgement of the request itself still looks at them.
         assert len(photos.data(judged=True).part("test")[1]) == 15
     assert set(photos.of("cat")) <= {*data.saved_split().removed, *data.saved_split().unseen}
