@@ -1,13 +1,13 @@
 """From a forget rule to the parts of a training set."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lightning_unlearn.data.forget import ForgetRule, Selection
-from lightning_unlearn.data.saved_split import SavedSplit
+from lightning_unlearn.data.saved_split import SavedSplit, names_class
 from lightning_unlearn.data.split import ForgetSplit, positions
 from lightning_unlearn.data.vision import Samples
 from lightning_unlearn.exceptions import AlreadyForgottenError, DataError, NothingKnownError
@@ -124,7 +124,7 @@ def parts_of_saved(
             raise
         others = len(error.keys) - len(before)
         raise AlreadyForgottenError(
-            f"Nothing is left to forget: earlier requests have removed the {plural(len(before), 'sample')} of this one"
+            f"Nothing is left to forget: earlier requests have removed the {_amount(before)} of this one"
             + (f", and {others} more {were(others)} never trained on." if others else ".")
             + f" {error.caution}".rstrip()
         ) from None
@@ -139,6 +139,12 @@ def parts_of_saved(
     withdrawn = _listed(rule, never, saved.unseen)
     unseen = unseen[~torch.isin(unseen, positions(withdrawn, samples))]
     return Parts(forget, retain, unseen, torch.cat([removed, also]).sort().values, never, before_now, withdrawn, chosen.caution)
+
+
+def _amount(keys: Collection[str]) -> str:
+    """How many samples, or classes where there are no data."""
+    classes = len(keys) if all(map(names_class, keys)) else 0
+    return plural(len(keys), "sample") if not classes else "class" if classes == 1 else f"{classes} classes"
 
 
 def _select(
