@@ -222,7 +222,11 @@ def tune_method(
     """
     method = load_method(name)
     short, content = method.path.stem, method.content
-    tried = settings_to_try(method.grid, count)
+    tried: dict[str, Factors] = {}
+    for factors in settings_to_try(method.grid, count):
+        text = yaml.safe_dump({"stages": with_factors(content, factors)["stages"]}, sort_keys=False)
+        # Whole numbers are rounded, so that settings between those of the grid may be the same.
+        tried.setdefault(text, factors)
     before = _retain(fresh, original, data)
     log.info(
         "tune %s: of settings that cost at most %.0f points of retain accuracy (%.1f), the one that leaves the least distance "
@@ -231,12 +235,8 @@ def tune_method(
     # Not of the test samples, which are not looked at.
     setup = setup_of(fresh, data, ("retain", "forget", "unseen"))
     known_by = [hash_of_weights(original), *setup, sources_of(method())]
-    # Whole numbers are rounded, so that settings between those of the grid may be the same.
-    texts = {yaml.safe_dump({"stages": with_factors(content, f)["stages"]}, sort_keys=False): f for f in reversed(tried)}
-    tried = [factors for factors in tried if factors in texts.values()]
     trials = []
-    for i, factors in enumerate(tried):
-        text = yaml.safe_dump({"stages": with_factors(content, factors)["stages"]}, sort_keys=False)
+    for i, (text, factors) in enumerate(tried.items()):
         path = folder / "tuning" / f"{short}-{i}-{digest([text, *known_by])}.yaml"
         known = path.with_suffix(".json").is_file()
         if not known:

@@ -3,7 +3,7 @@
 import sysconfig
 import traceback
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import lightning_unlearn
@@ -29,17 +29,16 @@ def refuse_broken(error: BaseException, files: Sequence[Path], typed: Sequence[s
     Raises:
         ConfigError: There is one.
     """
-    text, named = _broken(error)
+    text, named = _broken(_causes(error))
     if text:
         from lightning_unlearn.config.explain import place  # imports jsonargparse, which `report` does without
 
         raise ConfigError(f"{text}{place(named, files, typed)}") from error
 
 
-def _broken(error: BaseException, along: bool = True) -> tuple[str, str]:
+def _broken(causes: Iterable[BaseException]) -> tuple[str, str]:
     """What to say of a module of the user's own whose import led to an error, and what named it; empty: there is none."""
-    # Of code that ran, what led to its error may be one that it had handled.
-    for cause in _causes(error) if along else [error]:
+    for cause in causes:
         place = _place_in_module(cause)
         if place is not None:
             said = cause.msg if isinstance(cause, SyntaxError) else str(cause)
@@ -83,7 +82,8 @@ def of_own_code(error: BaseException) -> str | None:
     Returns:
         File, line, the error and what the batch is; None where the error came from elsewhere.
     """
-    text, _ = _broken(error, along=False)
+    # Of code that ran, what led to its error may be one that it had handled.
+    text, _ = _broken([error])
     if text:
         return text
     frames = _own_frames(error)

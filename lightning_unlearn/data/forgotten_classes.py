@@ -52,9 +52,10 @@ def resolve_classes(saved: SavedSplit, samples: Samples) -> SavedSplit:
         The split; as it was where no key stands for a class.
     """
     # Those that are gone, too: nothing else would say that the model does not know them any more.
-    label_of = {key: label for key, label in labels_by_folder(samples, saved.named).items() if label is not None}
+    named = saved.named
+    label_of = {key: label for key, label in labels_by_folder(samples, named).items() if label is not None}
     label_of |= zip(samples.keys, samples.targets.tolist(), strict=True)
-    if named := saved.named:
+    if named:
         # What came later is no sample that the model was trained on.
         label_of = {key: label for key, label in label_of.items() if key in named}
     known = {name: set(getattr(saved, name)) for name in ("forget", "retain", "removed", "unseen")}
@@ -109,8 +110,8 @@ def classes_alone(saved: SavedSplit, classes: list[str]) -> SavedSplit:
     every = [class_key(label) for label in range(len(classes))]
     if not say_nothing(classes) and not say_nothing(saved.classes):
         saved.check_classes(classes)
-    removed = [key for key in every if key in {*saved.forget, *saved.removed}]
-    return SavedSplit([], [key for key in every if key not in removed], [], removed, classes)
+    gone = {*saved.forget, *saved.removed}
+    return SavedSplit([], [key for key in every if key not in gone], [], [key for key in every if key in gone], classes)
 
 
 def knows_classes_alone(saved: SavedSplit) -> bool:

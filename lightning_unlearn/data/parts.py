@@ -143,8 +143,9 @@ def parts_of_saved(
 
 def _amount(keys: Collection[str]) -> str:
     """How many samples, or classes where there are no data."""
-    classes = len(keys) if all(map(names_class, keys)) else 0
-    return plural(len(keys), "sample") if not classes else "class" if classes == 1 else f"{classes} classes"
+    if not all(map(names_class, keys)):
+        return plural(len(keys), "sample")
+    return "class" if len(keys) == 1 else f"{len(keys)} classes"
 
 
 def _select(
