@@ -1,13 +1,13 @@
 """Splits of requests that were fulfilled without data: by class, until the data tell which samples those are."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from lightning_unlearn.data.gone import labels_by_folder
+from lightning_unlearn.data.gone import labels_of
 from lightning_unlearn.data.saved_split import SavedSplit, class_key, label_named, names_class, saved_beside, say_nothing
 from lightning_unlearn.data.vision import Samples
 
@@ -53,8 +53,8 @@ def resolve_classes(saved: SavedSplit, samples: Samples) -> SavedSplit:
     """
     # Those that are gone, too: nothing else would say that the model does not know them any more.
     named = saved.named
-    label_of = {key: label for key, label in labels_by_folder(samples, named).items() if label is not None}
-    label_of |= zip(samples.keys, samples.targets.tolist(), strict=True)
+    label_of = {key: label for key, label in labels_of(samples, named, saved.labels).items() if label is not None}
+    label_of |= samples.labels
     if named:
         # What came later is no sample that the model was trained on.
         label_of = {key: label for key, label in label_of.items() if key in named}
@@ -70,7 +70,9 @@ def resolve_classes(saved: SavedSplit, samples: Samples) -> SavedSplit:
     return replace(saved, **{name: sorted(keys) for name, keys in known.items()})  # type: ignore[arg-type]  # its parts
 
 
-def classes_without(samples: Samples, gone: Collection[str], kept: Collection[str], num_classes: int) -> Tensor:
+def classes_without(
+    samples: Samples, gone: Collection[str], kept: Collection[str], num_classes: int, recorded: Mapping[str, int]
+) -> Tensor:
     """Classes of some samples to which none of some others belongs.
 
     Args:
@@ -79,17 +81,18 @@ def classes_without(samples: Samples, gone: Collection[str], kept: Collection[st
             tells it of one of the latter either.
         kept: Keys of the latter, likewise.
         num_classes: Number of classes.
+        recorded: See `labels_of`.
 
     Returns:
         Labels, (C,), int64, sorted.
     """
-    there = dict(zip(samples.keys, samples.targets.tolist(), strict=True))
+    there = samples.labels
 
     def labels(keys: Collection[str]) -> set[int | None]:
         lost = [key for key in keys if key not in there]
         named = {label_named(key) for key in lost if names_class(key)}
         known = {there[key] for key in keys if key in there} | named
-        return known | {*labels_by_folder(samples, (key for key in lost if not names_class(key))).values()}
+        return known | {*labels_of(samples, (key for key in lost if not names_class(key)), recorded).values()}
 
     left, stay = labels(gone), labels(kept)
     left = set(range(num_classes)) if None in left and None not in stay else left
@@ -138,8 +141,7 @@ def with_new(saved: SavedSplit, samples: Samples) -> SavedSplit:
         The split.
     """
     named, gone = saved.named, {*saved.forget, *saved.removed}
-    pairs = zip(samples.keys, samples.targets.tolist(), strict=True)
-    new = [key for key, label in pairs if key not in named and class_key(label) not in gone]
+    new = [key for key, label in samples.labels.items() if key not in named and class_key(label) not in gone]
     return replace(saved, retain=[*saved.retain, *new])
 
 

@@ -1,6 +1,6 @@
 """Samples whose files are gone: what a rule asks for and the model still knows cannot be forgotten, and is not passed over."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import PurePosixPath
 
 from lightning_unlearn.data.saved_split import names_class
@@ -8,7 +8,7 @@ from lightning_unlearn.data.vision import Samples
 from lightning_unlearn.exceptions import DataError
 from lightning_unlearn.words import plural
 
-__all__ = ["gone_keys", "gone_of_classes", "gone_with_values", "labels_by_folder", "refuse_lost"]
+__all__ = ["gone_keys", "gone_of_classes", "gone_with_values", "labels_of", "refuse_lost"]
 
 
 def gone_keys(samples: Samples) -> list[str]:
@@ -44,7 +44,7 @@ def refuse_lost(samples: Samples, keys: Collection[str], who: str) -> None:
 
 
 def gone_of_classes(samples: Samples, labels: Collection[int]) -> tuple[list[str], str]:
-    """Samples of some classes that are gone, as far as the folders in their keys tell.
+    """Samples of some classes that are gone, as far as the split beside the checkpoint or the folders in their keys tell.
 
     Args:
         samples: The training set.
@@ -53,23 +53,24 @@ def gone_of_classes(samples: Samples, labels: Collection[int]) -> tuple[list[str
     Returns:
         Their keys, sorted, and what to warn of: samples that the model was trained on of which no class is known.
     """
-    found = labels_by_folder(samples, gone_keys(samples))
+    found = labels_of(samples, gone_keys(samples), {} if samples.former is None else samples.former.labels)
     caution = _caution(samples, [key for key, label in found.items() if label is None], "class")
     return [key for key, label in found.items() if label in labels], caution
 
 
-def labels_by_folder(samples: Samples, keys: Iterable[str]) -> dict[str, int | None]:
-    """Classes of samples by the folders in their keys, which need not be there.
+def labels_of(samples: Samples, keys: Iterable[str], recorded: Mapping[str, int]) -> dict[str, int | None]:
+    """Classes of samples that need not be there.
 
     Args:
         samples: The training set.
         keys: Keys.
+        recorded: Labels by key of which the split beside the checkpoint tells.
 
     Returns:
-        The label of each; None where its key tells none.
+        The label of each, else that of the folder in its key; None where neither tells one.
     """
     label_of = {folder: label for label, folder in enumerate(samples.folders)}
-    return {key: label_of.get(key.partition("/")[0]) for key in keys}
+    return {key: recorded.get(key, label_of.get(key.partition("/")[0])) for key in keys}
 
 
 def gone_with_values(samples: Samples, column: str, values: Collection[str]) -> tuple[dict[str, str], str]:

@@ -3,9 +3,10 @@
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from lightning_unlearn.exceptions import CheckpointError, DataError
 from lightning_unlearn.files import write_text_atomic
@@ -14,6 +15,7 @@ __all__ = ["SPLIT", "Former", "SavedSplit", "class_key", "label_named", "names_c
 
 SPLIT = "split.json"
 _PARTS = ("forget", "retain", "unseen", "removed")
+_NAMING = (*_PARTS, "withdrawn")
 _CLASS = re.compile(r"class:[0-9]+")
 
 
@@ -73,11 +75,13 @@ class Former:
         trained: Keys of samples that it was trained on and that are gone.
         others: Keys of further samples that are gone: unseen, or forgotten by now.
         renumbered: Whether samples went or came since, so that a position may mean another sample than it did.
+        labels: Labels of those of which one was recorded, by key.
     """
 
     trained: frozenset[str]
     others: frozenset[str]
     renumbered: bool
+    labels: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,8 @@ class SavedSplit:
         std: Per-channel deviation that its input is then divided by; likewise.
         by_content: Whether keys of samples are hashes of their content, which mean the same image everywhere; None: not
             recorded.
+        labels: Labels by key, as the model learnt them, of samples of which one was recorded: once a file is gone, its key need
+            not tell its class.
     """
 
     forget: list[str]
@@ -117,11 +123,12 @@ class SavedSplit:
     mean: list[float] = field(default_factory=list)
     std: list[float] = field(default_factory=list)
     by_content: bool | None = None
+    labels: dict[str, int] = field(default_factory=dict)
 
     @property
     def named(self) -> set[str]:
         """Keys of all samples that lay in the data when the model was trained; of classes that stand for samples none."""
-        return {key for part in (*_PARTS, "withdrawn") for key in getattr(self, part) if not names_class(key)}
+        return {key for part in _NAMING for key in getattr(self, part) if not names_class(key)}
 
     def save(self, path: str | Path) -> None:
         """Write to a file; at any moment it holds either the old or the new split, whole.
@@ -129,7 +136,9 @@ class SavedSplit:
         Args:
             path: A `.json` file.
         """
-        write_text_atomic(path, json.dumps(asdict(self), indent=0))
+        # As numbers beside the keys of each part: they would double the file if they named the samples again.
+        labels = {part: [self.labels.get(key) for key in getattr(self, part)] for part in _NAMING}
+        write_text_atomic(path, json.dumps(asdict(replace(self, labels={})) | {"labels": labels}, indent=0))
 
     def for_another_request(self) -> "SavedSplit":
         """The same with everything that was forgotten removed for good.
@@ -149,9 +158,11 @@ class SavedSplit:
             Their keys, by what the model has of them.
         """
         there = set(keys)
-        known = {key for part in (*_PARTS, "withdrawn") for key in getattr(self, part)}
+        known = {key for part in _NAMING for key in getattr(self, part)}
         trained = frozenset(self.retain) - there
-        return Former(trained, frozenset(known - there) - trained, known != there)
+        gone = known - there
+        labels = {key: label for key, label in self.labels.items() if key in gone}
+        return Former(trained, frozenset(gone) - trained, known != there, labels)
 
     def check_classes(self, classes: list[str]) -> None:
         """See that labels mean what they meant.
@@ -197,7 +208,7 @@ class SavedSplit:
             raise CheckpointError(f"{path} is no saved split: {', '.join(missing)} missing. {remedy}")
         content.setdefault("withdrawn", [])  # splits of earlier versions have none
         seen: set[str] = set()
-        for name in (*_PARTS, "withdrawn"):
+        for name in _NAMING:
             keys = content[name]
             if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
                 raise CheckpointError(f"{path}: {name!r} is not a list of keys. {remedy}")
@@ -220,10 +231,14 @@ class SavedSplit:
         by_content = content.get("by_content")
         if not isinstance(by_content, bool | None):
             raise CheckpointError(f"{path}: 'by_content' is neither true nor false. {remedy}")
-        forget, retain, unseen, removed = (content[name] for name in _PARTS)
-        return cls(
-            forget, retain, unseen, removed, classes, data, place, outside, altered, content["withdrawn"], mean, std, by_content
-        )
+        if not _labels_fit(content):
+            raise CheckpointError(f"{path}: 'labels' is no list of labels for each part, one for each of its keys. {remedy}")
+        forget, retain, unseen, removed, withdrawn = (content[name] for name in _NAMING)
+        labels: dict[str, int] = {}
+        for name, of in content.get("labels", {}).items():
+            labels |= {key: label for key, label in zip(content[name], of, strict=True) if label is not None}
+        how = (classes, data, place, outside, altered, withdrawn, mean, std, by_content, labels)
+        return cls(forget, retain, unseen, removed, *how)
 
 
 def saved_beside(checkpoint: str | Path) -> SavedSplit | None:
@@ -237,6 +252,14 @@ def saved_beside(checkpoint: str | Path) -> SavedSplit | None:
     """
     path = Path(checkpoint).parent / SPLIT
     return SavedSplit.load(path) if path.is_file() else None
+
+
+def _labels_fit(content: Mapping[str, Any]) -> bool:
+    labels = content.get("labels", {})
+    if not isinstance(labels, dict) or not all(name in _NAMING for name in labels):
+        return False
+    fit = (isinstance(of, list) and len(of) == len(content[name]) for name, of in labels.items())
+    return all(fit) and all(label is None or type(label) is int for of in labels.values() for label in of)
 
 
 def _numbers(values: object) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -288,7 +289,8 @@ class SplitData(LightningDataModule):
     def gone_classes(self) -> Tensor:
         """Labels of samples that are forgotten, now or by an earlier request, of which none is retained (C,), int64, sorted."""
         split = self.saved_split()
-        return classes_without(self.samples, [*split.forget, *split.removed], split.retain, self.num_classes)
+        gone = [*split.forget, *split.removed]
+        return classes_without(self.samples, gone, split.retain, self.num_classes, split.labels)
 
     @cached_property
     def removed_classes(self) -> Tensor:
@@ -296,7 +298,7 @@ class SplitData(LightningDataModule):
         if self.saved is None or not self.saved.removed:
             return torch.empty(0, dtype=torch.int64)
         kept = [*self.saved.retain, *self.saved.forget]
-        return classes_without(self.samples, self.saved.removed, kept, self.num_classes)
+        return classes_without(self.samples, self.saved.removed, kept, self.num_classes, self.saved.labels)
 
     @property
     def unseen_of_retained_classes(self) -> Tensor:
@@ -375,7 +377,9 @@ class SplitData(LightningDataModule):
         # What the model learnt counts, also where this object has other labels.
         altered = self.altered if saved is None else saved.altered
         how = (list(self.dataset.mean), list(self.dataset.std), self.samples.by_content)
-        return SavedSplit(keys[0], keys[1], keys[2], keys[3], *whose, list(outside), altered, list(withdrawn), *how)
+        labels = ({} if saved is None else saved.labels) | self.samples.labels
+        labels = {key: labels[key] for key in {*withdrawn, *chain(*keys)} if key in labels}
+        return SavedSplit(keys[0], keys[1], keys[2], keys[3], *whose, list(outside), altered, list(withdrawn), *how, labels)
 
     def fingerprint(self, view: View | Part) -> str:
         """A hash of the samples of a view, the same however they are split: keys, labels, contents as `stamp` has them.

@@ -135,6 +135,11 @@ class Samples:
         return other
 
     @cached_property
+    def labels(self) -> dict[str, int]:
+        """The label of each sample by its key."""
+        return dict(zip(self.keys, self.targets.tolist(), strict=True))
+
+    @cached_property
     def hashes(self) -> Tensor:
         """64 bits of a hash of every key, (N,), int64: what random draws about a sample are seeded with."""
         return torch.tensor([hash_of_key(k) for k in self.keys], dtype=torch.int64)

@@ -300,6 +300,27 @@ def test_what_is_not_known_of_gone_samples_is_said_where_nothing_is_left_to_do(p
     assert data.removed_classes.tolist() == []
 
 
+def test_the_split_says_of_which_class_gone_samples_of_arrays_were(photos):
+    """Of the last class all are removed, then they and a retained sample of another one leave the arrays."""
+    images, labels = np.random.default_rng(1).integers(0, 256, (12, 8, 8, 3), dtype=np.uint8), np.arange(12) % 4
+
+    def arrays(name, left):
+        np.savez(photos.root / name, images=images[left], labels=labels[left])
+        np.savez(photos.root / "test.npz", images=images, labels=labels)
+        return Arrays(photos.root / name, photos.root / "test.npz")
+
+    whole = arrays("a.npz", np.arange(12))
+    photos.save(photos.data(WholeClasses([3]), whole))
+    left = arrays("b.npz", np.flatnonzero(labels != 3)[1:])
+    data = photos.data(RandomCount(1), left, judged=False)
+    assert (data.removed_classes.tolist(), data.gone_classes.tolist(), len(data.part("test")[1])) == ([3], [3], 9)
+    photos.save(data)
+    again = photos.data(RandomCount(1), left, judged=False)
+    assert again.removed_classes.tolist() == [3]
+    with pytest.raises(DataError, match="1 samples whose images are gone although the model still knows them"):
+        photos.asked(WholeClasses([int(labels[0])]), left)
+
+
 def test_a_sample_that_came_later_was_not_forgotten_with_its_class(photos):
     key = photos.of("cat")[-1]
     SavedSplit([class_key(2)], [k for k in photos.keys if k != key], [], []).save(photos.root / "split.json")

@@ -39,7 +39,7 @@ def test_a_broken_split_is_refused(forget, retain, message):
 
 
 def test_save_and_load_give_back_the_same(tmp_path):
-    split = SavedSplit(["a", 'quote"\n\u202e'], ["b"], [], ["c#2"])
+    split = SavedSplit(["a", 'quote"\n\u202e'], ["b"], [], ["c#2"], withdrawn=["d"], labels={"a": 3, "c#2": 0, "d": 1})
     path = tmp_path / "deep" / "split.json"
     split.save(path)
     assert SavedSplit.load(path) == split
@@ -62,6 +62,10 @@ GOOD = {"forget": ["a"], "retain": ["b"], "unseen": [], "removed": []}
         (json.dumps(GOOD | {"retain": [1]}), "'retain' is not a list of keys"),
         (json.dumps(GOOD | {"unseen": ["a"]}), "names the sample 'a' twice"),
         (json.dumps(GOOD | {"retain": ["b", "b"]}), "names the sample 'b' twice"),
+        (json.dumps(GOOD | {"labels": [3]}), "'labels' is no list of labels for each part"),
+        (json.dumps(GOOD | {"labels": {"test": []}}), "'labels' is no list of labels for each part"),
+        (json.dumps(GOOD | {"labels": {"retain": [3, 3]}}), "'labels' is no list of labels for each part"),
+        (json.dumps(GOOD | {"labels": {"retain": [True]}}), "'labels' is no list of labels for each part"),
     ],
 )
 def test_damaged_files_are_refused(tmp_path, content, message):
