@@ -226,7 +226,8 @@ def _best(report: Report, lines: list[Line]) -> str:
     who = f"On {plain(first.family)}, {plain(first.method)} has"
     if len(tied) > 1:
         # Their costs and spreads may differ, and stand in the table.
-        value, at, who = number(key, first.metrics[key].mean), "", f"On {plain(first.family)}, {_all(tied)} tie with"
+        value, at = number(key, first.metrics[key].mean), ""
+        who = f"On {plain(first.family)}, {_some([plain(line.method) for line in tied])} tie with"
     if larger:
         return f"{who} the highest test accuracy, {value} %{at}{_beside(lines, key)}."
     level, original = (
@@ -235,12 +236,6 @@ def _best(report: Report, lines: list[Line]) -> str:
     )
     levels = _levels(Comparison(key, first.metrics[key].mean, level=level, original_level=original))
     return f"{who} the smallest average gap to retraining, {value} points{at}{levels}."
-
-
-def _all(lines: list[Line]) -> str:
-    names = [plain(line.method) for line in lines]
-    shown = names if len(names) <= 3 else [*names[:3], f"{len(names) - 3} more"]
-    return f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
 def _beside(lines: list[Line], key: str) -> str:
@@ -294,5 +289,5 @@ def _range(figures: Sequence[str]) -> str:
 
 
 def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+    shown = names if len(names) <= 3 else [*names[:3], f"{len(names) - 3} more"]
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"

@@ -152,7 +152,7 @@ def test_a_note_of_every_seed_is_one_with_the_range_of_its_figures():
     ]
     assert noted(rows) == [
         "Alpha: 40 forgotten samples: the error is 1.8 to 5.0 points (TPR @ 1 %).",
-        "Alpha, Beta: so",
+        "Alpha and Beta: so",
         "Beta: 40 forgotten samples: the error is 1.8 points (TPR @ 1 %).",
     ]
     # Names and numbers in them are no figures.
