@@ -20,7 +20,7 @@ from torchmetrics.aggregation import MeanMetric
 from lightning_unlearn import networks
 from lightning_unlearn.data.batch import Batch
 from lightning_unlearn.exceptions import CheckpointError, ConfigError
-from lightning_unlearn.functional.anatomy import own_reset
+from lightning_unlearn.functional.anatomy import left_by, own_reset
 from lightning_unlearn.schedule import Schedule, build_optimizer, logs_at, with_schedule
 from lightning_unlearn.weights.checkpoint import load_into, read_saved
 from lightning_unlearn.weights.mnemonic import give_codes
@@ -264,14 +264,14 @@ def untrained_copy(model: ModuleT) -> ModuleT:
         The new model.
 
     Raises:
-        ConfigError: A module that owns parameters has no `reset_parameters`.
+        ConfigError: A module that owns parameters has no `reset_parameters`, or one that leaves some of them as they were.
     """
     if isinstance(model, Classifier) and "network" in model.hparams:
         return type(model)(**model.hparams, optimizer=model.optimizer)
     # On the CPU, so that every device and rank gets the same weights.
     new = copy.deepcopy(model).cpu()
     for name, module in new.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if isinstance(module, nn.modules.batchnorm._NormBase):
             module.reset_running_stats()
         if not list(module.parameters(recurse=False)):
             continue
@@ -281,5 +281,10 @@ def untrained_copy(model: ModuleT) -> ModuleT:
                 f"{name or type(module).__name__} ({type(module).__name__}) has no reset_parameters, so the model cannot be "
                 "drawn anew. Give it one, or name the network in a Classifier."
             )
-        reset()
+        left = left_by(reset, module)
+        if left:
+            raise ConfigError(
+                f"{name or type(module).__name__} ({type(module).__name__}) keeps {left[0]} in its reset_parameters, so the "
+                "model cannot be drawn anew. Give it one that draws it, or name the network in a Classifier."
+            )
     return new

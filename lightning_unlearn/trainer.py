@@ -97,7 +97,7 @@ class UnlearningTrainer(ScoringTrainer):
             DataError: There is nothing to forget; an `AlreadyForgottenError` where earlier requests have removed it.
             ConfigError: The folder holds a finished or another run.
         """
-        check_chain(stages, self.strategy_name)
+        check_chain(stages, self.strategy_name, self.accumulate_grad_batches)
         if datamodule.forget_rule is None:
             raise DataError(
                 "There is no forget rule, so nothing to forget. Give one: --data.forget RandomFraction "

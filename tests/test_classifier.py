@@ -90,6 +90,20 @@ def test_an_untrained_copy_of_any_module():
         untrained_copy(nn.Sequential(Token()))
 
 
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
+def test_an_untrained_copy_keeps_nothing_without_a_word():
+    """`weight_norm` makes a weight of two parameters that `reset_parameters` does not reach; a norm may have none at all."""
+    normed = nn.Sequential(nn.utils.weight_norm(nn.Linear(3, 3)))
+    with torch.no_grad():  # without a graph, or torch does not copy it
+        normed(torch.zeros(1, 3))
+    with pytest.raises(ConfigError, match=r"0 \(Linear\) keeps weight_g in its reset_parameters"):
+        untrained_copy(normed)
+    norm = nn.Sequential(nn.Conv2d(1, 2, 1), nn.InstanceNorm2d(2, track_running_stats=True))
+    norm(torch.randn(8, 1, 4, 4) + 5)
+    assert untrained_copy(norm)[1].running_mean.tolist() == [0, 0]
+    assert norm[1].running_mean.abs().min() > 0
+
+
 def test_training_and_watching(make_data):
     model, data = untrained(), make_data()
     with quiet():

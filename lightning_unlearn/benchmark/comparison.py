@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from lightning.pytorch import LightningModule
 
@@ -84,8 +85,9 @@ class Comparison:
         Returns:
             Methods by name, and forget sets.
         """
-        strategy = str(self.recipe.trainer.get("strategy", "auto"))
-        return plan(self.data, self.methods, seeds, self.draws, self.rules, references, strategy, tune)
+        given = self.recipe.trainer
+        how = (str(given.get("strategy", "auto")), tune, int(cast(int, given.get("accumulate_grad_batches") or 1)))
+        return plan(self.data, self.methods, seeds, self.draws, self.rules, references, *how)
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,7 @@ def plan(
     references: int,
     strategy: str = "auto",
     tune: int = 0,
+    accumulate: int = 1,
 ) -> tuple[dict[str, Method], list[ForgetSet]]:
     """Read the methods and number the forget sets, before anything is written or computed.
 
@@ -120,6 +123,7 @@ def plan(
         references: Retrained references per forget set, at most 9.
         strategy: Name of the Trainer's strategy.
         tune: Settings of each method that are tried on a development forget set; 0: none.
+        accumulate: The Trainer's `accumulate_grad_batches`.
 
     Returns:
         Methods by name, and forget sets.
@@ -146,7 +150,7 @@ def plan(
             "share seeds. Many models are compared by an audit: --tier audit --models 16."
         )
     for build in chosen.values():
-        check_chain(build(), strategy)
+        check_chain(build(), strategy, accumulate)
     sets = _forget_sets(rules, draws, seeds)
     taken = {seed for s in sets for seed in reference_seeds(s, references)} & set(seeds)
     if taken:

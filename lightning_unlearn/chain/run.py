@@ -103,16 +103,17 @@ class StageResult:
     exact: bool = False
 
 
-def check_chain(stages: Sequence[UnlearningStage], strategy: str = "auto") -> None:
+def check_chain(stages: Sequence[UnlearningStage], strategy: str = "auto", accumulate: int = 1) -> None:
     """Refuse a chain that cannot run, before anything is computed.
 
     Args:
         stages: The chain.
         strategy: Name of the Trainer's strategy.
+        accumulate: Its `accumulate_grad_batches`.
 
     Raises:
         ChainError: There is no stage, something in the list is none, one appears twice, an artifact is missing, unseen
-            samples are compared with after a stage trained on them, or the strategy does not fit.
+            samples are compared with after a stage trained on them, or strategy or accumulation does not fit.
     """
     if not stages:
         raise ChainError("The chain is empty; needed: at least one stage. Give --stages, or -c method/fine_tune.")
@@ -130,6 +131,7 @@ def check_chain(stages: Sequence[UnlearningStage], strategy: str = "auto") -> No
         if id(stage) in seen:
             raise ChainError(f"stages[{i}] ({type(stage).__name__}) is in the chain twice; needed: an object of its own.")
         seen.add(id(stage))
+        stage.check_accumulation(accumulate)
         missing = [name for name in stage.requires if name not in there]
         if missing:
             raise ChainError(

@@ -158,7 +158,9 @@ def benchmark(job: Job) -> None:
     # First: a call that cannot run must not replace the config of finished cells.
     sets = (given["methods"], given["seeds"] or [0], given["draws"] or [0], given["rules"] or [], given["references"])
     check_settings(job.data, given["noise_fractions"] or [], given["epochs"] or [])
-    plan(job.data, *sets, strategy=job.trainer.strategy_name, tune=given["tune"])
+    plan(
+        job.data, *sets, strategy=job.trainer.strategy_name, tune=given["tune"], accumulate=job.trainer.accumulate_grad_batches
+    )
     rules = given["rules"] or [job.data.forget_rule]
     check_preparation(given["prepare"], rules, given["goal"], given["tier"], given["tune"])
     if given["tier"] != "screen":

@@ -72,6 +72,7 @@ def nearest_adversarial(
     epsilon: float = 0.04,
     steps: int = 50,
     step_share: float = 0.1,
+    never: Tensor | None = None,
 ) -> Adversarial:
     """Adversarial examples within the smallest of the radii epsilon, 2 epsilon, 4 epsilon ... that has one.
 
@@ -86,6 +87,7 @@ def nearest_adversarial(
         epsilon: The first radius, above 0; 0.04 as published.
         steps: Steps of each attack; 50 as published.
         step_share: Length of a step in radii; a tenth as published.
+        never: Classes that are no wrong label, (C,), int64, at most K - 2; None: none.
 
     Returns:
         One example per image; an image that already has another label takes one step.
@@ -103,10 +105,18 @@ def nearest_adversarial(
     radius = torch.full((len(images),), epsilon, dtype=images.dtype, device=images.device)
     found = torch.zeros(len(images), dtype=torch.bool, device=images.device)
     open_ = torch.arange(len(images), device=images.device)
+
+    def answers(pixels: Tensor) -> Tensor:
+        logits = forward(pixels)
+        if never is None or not len(never):
+            return logits
+        struck = torch.zeros_like(logits, dtype=torch.bool).index_fill(1, never.to(logits.device), True)
+        return logits.masked_fill(struck.scatter(1, labels[open_, None], False), -torch.inf)
+
     while len(open_):
-        x = pgd_l2(forward, images[open_], labels[open_], radius[open_], step_share * radius[open_], steps)
+        x = pgd_l2(answers, images[open_], labels[open_], radius[open_], step_share * radius[open_], steps)
         with torch.no_grad():
-            logits = forward(x)
+            logits = answers(x)
         result[open_] = x
         found[open_] = logits.argmax(1) != labels[open_]
         wrong[open_] = logits.scatter(1, labels[open_, None], -torch.inf).argmax(1)

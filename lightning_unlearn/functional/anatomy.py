@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable, Collection, Iterable
 
+import torch
 from torch import nn
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "last_hidden",
     "last_stage",
     "layer_weights",
+    "left_by",
     "own_reset",
     "parameter_name",
     "weight_layers",
@@ -55,6 +57,25 @@ def own_reset(module: nn.Module) -> Callable[[], object] | None:
         Its `reset_parameters`, which torch's attention has with an underscore; None where it has none.
     """
     return getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
+
+
+def left_by(reset: Callable[[], object], module: nn.Module) -> list[str]:
+    """Reset a module, and see what stays, such as the factors from which `weight_norm` makes a weight.
+
+    Args:
+        reset: What `own_reset` gave.
+        module: The module; changed in place.
+
+    Returns:
+        Names of its own matrices and kernels that are what they were; constant ones are not looked at.
+    """
+    before = {
+        name: p.detach().clone()
+        for name, p in module.named_parameters(recurse=False)
+        if p.dim() > 1 and p.numel() and bool((p != p.flatten()[0]).any())
+    }
+    reset()
+    return [name for name, p in module.named_parameters(recurse=False) if name in before and torch.equal(p, before[name])]
 
 
 def has_normalisation(network: nn.Module) -> bool:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_unlearn.functional.ranks import share_won
+from lightning_unlearn.functional.residuals import label_residual
 
 __all__ = [
     "Decision",
@@ -122,8 +123,7 @@ class LastLayer(NamedTuple):
         Returns:
             Both factors.
         """
-        residuals = logits.double().softmax(1) - F.one_hot(labels, logits.shape[1])
-        return cls(residuals, F.pad(features.double(), (0, 1), value=1.0))
+        return cls(label_residual(logits.double(), labels), F.pad(features.double(), (0, 1), value=1.0))
 
     def at(self, index: Tensor | slice) -> "LastLayer":
         """Some of the samples.

@@ -17,7 +17,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.func import functional_call, vjp, vmap
@@ -25,6 +24,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lightning_unlearn.functional.layer_squares import rule_for
 from lightning_unlearn.functional.per_sample_plan import GradientPlan
+from lightning_unlearn.functional.residuals import label_residual
 
 Cotangents = Callable[[Tensor, slice], Sequence[Tensor]]
 
@@ -272,10 +272,9 @@ def _by_vmap(module: nn.Module, parameters: Mapping[str, Tensor], x: Tensor, gra
 
 
 def _cross_entropy_gradient(out: Tensor) -> list[Tensor]:
-    """At labels 0, 1, ...: as good as any to compare two ways of computing the same."""
+    """At the least likely labels: at one that a network is sure of there is hardly a gradient, and nothing could differ."""
     flat = out.flatten(1)
-    labels = torch.arange(len(flat), device=out.device) % flat.shape[1]
-    return [(flat.softmax(1) - F.one_hot(labels, flat.shape[1])).view_as(out)]
+    return [label_residual(flat, flat.argmin(1)).view_as(out)]
 
 
 def _wide(value: Tensor) -> torch.dtype:

@@ -20,6 +20,7 @@ class AdversarialExamples(UnlearningStage):
 
     L2-PGD on the network as it is, which is not changed; see `nearest_adversarial`. Distances are those of pixels in 0 ... 1,
     before normalisation, so they mean the same for every data set; images are not augmented. In eval mode, without autocast.
+    Classes of which no sample is retained are no wrong labels, unless fewer than two others are left.
 
     Artifacts: `adversarial`, with `index` (F,), `images` (F, C, H, W) with pixels in 0 ... 1, `labels` (F,), `epsilon` (F,)
     and `found` (F,), False where no attack changed the label.
@@ -74,6 +75,7 @@ class AdversarialExamples(UnlearningStage):
         """One row per sample: the image's pixels, then label, radius, and whether it was found."""
         mean, std = (batch.input.new_tensor(v).view(1, -1, 1, 1) for v in (self.data.dataset.mean, self.data.dataset.std))
         device = batch.input.device.type
+        gone = self.data.gone_classes
         with torch.autocast(device, enabled=False):
             found = nearest_adversarial(
                 lambda pixels: self.classifier((pixels - mean) / std),
@@ -82,6 +84,7 @@ class AdversarialExamples(UnlearningStage):
                 self.epsilon,
                 self.steps,
                 self.step_share,
+                gone if len(gone) <= self.num_classes - 2 else None,
             )
         # In float32 whatever the images are: halves do not tell labels above 256 apart.
         columns = [c[:, None].float() for c in (found.labels, found.epsilon, found.found)]

@@ -51,6 +51,11 @@ class AlternatingStage(SteppingStage):
                 f"{type(self).__name__}: rounds is {rounds} and forget_rounds {forget_rounds}; needed: at least one round, "
                 "and 0 to as many with a pass over the forgotten samples."
             )
+        if forget_optimizer is None and (forget_schedule != "constant" or forget_floor):
+            raise ChainError(
+                f"{type(self).__name__}: forget_schedule is {forget_schedule} and forget_floor {forget_floor} without a "
+                "forget_optimizer; needed: one for the first pass, or `schedule`, the course of the one that steps in both."
+            )
         super().__init__(max_epochs=rounds, max_steps=None, **kwargs)
         self.forget_rounds = first
         self.forget_optimizer = forget_optimizer

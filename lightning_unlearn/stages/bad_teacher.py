@@ -33,6 +33,7 @@ class BadTeacher(UnlearningStage):
     """
 
     view = "both"
+    steps_each_batch = True
 
     def __init__(self, retain_share: float = 0.3, **kwargs: object) -> None:
         super().__init__(**kwargs)  # type: ignore[arg-type]  # typed in the base class

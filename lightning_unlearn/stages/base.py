@@ -49,6 +49,7 @@ class UnlearningStage(StageTools, ABC):
             one. A reference is prepared on data without the forgotten samples, so its view `train` holds none either.
         only_looks: Whether it changes no weight, so that a network that is frozen as a whole will do.
         brings_files: Whether it takes files along that a later request needs: it runs also where nothing is forgotten.
+        steps_each_batch: Whether its length or its passes count batches, so that the Trainer may not accumulate gradients.
 
     Args:
         max_epochs: Epochs over the view; 0 for a pure weight edit.
@@ -71,6 +72,7 @@ class UnlearningStage(StageTools, ABC):
     prepares: bool = False
     only_looks: bool = False
     brings_files: bool = False
+    steps_each_batch: bool = False
     note: str = ""
     warning: str = ""
 
@@ -211,8 +213,24 @@ class UnlearningStage(StageTools, ABC):
         """Look at the Trainer of the coming fit; a stage that optimises by itself takes over what Lightning then refuses.
 
         Args:
-            trainer: The Trainer, before its fit.
+            trainer: The Trainer, before its fit; see `check_accumulation`.
         """
+        self.check_accumulation(trainer.accumulate_grad_batches)
+
+    def check_accumulation(self, batches: int) -> None:
+        """Refuse to accumulate gradients where that would change what the stage does.
+
+        Args:
+            batches: The Trainer's `accumulate_grad_batches`.
+
+        Raises:
+            ChainError: It is not 1, and the stage counts batches.
+        """
+        if self.steps_each_batch and batches != 1:
+            raise ChainError(
+                f"{type(self).__name__}: accumulate_grad_batches is {batches}; needed: 1, since its passes are counted in "
+                "batches. Raise batch_size instead."
+            )
 
     def length(self, data: UnlearningDataModule) -> tuple[int, int]:
         """How long the fit is.

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -26,12 +27,17 @@ class CachedStage(UnlearningStage):
     The frozen part runs in eval mode, so its output for an image never changes: it is computed once, unless an earlier stage of
     the chain has left it, and kept on the device, up to 4 GiB. Objectives call `logits` in place of the classifier.
 
+    Class attributes:
+        asks_teacher: Whether a `Teacher` answers to its batches, for which it needs augmented images themselves.
+
     Args:
         cache: True: an error where the conditions do not hold; False: never; None: where they hold.
         copies: Of augmented images, those of so many passes are kept, and further passes see them again in turn; with as many
             as there are passes, the result is that without a cache. 0: features of augmented images are not cached.
         **kwargs: See `UnlearningStage`.
     """
+
+    asks_teacher: ClassVar[bool] = False
 
     def __init__(self, cache: bool | None = None, copies: int = 0, **kwargs: object) -> None:
         super().__init__(**kwargs)  # type: ignore[arg-type]  # typed in the base class
@@ -131,6 +137,8 @@ class CachedStage(UnlearningStage):
             return "cache is false"
         if self.data.augmentation is not None and self.copies == 0:
             return "images are augmented, and copies is 0"
+        if self.data.augmentation is not None and self.asks_teacher:
+            return "images are augmented, and its teacher looks at them"
         if found is None:
             return "no single tensor leads from a frozen beginning to the trained parameters"
         if any(m.training for m in found.prefix.modules() if isinstance(m, _DropoutNd | _NormBase)):
@@ -148,7 +156,8 @@ class CachedStage(UnlearningStage):
         if self.view == "both" and part == "forget":
             return self.copies  # passes over it are shorter than epochs, and more
         epochs, steps = self.length(self.data)
-        return min(self.copies, epochs if steps < 0 else math.ceil(steps / len(self.data.plan)))
+        batches = steps * self.trainer.accumulate_grad_batches
+        return min(self.copies, epochs if steps < 0 else math.ceil(batches / len(self.data.plan)))
 
     def _fill(self) -> None:
         assert self.cached is not None

@@ -38,6 +38,8 @@ class DistilOriginal(FineTune):
         **kwargs: See `CachedStage`.
     """
 
+    asks_teacher = True
+
     def __init__(
         self,
         weight: float = 1.0,

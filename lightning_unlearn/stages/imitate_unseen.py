@@ -47,6 +47,7 @@ class ImitateUnseen(CachedStage):
     """
 
     view = "both"
+    steps_each_batch = True
     requires: tuple[str, ...] = ("targets",)
     note = (
         "The distribution of confidence on the forgotten samples is matched to that of unseen ones on purpose, so forget "

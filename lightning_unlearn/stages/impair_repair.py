@@ -39,6 +39,7 @@ class Repair(UnlearningStage):
     """
 
     view = "retain"
+    steps_each_batch = True
 
     def __init__(
         self,
@@ -47,6 +48,10 @@ class Repair(UnlearningStage):
         optimizer: OptimizerCallable = repair_optimizer,
         **kwargs: object,
     ) -> None:
+        if kwargs.get("max_epochs", 1) != 1:
+            raise ChainError(
+                f"{type(self).__name__}: max_epochs is {kwargs['max_epochs']}; needed: share, of one epoch, in its place."
+            )
         super().__init__(batch_size=batch_size, optimizer=optimizer, **kwargs)  # type: ignore[arg-type]  # typed in the base class
         if not 0 < share <= 1:
             raise ChainError(f"{type(self).__name__}: share is {share}; needed: above 0, at most 1.")

@@ -44,6 +44,7 @@ class IterativePrune(FineTune):
     """
 
     view = "train"
+    steps_each_batch = True
     provides = ("pruned",)
 
     def __init__(

@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from lightning.pytorch import Callback
 from torch import Tensor, nn
 
@@ -29,6 +30,9 @@ class MatchEntropy(ClassWeightedFineTune):
         power: See `ClassWeightedFineTune`; 0.1 as published.
         **kwargs: See `CachedStage`.
     """
+
+    asks_teacher = True
+    steps_each_batch = True
 
     def __init__(self, epochs: float = 3.2, weight: float = 1.0, power: float = 0.1, **kwargs: object) -> None:
         if not epochs > 0 or not weight >= 0:
@@ -63,4 +67,6 @@ class MatchEntropy(ClassWeightedFineTune):
         assert isinstance(batch, Batch)
         logits = self.logits(batch)
         difference = entropy(logits) - entropy(self.teacher.logits(batch))
-        return self.loss_of(logits, batch) + self.weight * difference.square().mean().to(logits.dtype)
+        # In float32 at least: the scale of 16-mixed precision is beyond the largest half.
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        return self.loss_of(logits, batch) + self.weight * difference.square().mean().to(dtype)

@@ -49,6 +49,11 @@ class DecayNorm(WeightEdit):
         parameters = dict(stage.classifier.named_parameters())
         masked = "mask" in stage.artifacts if self.use_mask is None else self.use_mask
         masks = stage.artifacts["mask"] if masked else None
+        if masks is not None and not set(stage.selected) & set(masks):
+            raise ChainError(
+                f"NormDecay: the mask is of {sorted(masks)[0]!r} and the like, and none of them is selected "
+                f"({stage.selected[0]!r} and the like). Give MaskLearning and NormDecay the same `parameters`."
+            )
         decay_norm({name: parameters[name] for name in stage.selected}, masks, self.factor)
 
 

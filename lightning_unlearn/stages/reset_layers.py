@@ -8,7 +8,7 @@ from torch import nn
 
 from lightning_unlearn.callbacks.weight_edit import EditedStage, WeightEdit
 from lightning_unlearn.exceptions import ChainError
-from lightning_unlearn.functional.anatomy import own_reset, parameter_name
+from lightning_unlearn.functional.anatomy import left_by, own_reset, parameter_name
 from lightning_unlearn.functional.structure import ParameterSelector
 from lightning_unlearn.random import drawn_from, generator
 from lightning_unlearn.stages.base import UnlearningStage
@@ -30,8 +30,8 @@ def reset_modules(network: nn.Module, names: set[str], source: torch.Generator, 
         How many modules were reset.
 
     Raises:
-        ChainError: A module that owns a named parameter has no `reset_parameters`, or shares another one with a module that
-            is not reset.
+        ChainError: A module that owns a named parameter has no `reset_parameters`, or one that keeps it, or shares another
+            parameter with a module that is not reset.
     """
     names_of = {id(p): name for name, p in network.named_parameters()}
     seed = int(torch.randint(2**62, (), generator=source))
@@ -58,20 +58,31 @@ def reset_modules(network: nn.Module, names: set[str], source: torch.Generator, 
                     f"{prefix or type(network).__name__} ({type(module).__name__}) has no reset_parameters, so its "
                     f"parameters {sorted(own)} cannot be reset. Leave it out of the selection."
                 )
+            named = [n for n, _ in module.named_parameters(recurse=False) if parameter_name(prefix, n) in own]
             frozen = {p: p.detach().clone() for n, p in module.named_parameters(recurse=False) if not p.requires_grad}
             # Drawn on the CPU, so that every device gets the same weights.
             device = next(module.parameters(recurse=False)).device
             module.cpu()
             if reset is None:
                 _redraw(own.values())
-            else:
-                reset()
+            elif left := [name for name in left_by(reset, module) if name in named]:
+                raise ChainError(
+                    f"{prefix or type(network).__name__} ({type(module).__name__}) keeps {left} in its reset_parameters, so "
+                    "they cannot be reset. Leave it out of the selection."
+                )
             module.to(device)
             with torch.no_grad():
                 for p, before in frozen.items():
                     if names_of[id(p)] not in names:
                         p.copy_(before)
             count += 1
+    for prefix, module in network.named_modules():
+        # A norm without parameters has no name to select; what it knows of the old weights of its block goes with them.
+        if isinstance(module, nn.modules.batchnorm._NormBase) and not list(module.parameters()):
+            block = network.get_submodule(prefix.rpartition(".")[0])
+            around = [names_of[id(p)] for p in block.parameters()]
+            if around and names.issuperset(around):
+                module.reset_running_stats()
     return count
 
 

@@ -21,7 +21,8 @@ class Scrub(AlternatingStage):
 
     The first rounds have a pass that maximises the divergence from the original on the forgotten samples; every round has one
     over the retained samples that minimises gamma CE + alpha T^2 KL(original || p). One optimiser steps in both. Runs in train
-    mode, as published: BatchNorm sees forgotten samples alone in the first pass.
+    mode, as published: BatchNorm sees forgotten samples alone in the first pass. Without BatchNorm or Dropout that pass begins
+    where the divergence has no gradient, and is lost; Adam would take steps along what rounding leaves.
 
     Args:
         temperature: T of all divergences; 4 is published for CIFAR, 2 for small sets.

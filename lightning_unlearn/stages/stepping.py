@@ -5,7 +5,6 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.stages.base import UnlearningStage
 
 __all__ = ["SteppingStage"]
@@ -20,22 +19,16 @@ class SteppingStage(UnlearningStage):
         **kwargs: See `UnlearningStage`.
     """
 
+    steps_each_batch = True
+
     def __init__(self, **kwargs: object) -> None:
         super().__init__(**kwargs)  # type: ignore[arg-type]  # typed in the base class
         self.automatic_optimization = False
         self._clip: tuple[float | None, str | None] = (None, None)
 
     def attach(self, trainer: Trainer) -> None:
-        """Take over the clipping of gradients, which Lightning refuses to do for stages that step by themselves.
-
-        Raises:
-            ChainError: Gradients are to be accumulated.
-        """
-        if trainer.accumulate_grad_batches != 1:
-            raise ChainError(
-                f"{type(self).__name__}: accumulate_grad_batches is {trainer.accumulate_grad_batches}; needed: 1, since a "
-                "batch of one pass must not be added to one of the other. Raise batch_size instead."
-            )
+        """Take over the clipping of gradients, which Lightning refuses to do for stages that step by themselves."""
+        super().attach(trainer)
         self._clip = (trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
         trainer.gradient_clip_val = None
 

@@ -15,12 +15,17 @@ from lightning_unlearn.exceptions import ChainError, ConfigError, DataError
 from lightning_unlearn.functional.structure import ParameterSelector
 from lightning_unlearn.imitation import KernelRegression
 from lightning_unlearn.stages import (
+    BadTeacher,
     EstimateUnseen,
     FineTune,
     GaussianNoise,
     ImitateUnseen,
+    IterativePrune,
     MaskLearning,
+    MatchEntropy,
     NormDecay,
+    RandomLabel,
+    Repair,
     UnlearningStage,
 )
 
@@ -64,6 +69,15 @@ def test_chains_that_cannot_run_are_refused(chain, message):
 def test_strategies_that_lose_weights_are_refused(strategy):
     with pytest.raises(ChainError, match=f"Strategy '{strategy}' cannot be used"):
         check_chain([FineTune()], strategy)
+
+
+@pytest.mark.parametrize("build", [BadTeacher, ImitateUnseen, IterativePrune, MatchEntropy, RandomLabel, Repair])
+def test_gradients_are_not_accumulated_where_batches_are_counted(build):
+    stages = [EstimateUnseen(), build()]
+    check_chain(stages)
+    with pytest.raises(ChainError, match=rf"{build.__name__}: accumulate_grad_batches is 2; needed: 1"):
+        check_chain(stages, "auto", 2)
+    check_chain([FineTune()], "auto", 2)
 
 
 def test_chains_that_can_run_pass():

@@ -102,3 +102,21 @@ def test_no_images_and_no_radius(trained):
     assert empty.images.shape == (0, 1, 4, 4)
     with pytest.raises(ValueError, match="epsilon is 0"):
         nearest_adversarial(lambda x: x, torch.empty(0, 1, 4, 4), torch.empty(0, dtype=torch.int64), epsilon=0)
+
+
+def test_some_classes_are_no_wrong_label():
+    """Of four classes the last two are none, although the nearest boundaries are theirs."""
+    w = torch.tensor([[0.0, 0.0], [4.0, 0.0], [8.0, 0.0], [0.0, 8.0]], dtype=torch.float64)
+    b = torch.tensor([0.0, -3.0, -5.0, -5.0], dtype=torch.float64)
+
+    def forward(x):
+        return x.flatten(1) @ w.T + b
+
+    x = torch.tensor([[0.4, 0.4], [0.95, 0.1]], dtype=torch.float64).view(2, 1, 1, 2)
+    labels = forward(x).argmax(1)
+    assert labels.tolist() == [0, 2]
+    assert nearest_adversarial(forward, x, labels).labels.tolist() == [2, 0]
+    never = torch.tensor([2, 3])
+    found = nearest_adversarial(forward, x, labels, never=never)
+    assert (found.labels.tolist(), found.found.tolist()) == ([1, 0], [True, True])
+    assert forward(found.images[:1])[:, :2].argmax(1) == 1

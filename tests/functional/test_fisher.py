@@ -268,6 +268,33 @@ class Asking(nn.Module):
         return self.fc(x if x.sum().item() > 0 else -x)
 
 
+class Standardised(nn.Linear):
+    """A linear layer whose formula does not hold for it."""
+
+    def forward(self, x):
+        w = self.weight
+        return F.linear(x, (w - w.mean(1, keepdim=True)) / w.std(1, keepdim=True), self.bias)
+
+
+def test_a_wrong_formula_is_found_out_where_the_first_samples_are_sure():
+    """Of classes 0 and 1, with margins at which float32 leaves no gradient at the label."""
+    torch.manual_seed(0)
+    x, network = torch.randn(6, 5), nn.Sequential(Standardised(5, 4), nn.Tanh(), nn.Linear(4, 3))
+    with torch.no_grad():
+        hidden = network[:2](x[:2])
+        rows = torch.linalg.pinv(torch.cat([hidden, torch.ones(2, 1)], 1)) @ torch.tensor([[60.0, 0, 0], [0, 60.0, 0]])
+        network[2].weight.copy_(rows[:4].T)
+        network[2].bias.copy_(rows[4])
+    y = torch.tensor([0, 1, 2, 0, 1, 2])
+    found = diagonal_fisher(network, [(x, y)])[0]["0.weight"]
+    expected = torch.zeros_like(found)
+    for i in range(6):
+        [g] = torch.autograd.grad(F.cross_entropy(network.double()(x[i : i + 1].double()), y[i : i + 1]), network[0].weight)
+        expected += g.float().square()
+    network.float()
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6 * float(expected.max()))
+
+
 def test_a_forward_that_vmap_refuses_is_done_sample_by_sample():
     torch.manual_seed(0)
     network = nn.Sequential(Asking(), nn.Identity())

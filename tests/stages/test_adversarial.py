@@ -7,6 +7,7 @@ from helpers import assert_same, sgd
 
 from lightning_unlearn.chain.run import run_chain
 from lightning_unlearn.data.augment import Augmentation
+from lightning_unlearn.data.forget import WholeClasses
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.stages import AdversarialExamples, AdversarialFineTune
 
@@ -38,6 +39,16 @@ def test_examples_are_near_in_pixels_and_get_the_wrong_label(resident, trained, 
     # Each of 50 steps costs a forward pass and one back to the image; one more forward pass looks at the answer.
     radii = (left["epsilon"] / 0.04).log2().round() + 1
     assert result.work == pytest.approx(float((radii * (50 * 2 + 1)).sum()))
+
+
+def test_no_example_has_the_label_of_a_class_that_is_forgotten(trained, make_data, fresh):
+    gone = [3, 5, 8, 9]
+    stage = AdversarialExamples()
+    run_chain(fresh, trained, make_data(forget=WholeClasses(gone)), [stage])
+    assert not set(stage.artifacts["adversarial"]["labels"].tolist()) & set(gone)
+    many = AdversarialExamples()
+    run_chain(fresh, trained, make_data(forget=WholeClasses([0, 1, 2, 3, 4, 5, 6, 7, 8])), [many])
+    assert many.artifacts["adversarial"]["found"].any()
 
 
 @pytest.mark.parametrize("with_retained", [True, False])

@@ -134,6 +134,12 @@ def test_accumulation_is_refused(trained, make_data, make_trainer):
         run_chain(make_trainer(accumulate_grad_batches=2).fresh, trained, make_data(), [Turns()])
 
 
+@pytest.mark.parametrize("course", [{"forget_schedule": "cosine"}, {"forget_floor": 1e-6}])
+def test_a_course_of_no_optimiser_is_refused(course):
+    with pytest.raises(ChainError, match="without a forget_optimizer"):
+        Turns(**course)
+
+
 @pytest.mark.parametrize("arguments", [{"rounds": 0}, {"rounds": 2, "forget_rounds": 3}, {"forget_rounds": -1}])
 def test_rounds_are_checked(arguments):
     with pytest.raises(ChainError, match="needed: at least one round"):

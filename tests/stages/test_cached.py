@@ -14,7 +14,15 @@ from lightning_unlearn.data.forget import RandomCount
 from lightning_unlearn.exceptions import ChainError
 from lightning_unlearn.functional.structure import ParameterSelector
 from lightning_unlearn.imitation import Copies, KernelRegression
-from lightning_unlearn.stages import EstimateUnseen, FineTune, ImitateUnseen, MaskLearning, NormDecay
+from lightning_unlearn.stages import (
+    DistilOriginal,
+    EstimateUnseen,
+    FineTune,
+    ImitateUnseen,
+    MaskLearning,
+    MatchEntropy,
+    NormDecay,
+)
 
 END = ParameterSelector(parts=["last_stage", "head"])
 
@@ -92,6 +100,27 @@ def test_as_many_augmented_copies_as_passes_change_nothing(chain, trained_resnet
         torch.testing.assert_close(outcomes[1][name], value, rtol=1e-5, atol=1e-5)
     assert any(not torch.allclose(outcomes[2][name], value, rtol=1e-3) for name, value in outcomes[0].items())
     assert work[2] < work[1]
+
+
+def test_copies_cover_accumulated_batches(trained_resnet, make_data, make_trainer):
+    """Four steps of two batches each, which is more than one pass."""
+    outcomes = []
+    for cache, copies in ((False, 0), (True, 8)):
+        model, [stage] = copy.deepcopy(trained_resnet), fine_tune(cache)
+        stage.max_epochs, stage.max_steps, stage.copies = 3, 4, copies
+        fresh = make_trainer(accumulate_grad_batches=2).fresh
+        run_chain(fresh, model, make_data(augmentation=Augmentation(2), batch_size=64), [stage])
+        outcomes.append(model.state_dict())
+    for name, value in outcomes[0].items():
+        torch.testing.assert_close(outcomes[1][name], value, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("stage", [DistilOriginal, MatchEntropy])
+def test_a_teacher_that_looks_at_augmented_images_keeps_them(stage, trained_resnet, make_data, fresh):
+    data = make_data(augmentation=Augmentation(2))
+    run_chain(fresh, trained_resnet, data, [stage(copies=2, parameters=END)])
+    with pytest.raises(ChainError, match="features cannot be cached: images are augmented, and its teacher looks at them"):
+        run_chain(fresh, trained_resnet, data, [stage(copies=2, cache=True, parameters=END)])
 
 
 def test_the_work_of_copies_is_that_of_so_many_passes(trained_resnet, make_data, fresh):

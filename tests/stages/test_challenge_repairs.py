@@ -99,6 +99,24 @@ def test_entropy_matching_against_a_plain_loop(trained_resnet, make_data, fresh)
         MatchEntropy(epochs=0)
 
 
+def test_entropy_matching_has_a_gradient_under_the_scale_of_half_precision(trained_resnet, make_data, fresh):
+    """65,536, which is more than the largest half."""
+    found = []
+
+    class Scaled(MatchEntropy):
+        def objective(self, batch):
+            with torch.autocast("cpu", torch.float16):
+                loss = super().objective(batch)
+            (65536 * loss).backward()
+            found.extend(bool(p.grad.isfinite().all()) for p in self.classifier.parameters())
+            self.classifier.zero_grad()
+            return loss.detach().requires_grad_()
+
+    run_chain(fresh, trained_resnet, make_data(), [Scaled(epochs=0.2, power=0.0)])
+    assert found
+    assert all(found)
+
+
 @pytest.mark.parametrize("part", ["unseen", "retain"])
 def test_distillation_at_several_temperatures_against_a_plain_loop(part, trained_resnet, make_data, fresh):
     data, model, optimizer = make_data(unseen=50), copy.deepcopy(trained_resnet), sgd(0.02, momentum=0.9)

@@ -99,7 +99,13 @@ def test_other_splits_are_refused_before_anything_runs(trained, make_data, fresh
 
 @pytest.mark.parametrize(
     "build",
-    [lambda: ErrorMaximisingNoise(count=0), lambda: Impair(noise_per_class=0), lambda: Repair(0.0), lambda: Repair(1.5)],
+    [
+        lambda: ErrorMaximisingNoise(count=0),
+        lambda: Impair(noise_per_class=0),
+        lambda: Repair(0.0),
+        lambda: Repair(1.5),
+        lambda: Repair(max_epochs=3),
+    ],
 )
 def test_arguments_are_checked(build):
     with pytest.raises(ChainError, match="needed"):

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 
@@ -42,6 +44,17 @@ def test_the_mask_of_the_stage_before_decides(use_mask, trained, make_data, fres
     on = torch.ones_like(mask) if use_mask is False else mask
     expected = torch.where(on, before["network.fc.weight"] * 0.5, before["network.fc.weight"])
     assert torch.equal(trained.state_dict()["network.fc.weight"], expected)
+
+
+def test_a_mask_of_other_parameters_is_refused(trained, make_data, fresh):
+    before = copy.deepcopy(trained.state_dict())
+    chain = [
+        MaskLearning(max_epochs=10, parameters=HEAD),
+        NormDecay(0.5, parameters=ParameterSelector(patterns=["*.features.0.*"])),
+    ]
+    with pytest.raises(ChainError, match=r"NormDecay: the mask is of 'network.fc.*Give MaskLearning and NormDecay the same"):
+        run_chain(fresh, trained, make_data(), chain)
+    assert all(torch.equal(value, before[name]) for name, value in trained.state_dict().items())
 
 
 def test_a_factor_of_zero_warns_and_one_is_refused():

@@ -47,6 +47,24 @@ def test_scrub_against_a_plain_loop(ceiling, trained_resnet, make_data, fresh):
     assert_same(model, plain, rtol=1e-3, atol=1e-5)
 
 
+def test_the_default_ceiling_is_that_of_a_sure_original_and_an_answer_at_chance(trained_resnet, make_data, fresh):
+    limit, found = 3.0**2 * math.log(10), []
+
+    class Given(Scrub):
+        def _divergence(self, logits, batch):
+            return torch.linspace(0, 2 * limit, len(logits)) + 0 * logits.sum(1)
+
+        def forget_objective(self, batch):
+            loss = super().forget_objective(batch)
+            found.append((len(batch["forget"].target), loss.item()))
+            return loss
+
+    run_chain(fresh, trained_resnet, make_data(), [Given(temperature=3.0)])
+    assert found
+    for n, loss in found:
+        assert loss == pytest.approx(-sum(min(limit, 2 * limit * i / (n - 1)) for i in range(n)) / n, rel=1e-5)
+
+
 def test_arguments_are_checked():
     with pytest.raises(ChainError, match="temperature is 0"):
         Scrub(temperature=0)

@@ -64,6 +64,18 @@ def test_reset_draws_what_the_layer_itself_would_draw():
     assert network[2].weight.unique().numel() == 6
 
 
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
+def test_a_reset_that_keeps_weights_is_refused_and_norms_without_parameters_are_reset():
+    network = nn.Sequential(nn.utils.weight_norm(nn.Linear(4, 3)), nn.Linear(3, 2))
+    with pytest.raises(ChainError, match=r"0 \(Linear\) keeps \['weight_g', 'weight_v'\] in its reset_parameters"):
+        reset_modules(network, {"0.weight_g", "0.weight_v"}, torch.Generator().manual_seed(0))
+    halves = nn.Sequential(*(nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1, affine=False)) for _ in range(2)))
+    halves.train()(torch.randn(8, 1, 4, 4) + 9)
+    reset_modules(halves, {"1.0.weight", "1.0.bias"}, torch.Generator().manual_seed(0))
+    assert halves[0][1].running_mean.abs().min() > 0
+    assert halves[1][1].running_mean == 0
+
+
 def test_what_cannot_be_drawn_is_named():
     class Scale(nn.Module):
         def __init__(self):
