@@ -14,6 +14,7 @@ from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.earlier import trained_on
 from lightning_unlearn.data.saved_split import saved_beside
 from lightning_unlearn.exceptions import CheckpointError, DataError
+from lightning_unlearn.functional.in_use import look_at_calls
 from lightning_unlearn.stages.base import UnlearningStage
 from lightning_unlearn.weights.checkpoint import load_into, read_saved, read_weights, save_weights
 from lightning_unlearn.weights.mnemonic import codes_of, give_codes
@@ -42,10 +43,8 @@ def check_model(
         give_codes(model, codes)
     batch = data.example()
     model.cpu().eval()
-    dtype = next((p.dtype for p in model.parameters()), torch.float32)
     try:
-        with torch.no_grad():
-            logits = model(batch.to(dtype))
+        logits = look_at_calls(model, batch)
     except (RuntimeError, ValueError, TypeError, AssertionError) as error:
         # timm asserts the image size of a ViT or Swin.
         raise DataError(
@@ -58,6 +57,20 @@ def check_model(
         raise CheckpointError(
             f"The model gives outputs of shape {tuple(logits.shape)} and the data have {data.num_classes} classes; "
             "needed: logits (batch, classes). Give the model num_classes of the data."
+        )
+    # The last batch of a pass may have one sample alone.
+    with torch.no_grad():
+        of_one = model(batch[:1].to(next((p.dtype for p in model.parameters()), torch.float32)))
+    if of_one.shape != logits[:1].shape:
+        raise CheckpointError(
+            f"Of one image the model gives outputs of shape {tuple(of_one.shape)}; needed: {tuple(logits[:1].shape)}. A "
+            " squeeze() in its forward takes the batch for a dimension too many: name the one that is meant."
+        )
+    sums = logits.double().sum(1)
+    if bool((logits >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all()):
+        raise CheckpointError(
+            "The model gives probabilities (each row is 0 or more and sums to 1); needed: logits. Leave out the softmax at the "
+            "end of its forward: cross-entropy has it."
         )
     for stage in stages:
         stage.check(model, data)

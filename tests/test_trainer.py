@@ -190,6 +190,26 @@ def test_what_cannot_be_unlearned_is_said_before_the_first_step(trained, make_da
     assert all(torch.equal(value, trained.state_dict()[name]) for name, value in before.items())
 
 
+class Ending(nn.Module):
+    """A network with something behind its logits."""
+
+    def __init__(self, network, end):
+        super().__init__()
+        self.network, self.end = network, end
+
+    def forward(self, x):
+        return self.end(self.network(x))
+
+
+def test_outputs_that_are_no_logits_of_a_batch_are_refused(trained, make_data, make_trainer):
+    for end, message in (
+        (lambda logits: logits.softmax(1), "gives probabilities .* needed: logits"),
+        (torch.squeeze, r"Of one image the model gives outputs of shape \(10,\); needed: \(1, 10\)"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            make_trainer().unlearn(Ending(trained, end), make_data(), [FineTune()])
+
+
 def test_user_callbacks_are_copied_for_every_stage(trained, make_data, make_trainer, tmp_path):
     given = ModelCheckpoint(tmp_path, save_last=True, monitor=None)
     trainer = make_trainer(callbacks=[given])

@@ -19,6 +19,7 @@ from lightning_unlearn.data.batch import Batch
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.exceptions import ChainError, RunError
 from lightning_unlearn.functional.ensemble import ELEMENTWISE, LARGEST_GROUP, How, fastest, stack
+from lightning_unlearn.functional.in_use import look_at_calls
 from lightning_unlearn.random import at_stage
 from lightning_unlearn.schedule import build_optimizer, with_schedule
 from lightning_unlearn.stages.base import UnlearningStage
@@ -88,6 +89,8 @@ def _run_group(
     build_method: Callable[[], list[UnlearningStage]],
     seeds: Sequence[int],
 ) -> list[list[StageResult]]:
+    for model in models:
+        look_at_calls(model, data.example())
     chains = [build_method() for _ in models]
     artifacts = [Artifacts() for _ in models]
     results: list[list[StageResult]] = [[] for _ in models]

@@ -27,6 +27,7 @@ from lightning_unlearn.data.split_data import Part
 from lightning_unlearn.data.views import VIEWS
 from lightning_unlearn.exceptions import ChainError, ConfigError
 from lightning_unlearn.files import write_atomic, write_text_atomic
+from lightning_unlearn.functional.in_use import look_at_calls
 from lightning_unlearn.random import at_stage, run_seed
 from lightning_unlearn.ranks import is_first
 from lightning_unlearn.stages.base import UnlearningStage
@@ -63,6 +64,9 @@ _LOOKED = (
     "The method itself compared forgotten samples with unseen ones, the same that it is judged by: figures of forgotten "
     "against unseen samples are what it aimed at, and no evidence of their own."
 )
+
+# One of these a stage that trains must define.
+_OVERRIDDEN = ("loss_of", "objective", "training_step")
 
 TrainerFactory = Callable[..., Trainer]
 
@@ -123,6 +127,11 @@ def check_chain(stages: Sequence[UnlearningStage], strategy: str = "auto", accum
     for i, stage in enumerate(stages):
         if not isinstance(stage, UnlearningStage):
             raise ChainError(f"stages[{i}] is a {type(stage).__name__}; needed: an UnlearningStage.")
+        if not hasattr(stage, "selector"):
+            raise ChainError(
+                f"stages[{i}] ({type(stage).__name__}) has not run the constructor of UnlearningStage. Call "
+                "super().__init__(**kwargs) in its own."
+            )
         if getattr(stage, "view", None) not in VIEWS:
             raise ChainError(
                 f"stages[{i}] ({type(stage).__name__}) has the view {getattr(stage, 'view', None)!r}; "
@@ -131,7 +140,10 @@ def check_chain(stages: Sequence[UnlearningStage], strategy: str = "auto", accum
         if id(stage) in seen:
             raise ChainError(f"stages[{i}] ({type(stage).__name__}) is in the chain twice; needed: an object of its own.")
         seen.add(id(stage))
-        stage.check_accumulation(accumulate)
+        trains = stage.max_epochs > 0 and stage.view != "none"
+        if trains and all(getattr(type(stage), name) is getattr(UnlearningStage, name) for name in _OVERRIDDEN):
+            raise ChainError(f"stages[{i}] ({type(stage).__name__}) trains, so it must define `objective`, or `loss_of`.")
+        _check_accumulation(stage, accumulate)
         missing = [name for name in stage.requires if name not in there]
         if missing:
             raise ChainError(
@@ -172,6 +184,7 @@ def run_chain(
     Raises:
         ConfigError: The folder holds finished stages of another run.
     """
+    look_at_calls(model, data.example())
     for stage in stages:
         stage.check(model, data)
     artifacts = Artifacts()
@@ -312,6 +325,7 @@ def _fit(
         links = [SeedEachStep(), GuardFinite(), RankStatistics(), KeepPruned(), *stage.callbacks]
         with quiet():
             trainer = fresh(max_epochs=epochs, max_steps=steps, callbacks=links)
+            _check_accumulation(stage, trainer.accumulate_grad_batches)
             stage.attach(trainer)
             trainer.fit(stage, datamodule=data)
         if torch.cuda.is_available():
@@ -319,6 +333,14 @@ def _fit(
     finally:
         stage.release()
     return trainer
+
+
+def _check_accumulation(stage: UnlearningStage, batches: int) -> None:
+    if stage.steps_each_batch and batches != 1:
+        raise ChainError(
+            f"{type(stage).__name__}: accumulate_grad_batches is {batches}; needed: 1, since it counts its passes in batches. "
+            "Raise batch_size instead."
+        )
 
 
 def _finished(folder: Path | None, stages: int) -> int:

@@ -1,7 +1,8 @@
 """What a network is made of: its weight layers, head, blocks, last stage and second half.
 
-Everything is read from the module tree in the order of registration, which for nearly all networks is the
-order of the forward pass. Nothing runs, so it works for networks on any device, of any input size.
+Everything is read from the module tree in the order of registration, which for nearly all networks is the order of the forward
+pass. Nothing runs, so it works for networks on any device, of any input size. What `in_use.look_at_calls` noted of a network
+goes before: layers without part in its output are not there, and single layers stand in the order in which they run.
 """
 
 import math
@@ -12,6 +13,9 @@ import torch
 from torch import nn
 
 __all__ = [
+    "CALLED_AT",
+    "NEVER",
+    "WEIGHT_LAYERS",
     "blocks",
     "has_normalisation",
     "head_name",
@@ -22,10 +26,13 @@ __all__ = [
     "left_by",
     "own_reset",
     "parameter_name",
+    "unused_layers",
     "weight_layers",
 ]
 
-_WEIGHT_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+# Where `look_at_calls` leaves the place of a layer in the order of calls: -1 where it is without part in the output.
+CALLED_AT, NEVER = "_called_at", -1
+WEIGHT_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 # Names of layers that normalise, in torch and timm; not those that normalise weights.
 _NORM = re.compile(r"(?<!weight)(?<!spectral)norm(act)?(\dd)?$", re.IGNORECASE)
@@ -97,9 +104,26 @@ def weight_layers(network: nn.Module) -> dict[str, nn.Module]:
         network: Any network.
 
     Returns:
-        Name -> module, in the order of `named_modules`; a module that is registered twice appears once.
+        Name -> module, in the order in which they are called where all of it is known, else in that of `named_modules`; a
+        module that is registered twice appears once.
     """
-    return {name: m for name, m in network.named_modules() if isinstance(m, _WEIGHT_LAYERS)}
+    found = {name: m for name, m in network.named_modules() if _is_weight_layer(m)}
+    places = {name: m.__dict__.get(CALLED_AT) for name, m in found.items()}
+    if any(place is None for place in places.values()):
+        return found
+    return {name: found[name] for name in sorted(found, key=lambda name: places[name] or 0)}
+
+
+def unused_layers(network: nn.Module) -> list[str]:
+    """Convolutions and linear layers without part in the output.
+
+    Args:
+        network: Any network.
+
+    Returns:
+        Module names; empty where nothing was noted.
+    """
+    return [name for name, m in network.named_modules() if isinstance(m, WEIGHT_LAYERS) and not _is_weight_layer(m)]
 
 
 def layer_weights(network: nn.Module, names: Collection[str], head: bool = True) -> list[str]:
@@ -177,7 +201,7 @@ def blocks(network: nn.Module) -> list[str]:
         Module names; empty for plain chains of layers.
     """
     candidates = {
-        name: sum(isinstance(m, _WEIGHT_LAYERS) for m in module.modules())
+        name: sum(map(_is_weight_layer, module.modules()))
         for name, module in network.named_modules()
         if name and not _is_container(module) and _is_container(network.get_submodule(_parent(name)))
     }
@@ -265,6 +289,10 @@ def _is_container(module: nn.Module) -> bool:
     if isinstance(module, nn.Sequential):
         return type(module).forward is plain
     return isinstance(module, (nn.ModuleList, nn.ModuleDict))
+
+
+def _is_weight_layer(module: nn.Module) -> bool:
+    return isinstance(module, WEIGHT_LAYERS) and module.__dict__.get(CALLED_AT) != NEVER
 
 
 def _is_pointwise(module: nn.Module) -> bool:

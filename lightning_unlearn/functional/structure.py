@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from torch import nn
 
-from lightning_unlearn.functional.anatomy import blocks, head_name, last_half, last_stage, weight_layers
+from lightning_unlearn.functional.anatomy import blocks, head_name, last_half, last_stage, unused_layers, weight_layers
 
 Part = Literal["whole", "last_half", "last_stage", "head", "stem"]
 
@@ -164,9 +164,10 @@ def _parameters_under(network: nn.Module, modules: Iterable[str]) -> list[str]:
 
 
 def _chain(network: nn.Module) -> list[list[str]]:
-    """Parameter names of stem, blocks and head: a partition of all parameters."""
+    """Parameter names of stem, blocks and head: a partition of all parameters, but those of layers that are not used."""
     head = set(_parameters_under(network, [head_name(network)]))
-    every = [name for name, _ in network.named_parameters()]
+    unused = set(_parameters_under(network, unused_layers(network)))
+    every = [name for name, _ in network.named_parameters() if name not in unused]
     body = [name for name in every if name not in head]
     starts = blocks(network)
     stem: list[str] = []

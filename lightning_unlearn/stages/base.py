@@ -213,24 +213,8 @@ class UnlearningStage(StageTools, ABC):
         """Look at the Trainer of the coming fit; a stage that optimises by itself takes over what Lightning then refuses.
 
         Args:
-            trainer: The Trainer, before its fit; see `check_accumulation`.
+            trainer: The Trainer, before its fit.
         """
-        self.check_accumulation(trainer.accumulate_grad_batches)
-
-    def check_accumulation(self, batches: int) -> None:
-        """Refuse to accumulate gradients where that would change what the stage does.
-
-        Args:
-            batches: The Trainer's `accumulate_grad_batches`.
-
-        Raises:
-            ChainError: It is not 1, and the stage counts batches.
-        """
-        if self.steps_each_batch and batches != 1:
-            raise ChainError(
-                f"{type(self).__name__}: accumulate_grad_batches is {batches}; needed: 1, since its passes are counted in "
-                "batches. Raise batch_size instead."
-            )
 
     def length(self, data: UnlearningDataModule) -> tuple[int, int]:
         """How long the fit is.
@@ -354,12 +338,17 @@ class UnlearningStage(StageTools, ABC):
             A scalar.
 
         Raises:
-            ChainError: `objective` returned something else than one number.
+            ChainError: `objective` returned something else than one number, or one without a gradient.
         """
         loss = self.objective(batch)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             found = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
             raise ChainError(f"{type(self).__name__}: objective returned {found}; needed: a tensor with one number, the loss.")
+        if not loss.requires_grad:
+            raise ChainError(
+                f"{type(self).__name__}: objective returned a loss without a gradient; needed: one that comes from parameters "
+                "that are trained, without detach(), no_grad() or requires_grad_(False) on its way."
+            )
         if logs_at(self.trainer, batch_idx):
             self.log(f"{type(self).__name__}/{name}", loss.detach(), prog_bar=True)
         if isinstance(batch, Batch):

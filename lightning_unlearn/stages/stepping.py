@@ -28,7 +28,6 @@ class SteppingStage(UnlearningStage):
 
     def attach(self, trainer: Trainer) -> None:
         """Take over the clipping of gradients, which Lightning refuses to do for stages that step by themselves."""
-        super().attach(trainer)
         self._clip = (trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
         trainer.gradient_clip_val = None
 

@@ -47,6 +47,19 @@ class WithoutView(UnlearningStage):
     """Forgets to say what it trains on."""
 
 
+class WithoutObjective(UnlearningStage):
+    """Forgets to say what it minimises."""
+
+    view = "retain"
+
+
+class WithoutConstructor(FineTune):
+    """Forgets the constructor of its base."""
+
+    def __init__(self):
+        torch.nn.Module.__init__(self)
+
+
 @pytest.mark.parametrize(
     ("chain", "message"),
     [
@@ -58,6 +71,8 @@ class WithoutView(UnlearningStage):
         (lambda: [ImitateUnseen(), EstimateUnseen()], "needs the artifact 'targets'"),
         (lambda: [NormDecay(use_mask=True)], "needs the artifact 'mask'"),
         (lambda: [WithoutView()], "has the view None; needed: one of train, retain"),
+        (lambda: [FineTune(), WithoutObjective()], r"stages\[1\] \(WithoutObjective\) trains, so it must define `objective`"),
+        (lambda: [WithoutConstructor()], r"has not run the constructor of UnlearningStage. Call super\(\).__init__"),
     ],
 )
 def test_chains_that_cannot_run_are_refused(chain, message):

@@ -26,6 +26,13 @@ from lightning_unlearn.stages import (
 )
 
 
+class Detached(FineTune):
+    """Its loss leads nowhere."""
+
+    def objective(self, batch):
+        return super().objective(batch).detach()
+
+
 class Plain(UnlearningStage):
     """A stage without an objective."""
 
@@ -78,6 +85,11 @@ def test_bind_freezes_and_release_puts_back(trained):
     stage.release()
     assert {name: p.requires_grad for name, p in trained.named_parameters()} == found
     assert not hasattr(stage, "classifier")
+
+
+def test_a_loss_without_a_gradient_is_refused(trained, make_data, fresh):
+    with pytest.raises(ChainError, match="Detached: objective returned a loss without a gradient"):
+        run_chain(fresh, trained, make_data(), [Detached()])
 
 
 def test_a_stage_that_trains_must_say_what(trained, make_data, fresh):
