@@ -41,7 +41,8 @@ def fit(job: Job) -> None:
         job: The call.
 
     Raises:
-        ConfigError: A reference of a run is to be trained on more than what that retained, or a Sisa from a checkpoint.
+        ConfigError: A reference of a run is to be trained on more than what that retained, a Sisa from a checkpoint, or a model
+            that is frozen.
     """
     checkpoint = job.arguments["checkpoint"]
     if job.split_of is not None:
@@ -55,6 +56,8 @@ def fit(job: Job) -> None:
         keep_forgotten(job.data, checkpoint)
     with lock_on_first(job.path):
         _check(job, checkpoint)
+        if not isinstance(job.model, Sisa) and not any(p.requires_grad for p in job.model.parameters()):
+            raise ConfigError(f"fit: every parameter of {type(job.model).__name__} is frozen. Unfreeze what is to be trained.")
         # Checking left eval mode, which Lightning would keep.
         job.model.train()
         job.begin(checkpoint)

@@ -88,3 +88,8 @@ def test_what_is_said_where_module_and_network_are_mixed_up(own, capsys):
     refused(capsys, [*fit, "--model", "own_net.Net"], "own_net.Net is no Light.*as --model.network own_net.Net.$", own)
     remedy = "Lit has no argument 'network'. It has its own network; --model Classifier beside --model.network takes another.$"
     refused(capsys, [*fit, "--model", "own_lit.Lit", "--model.network", "own_net.Net"], remedy, own)
+
+
+def test_a_module_that_is_frozen_as_a_whole_is_not_trained(own, capsys):
+    (own / "own_lit.py").write_text(LIT.replace("self.net = Net()", "self.net = Net().requires_grad_(False)"))
+    refused(capsys, ["fit", "-c", "base.yaml", "--model", "own_lit.Lit"], "every parameter of Lit is frozen. Unfreeze", own)
