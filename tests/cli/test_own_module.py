@@ -91,10 +91,10 @@ def test_what_is_said_where_module_and_network_are_mixed_up(own, capsys):
 
 
 def test_a_module_that_is_frozen_as_a_whole_is_not_trained(own, capsys):
-    (own / "own_lit.py").write_text(LIT.replace("self.net = Net()", "self.net = Net().requires_grad_(False)"))
+    (own / "own_frozen.py").write_text(LIT.replace("self.net = Net()", "self.net = Net().requires_grad_(False)"))
     refused(
         capsys,
-        ["fit", "-c", "base.yaml", "--trainer.max_epochs", "1", "--model", "own_lit.Lit"],
+        ["fit", "-c", "base.yaml", "--trainer.max_epochs", "1", "--model", "own_frozen.Lit"],
         "every parameter of Lit is frozen. Unfreeze",
         own,
     )
