@@ -18,7 +18,7 @@ def look_at_calls(network: nn.Module, images: Tensor) -> object:
 
     Args:
         network: The network; in eval mode during the pass, and otherwise as it was.
-        images: A few, (B, C, H, W), on its device.
+        images: A few, (B, C, H, W), floating.
 
     Returns:
         What the network gives, without a graph.
@@ -27,11 +27,11 @@ def look_at_calls(network: nn.Module, images: Tensor) -> object:
     names = {id(p): name for name, p in network.named_parameters()}
     calls: list[nn.Module] = []
     handles = [layer.register_forward_pre_hook(lambda module, _: calls.append(module)) for layer in layers]
-    dtype = next((p.dtype for p in network.parameters()), images.dtype)
+    like = next(network.parameters(), images)
     weights = [layer.weight for layer in layers if id(layer.weight) in names]
     try:
         with differentiable_in(network, [names[id(weight)] for weight in weights]):
-            output: object = network(images.to(dtype))
+            output: object = network(images.to(like))
             differentiable = isinstance(output, Tensor) and output.requires_grad
             reached: set[int] = set()
             if isinstance(output, Tensor) and differentiable:
