@@ -16,7 +16,7 @@ from lightning_unlearn.cli.job import Job, newest_checkpoint
 from lightning_unlearn.data.earlier import judge_as_saved, keep_forgotten, only_withdraws
 from lightning_unlearn.detection.run import check_count
 from lightning_unlearn.detection.threshold import Threshold
-from lightning_unlearn.evaluation.collecting import collect_outputs
+from lightning_unlearn.evaluation.collecting import check_relearning, collect_outputs
 from lightning_unlearn.exceptions import AlreadyForgottenError, ConfigError, NothingKnownError
 from lightning_unlearn.files import write_atomic
 from lightning_unlearn.loading import check_model
@@ -157,6 +157,7 @@ def benchmark(job: Job) -> None:
     given = job.arguments
     # First: a call that cannot run must not replace the config of finished cells.
     sets = (given["methods"], given["seeds"] or [0], given["draws"] or [0], given["rules"] or [], given["references"])
+    check_relearning(given["relearn_epochs"])
     check_settings(job.data, given["noise_fractions"] or [], given["epochs"] or [])
     plan(
         job.data, *sets, strategy=job.trainer.strategy_name, tune=given["tune"], accumulate=job.trainer.accumulate_grad_batches
