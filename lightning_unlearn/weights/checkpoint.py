@@ -22,7 +22,7 @@ from lightning_unlearn.files import write_atomic
 from lightning_unlearn.weights.mnemonic import CODES_KEY, Codes
 from lightning_unlearn.weights.plain import plain_values, without_notes
 
-__all__ = ["AtomicCheckpointIO", "load_into", "read_request", "read_saved", "read_weights", "save_weights"]
+__all__ = ["AtomicCheckpointIO", "load_into", "read_request", "read_saved", "read_weights", "refuse_lazy", "save_weights"]
 
 # What wrappers put before the names of weights: DataParallel, Classifier, LightningModules, torch.compile.
 PREFIXES = ("module.", "network.", "model.", "classifier.", "_orig_mod.")
@@ -174,6 +174,23 @@ def read_saved(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], Cod
     return {name: value.detach() for name, value in state.items()}, without_notes(plain), codes
 
 
+def refuse_lazy(model: nn.Module) -> None:
+    """Refuse a model with parameters that get their shape from its first batch: nothing can be loaded into them.
+
+    Args:
+        model: The model.
+
+    Raises:
+        CheckpointError: It has some.
+    """
+    lazy = [name for name, parameter in model.named_parameters() if is_lazy(parameter)]
+    if lazy:
+        raise CheckpointError(
+            f"{type(model).__name__} has parameters whose shape is not known yet: {_first(lazy)}. Needed: a whole model. Give "
+            "the layer its size (Linear in place of LazyLinear), or call the model once on a batch in its constructor."
+        )
+
+
 def load_into(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     """Copy weights into a model: all of them, in the right shapes, or none.
 
@@ -187,16 +204,11 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], source: str) -> Non
         source: What to call the checkpoint in errors.
 
     Raises:
-        CheckpointError: A name or a shape differs, a parameter of floats would get integers, a weight is not finite, or the
-            model has parameters without a shape; the model is untouched.
+        CheckpointError: A name or a shape differs, a parameter of floats would get integers, or a weight is not finite; the
+            model is untouched.
     """
     own = model.state_dict()
-    lazy = [name for name, tensor in own.items() if is_lazy(tensor)]
-    if lazy:
-        raise CheckpointError(
-            f"{type(model).__name__} has parameters whose shape is not known yet: {_first(lazy)}. Needed: a whole model. Give "
-            "the layer its size (Linear in place of LazyLinear), or call the model once on a batch in its constructor."
-        )
+    refuse_lazy(model)
     theirs, ours = _without_prefixes(state), _without_prefixes(own)
     if any(_differing(theirs, ours)):
         # A LightningModule of the user's own may call its network as it likes.
