@@ -22,7 +22,7 @@ from lightning_unlearn.data.batch import Batch
 from lightning_unlearn.exceptions import CheckpointError, ConfigError
 from lightning_unlearn.functional.anatomy import left_by, own_reset
 from lightning_unlearn.schedule import Schedule, build_optimizer, logs_at, with_schedule
-from lightning_unlearn.weights.checkpoint import load_into, read_saved
+from lightning_unlearn.weights.checkpoint import load_into, read_saved, refuse_lazy
 from lightning_unlearn.weights.mnemonic import give_codes
 
 __all__ = ["Classifier", "build_network", "default_optimizer", "untrained_copy"]
@@ -84,6 +84,7 @@ class Classifier(LightningModule):
             network = build_network(network, num_classes, in_chans, network_args or {}, small_image_stem, image_size)
         if not 0 <= label_smoothing <= 1:
             raise ConfigError(f"label_smoothing is {label_smoothing}; needed: 0 to 1.")
+        refuse_lazy(network)
         # Convolutions on the CPU are up to 1.6 times as fast with channels last, and never much slower.
         self.network = network.to(memory_format=torch.channels_last)
         self.num_classes = num_classes

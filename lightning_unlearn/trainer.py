@@ -20,7 +20,7 @@ from lightning_unlearn.data.earlier import only_withdraws
 from lightning_unlearn.data.forget import ForgetRule
 from lightning_unlearn.data.views import cut
 from lightning_unlearn.detection.scoring import ScoringTrainer
-from lightning_unlearn.evaluation.collecting import collect_outputs
+from lightning_unlearn.evaluation.collecting import check_relearning, collect_outputs
 from lightning_unlearn.evaluation.new_report import new_report, request_of
 from lightning_unlearn.evaluation.panel import Panel
 from lightning_unlearn.evaluation.without_forgotten import judge_the_rest, none_is_there
@@ -97,6 +97,7 @@ class UnlearningTrainer(ScoringTrainer):
             DataError: There is nothing to forget; an `AlreadyForgottenError` where earlier requests have removed it.
             ConfigError: The folder holds a finished or another run.
         """
+        check_relearning(relearn_epochs)
         check_chain(stages, self.strategy_name, self.accumulate_grad_batches)
         if datamodule.forget_rule is None:
             raise DataError(
@@ -208,6 +209,7 @@ class UnlearningTrainer(ScoringTrainer):
             DataError: Nothing says what was forgotten; or the relearn time is asked for, and fewer samples than ranks are.
             ConfigError: The relearn time is asked for without an original.
         """
+        check_relearning(relearn_epochs)
         check_lists(
             tier,
             {"checkpoint": checkpoint, "original": original},
@@ -329,6 +331,7 @@ class UnlearningTrainer(ScoringTrainer):
         Raises:
             ConfigError: An audit was asked to compare shares of wrong labels or epochs.
         """
+        check_relearning(relearn_epochs)
         max_epochs, arguments = self._training()
         every = [*rules] if rules else [datamodule.forget_rule]
         what = Comparison(

@@ -133,3 +133,8 @@ def test_the_loss_is_cross_entropy_with_smoothing():
 def test_the_default_optimiser():
     defaults = default_optimizer([nn.Parameter(torch.zeros(1))]).defaults
     assert (defaults["lr"], defaults["momentum"], defaults["weight_decay"]) == (0.1, 0.9, 5e-4)
+
+
+def test_a_network_that_does_not_know_its_shapes_yet_is_refused():
+    with pytest.raises(CheckpointError, match=r"Sequential has parameters whose shape is not known yet: 1\.weight, 1\.bias\."):
+        Classifier(nn.Sequential(nn.Flatten(), nn.LazyLinear(10)))

@@ -182,7 +182,7 @@ def run_chain(
         One result per stage.
 
     Raises:
-        ConfigError: The folder holds finished stages of another run.
+        ConfigError: The folder holds finished stages of another run, or damaged ones.
     """
     look_at_calls(model, data.example())
     for stage in stages:
@@ -374,4 +374,11 @@ def _work_of_all_ranks(stage: UnlearningStage, trainer: Trainer) -> float:
 
 
 def _read_result(folder: Path, i: int) -> StageResult:
-    return StageResult(**json.loads((folder / f"stage{i}.json").read_text()))
+    path = folder / f"stage{i}.json"
+    try:
+        return StageResult(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(
+            f"{path} cannot be read ({error}); needed: what the finished stage took, as it was saved. Remove the stage files "
+            f"(stage*) in {folder} and resume the run: its stages run again."
+        ) from error

@@ -52,13 +52,27 @@ class RunLogger(CSVLogger):
 
 
 def _rows_before(file: Path, step: int) -> str:
-    """The rows of a metrics file that a resumed run does not write again."""
+    """The rows of a metrics file that a resumed run does not write again; what cannot be read of it must not stop the run."""
     if not file.is_file():
         return ""
-    header, *rows = file.read_bytes().decode().splitlines()
-    column = header.split(",").index("step") if "step" in header.split(",") else None
-    kept = [row for row in rows if column is not None and int(row.split(",")[column]) < step]
-    return "\r\n".join([header, *kept, ""]) if kept else ""
+    header, *rows = file.read_bytes().decode(errors="replace").splitlines(keepends=True) or [""]
+    names = header.rstrip().split(",")
+    steps = [_step_of(row, names) for row in rows]
+    if None in steps or not header.endswith("\n"):
+        lost = f"{steps.count(None)} of its {len(rows)} rows" if rows else "it has no whole line"
+        log.info("note: %s is damaged, so what cannot be read of it is left out (%s).", file, lost)
+    kept = [row for row, at in zip(rows, steps, strict=True) if at is not None and at < step]
+    return "".join([header, *kept]) if kept else ""
+
+
+def _step_of(row: str, names: list[str]) -> int | None:
+    """The step of a row under these names of columns; None where it was cut short or overwritten."""
+    values = row.rstrip("\r\n").split(",")
+    try:
+        step = int(dict(zip(names, values, strict=True))["step"])
+    except (KeyError, ValueError):
+        return None
+    return step if row.endswith("\n") else None
 
 
 class KeepLast(ModelCheckpoint):

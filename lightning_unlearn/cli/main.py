@@ -1,6 +1,7 @@
 """The entry point: from a list of arguments to an exit code."""
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -127,6 +128,11 @@ def _outside(error: Exception) -> str | None:
             "A batch of one sample went through a norm that takes mean and variance over the batch (BatchNorm). Needed: two "
             "samples or more in every batch. Forget more at once, raise the batch size, or choose a method that keeps the "
             "network in evaluation mode (gradient_ascent, for instance)."
+        )
+    if "RuntimeError" in kinds and re.search(r"Connection (closed|reset) by peer", text):  # gloo's words
+        return (
+            f"{text.rstrip('.')}. Another process of this run has ended: it was killed, or what it said stands above. What is "
+            "finished is kept: the same call with --resume and the run's folder goes on; of benchmark, the same call alone."
         )
     if isinstance(error, OSError) and error.errno is not None:
         remedy = REMEDIES.get(error.errno, "check the path, the disk and its permissions")

@@ -11,7 +11,7 @@ import yaml
 from lightning_unlearn.cli.configs import Tree, parse_config, read_config, tree_without
 from lightning_unlearn.data.saved_split import SPLIT
 from lightning_unlearn.exceptions import ConfigError, RunError
-from lightning_unlearn.files import write_text_atomic
+from lightning_unlearn.files import lock_folder, write_text_atomic
 from lightning_unlearn.requests.ledger import BEGUN
 
 __all__ = ["RUN_VARIABLE", "RunFolder", "check_same"]
@@ -237,6 +237,9 @@ def _make_parents(path: Path) -> tuple[Path, ...]:
 def _make(path: Path) -> tuple[Path, ...]:
     """Make the folder that `--output` names."""
     if path.is_dir() and any(entry.name != LOCK for entry in path.iterdir()):
+        if (path / LOCK).is_file():
+            with lock_folder(path):  # says so where a run works in it, which emptying the folder would destroy
+                pass
         remedy = f"Go on with --resume {path}" if (path / START).is_file() else "Empty it"
         raise ConfigError(f"{path} is not empty, and nothing is written over. {remedy}, or choose another folder.")
     if path.exists() and not path.is_dir():

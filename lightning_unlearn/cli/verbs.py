@@ -1,6 +1,8 @@
 """What each command does once its data, model, Trainer and folder are there."""
 
+import contextlib
 import logging
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -13,11 +15,12 @@ from lightning_unlearn.benchmark.settings import check_settings
 from lightning_unlearn.cli.fitting import EpochLines, in_a_line
 from lightning_unlearn.cli.from_run import advice_without_data, files_of
 from lightning_unlearn.cli.job import Job, newest_checkpoint
+from lightning_unlearn.cli.run_folder import RunFolder
 from lightning_unlearn.data.earlier import judge_as_saved, keep_forgotten, only_withdraws
 from lightning_unlearn.detection.run import check_count
 from lightning_unlearn.detection.threshold import Threshold
-from lightning_unlearn.evaluation.collecting import collect_outputs
-from lightning_unlearn.exceptions import AlreadyForgottenError, ConfigError, NothingKnownError
+from lightning_unlearn.evaluation.collecting import check_relearning, collect_outputs
+from lightning_unlearn.exceptions import AlreadyForgottenError, ConfigError, NothingKnownError, UnlearnError
 from lightning_unlearn.files import write_atomic
 from lightning_unlearn.loading import check_model
 from lightning_unlearn.ranks import lock_on_first
@@ -91,7 +94,9 @@ def unlearn(job: Job) -> None:
         job.say(f"{job.path} is finished: {finished}, {job.path / 'report.html'}")
         return
     job.needs_weights(checkpoint)
+    _warn_unfinished(checkpoint)
     job.data.use_split_of(checkpoint)
+    _warn_without_effect(job)
     try:
         only_withdraws(job.data)
     except (AlreadyForgottenError, NothingKnownError) as nothing:
@@ -160,6 +165,7 @@ def benchmark(job: Job) -> None:
     given = job.arguments
     # First: a call that cannot run must not replace the config of finished cells.
     sets = (given["methods"], given["seeds"] or [0], given["draws"] or [0], given["rules"] or [], given["references"])
+    check_relearning(given["relearn_epochs"])
     check_settings(job.data, given["noise_fractions"] or [], given["epochs"] or [])
     plan(
         job.data, *sets, strategy=job.trainer.strategy_name, tune=given["tune"], accumulate=job.trainer.accumulate_grad_batches
@@ -295,6 +301,39 @@ def _check(job: Job, checkpoint: str | None) -> None:
 
 def _is_finished(checkpoint: Path, max_epochs: int | None) -> bool:
     """Whether a training has ended; a checkpoint of inside the last epoch has the number of that epoch, too."""
+    done = _epochs_in(checkpoint)
+    return max_epochs is not None and done is not None and 0 <= max_epochs <= done
+
+
+def _epochs_in(checkpoint: Path) -> int | None:
+    """Epochs of the training that a checkpoint was saved by; None where it says nothing of them."""
     progress = AtomicCheckpointIO().load_checkpoint(checkpoint).get("loops", {}).get("fit_loop", {}).get("epoch_progress")
     # Processed, not completed: at an epoch's end checkpoints are written before it counts as completed.
-    return max_epochs is not None and progress is not None and 0 <= max_epochs <= progress["current"]["processed"]
+    return None if progress is None else int(progress["current"]["processed"])
+
+
+def _warn_unfinished(checkpoint: str | None) -> None:
+    """Say that a `fit` did not reach its last epoch, as far as its folder tells; that it cannot be read is no error here."""
+    if checkpoint is None:
+        return
+    run = RunFolder(Path(checkpoint).absolute().parent.parent)
+    with contextlib.suppress(UnlearnError):
+        if not run.begun or run.record().get("command") != "fit":
+            return
+        trainer = run.config().get("trainer")
+        planned = trainer.get("max_epochs") if isinstance(trainer, dict) else None
+        done = _epochs_in(Path(checkpoint)) if isinstance(planned, int) else None
+        if done is not None and isinstance(planned, int) and done < planned:
+            log.warning(
+                "%s is of a training that reached %d of its %d epochs. Where it was killed, finish it first: fit --resume %s",
+                *(checkpoint, done, planned, os.path.relpath(run.path)),
+            )
+
+
+def _warn_without_effect(job: Job) -> None:
+    """Say what was typed although unlearning does not go by it. Configs that serve fit too may hold it."""
+    typed = {token.partition("=")[0] for token in job.call.arguments}
+    if "--data.unseen" in typed and job.data.saved is not None and not job.data.unseen_taken_on_trust:
+        log.warning("--data.unseen has no effect: split.json beside the checkpoint says which samples are unseen.")
+    for name in sorted(typed & {"--trainer.max_epochs", "--trainer.max_steps"}):
+        log.warning("%s has no effect: stages have lengths of their own, which the method's config gives.", name)

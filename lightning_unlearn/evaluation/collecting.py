@@ -14,12 +14,13 @@ from lightning_unlearn.data.batch import Batch
 from lightning_unlearn.data.collect import sum_over_ranks
 from lightning_unlearn.data.datamodule import UnlearningDataModule
 from lightning_unlearn.data.split_data import Part
+from lightning_unlearn.exceptions import ConfigError
 from lightning_unlearn.outputs import Outputs, PartOutputs
 from lightning_unlearn.stages.base import UnlearningStage
 from lightning_unlearn.stages.fine_tune import FineTune
 from lightning_unlearn.training import quiet
 
-__all__ = ["collect_outputs", "outputs_of", "relearn", "relearning_stages"]
+__all__ = ["check_relearning", "collect_outputs", "outputs_of", "relearn", "relearning_stages"]
 
 
 class _LogitCollector(LightningModule):
@@ -101,6 +102,19 @@ def outputs_of(fresh: TrainerFactory, model: nn.Module, data: UnlearningDataModu
 
 def _relearning_optimizer(params: list[nn.Parameter]) -> Optimizer:
     return SGD(params, lr=0.02, momentum=0.9)
+
+
+def check_relearning(epochs: int) -> None:
+    """Refuse a length of the fine-tuning that shows whether memories come back, before anything is computed.
+
+    Args:
+        epochs: Epochs of it; 0: it is left out.
+
+    Raises:
+        ConfigError: They are negative.
+    """
+    if epochs < 0:
+        raise ConfigError(f"relearn_epochs is {epochs}; needed: 0 or more. Give --relearn_epochs 0 to leave relearning out.")
 
 
 def relearning_stages(epochs: int) -> list[UnlearningStage]:

@@ -5,7 +5,7 @@ import os
 import re
 import warnings
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,6 +14,7 @@ import safetensors.torch
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.serialization import get_unsafe_globals_in_checkpoint
 
 from lightning_unlearn.exceptions import CheckpointError
@@ -21,7 +22,7 @@ from lightning_unlearn.files import write_atomic
 from lightning_unlearn.weights.mnemonic import CODES_KEY, Codes
 from lightning_unlearn.weights.plain import plain_values, without_notes
 
-__all__ = ["AtomicCheckpointIO", "load_into", "read_request", "read_saved", "read_weights", "save_weights"]
+__all__ = ["AtomicCheckpointIO", "load_into", "read_request", "read_saved", "read_weights", "refuse_lazy", "save_weights"]
 
 # What wrappers put before the names of weights: DataParallel, Classifier, LightningModules, torch.compile.
 PREFIXES = ("module.", "network.", "model.", "classifier.", "_orig_mod.")
@@ -173,6 +174,23 @@ def read_saved(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], Cod
     return {name: value.detach() for name, value in state.items()}, without_notes(plain), codes
 
 
+def refuse_lazy(model: nn.Module) -> None:
+    """Refuse a model with parameters that get their shape from its first batch: nothing can be loaded into them.
+
+    Args:
+        model: The model.
+
+    Raises:
+        CheckpointError: It has some.
+    """
+    lazy = [name for name, parameter in model.named_parameters() if is_lazy(parameter)]
+    if lazy:
+        raise CheckpointError(
+            f"{type(model).__name__} has parameters whose shape is not known yet: {_first(lazy)}. Needed: a whole model. Give "
+            "the layer its size (Linear in place of LazyLinear), or call the model once on a batch in its constructor."
+        )
+
+
 def load_into(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     """Copy weights into a model: all of them, in the right shapes, or none.
 
@@ -186,16 +204,19 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], source: str) -> Non
         source: What to call the checkpoint in errors.
 
     Raises:
-        CheckpointError: A name or a shape differs, or a weight is not finite; the model is untouched.
+        CheckpointError: A name or a shape differs, a parameter of floats would get integers, or a weight is not finite; the
+            model is untouched.
     """
     own = model.state_dict()
+    refuse_lazy(model)
     theirs, ours = _without_prefixes(state), _without_prefixes(own)
     if any(_differing(theirs, ours)):
         # A LightningModule of the user's own may call its network as it likes.
         attempts = ((_without_first_part(theirs), ours), (theirs, _without_first_part(ours)))
         theirs, ours = next((pair for pair in attempts if not any(_differing(*pair))), (theirs, ours))
-    missing, unknown = _differing(theirs, ours)
-    if missing or unknown:
+    if any(_differing(theirs, ours)):
+        # A prefix is taken off where all names share it, so one name without it would make all of them differ.
+        missing, unknown = _fewest([(theirs, ours), (_each_without_prefixes(state), _each_without_prefixes(own))])
         lacks = f"it lacks {_first(missing)}. " if missing else ""
         more = f"The model does not have {_first(unknown)}. " if unknown else ""
         raise CheckpointError(
@@ -207,6 +228,14 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], source: str) -> Non
     if differing:
         raise CheckpointError(f"{source} does not fit {type(model).__name__}: {_explain_shapes(differing)}")
     parameters = dict(model.named_parameters(remove_duplicate=False))
+    rounded = [
+        f"{name} ({tensor.dtype})" for name, tensor in pairs.items() if name in parameters and _is_cut(tensor, own[name])
+    ]
+    if rounded:
+        raise CheckpointError(
+            f"{source} has no floating-point weights in {_first(rounded)}, where {type(model).__name__} computes with some. "
+            "Needed: weights as they were trained. Quantised ones lack their scales here; give the checkpoint from before that."
+        )
     broken = [name for name, tensor in pairs.items() if name in parameters and not tensor.isfinite().all()]
     if broken:
         raise CheckpointError(
@@ -327,6 +356,21 @@ def _differing(theirs: Mapping[str, str], ours: Mapping[str, str]) -> tuple[list
     """Full names of ours that theirs lack, and of theirs that ours lack."""
     missing = [name for core, name in ours.items() if core not in theirs and not core.endswith("num_batches_tracked")]
     return missing, [name for core, name in theirs.items() if core not in ours]
+
+
+def _each_without_prefixes(names: Iterable[str]) -> dict[str, str]:
+    """Core name -> full name, where each core lacks the known prefixes of its own name; to say what differs."""
+    return {core: name for full in names for core, name in _without_prefixes([full]).items()}
+
+
+def _fewest(pairs: Sequence[tuple[Mapping[str, str], Mapping[str, str]]]) -> tuple[list[str], list[str]]:
+    """What differs, as `_differing` says it, in that of the pairs (theirs, ours) in which the least does, but something."""
+    return min((found for pair in pairs if any(found := _differing(*pair))), key=lambda found: sum(map(len, found)))
+
+
+def _is_cut(theirs: Tensor, ours: Tensor) -> bool:
+    """Whether weights would silently be cast from integers, or lose an imaginary part."""
+    return ours.is_floating_point() and not theirs.is_floating_point()
 
 
 def _explain_shapes(differing: Mapping[str, tuple[Tensor, Tensor]]) -> str:

@@ -135,6 +135,21 @@ def test_a_chain_goes_on_at_the_unfinished_stage(trained, make_data, fresh, tmp_
     assert [(r.name, r.work, r.summary) for r in resumed] == [(r.name, r.work, r.summary) for r in results]
 
 
+@pytest.mark.parametrize(
+    "left", ["", '{"name": "MaskLearning", "sec', "{}", "[]", '{"name": "x", "seconds": 1, "work": 1, "a": 1}', None]
+)
+def test_a_damaged_result_of_a_stage_is_named(trained, make_data, fresh, tmp_path, left):
+    with pytest.raises(OSError, match="the disk is gone"):
+        run_chain(fresh, copy.deepcopy(trained), make_data(), chain(True), tmp_path)
+    file = tmp_path / "stage0.json"
+    file.unlink() if left is None else file.write_text(left)
+    with pytest.raises(ConfigError, match=r"stage0\.json cannot be read \(.*Remove the stage files \(stage\*\) in"):
+        run_chain(fresh, copy.deepcopy(trained), make_data(), chain(False), tmp_path)
+    for path in tmp_path.glob("stage*"):
+        path.unlink()
+    assert len(run_chain(fresh, copy.deepcopy(trained), make_data(), chain(False), tmp_path)) == 4
+
+
 def test_a_chain_goes_on_where_features_were_shared(trained_resnet, make_data, fresh, tmp_path):
     end = ParameterSelector(parts=["last_stage", "head"])
 

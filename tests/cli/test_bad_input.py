@@ -237,6 +237,8 @@ def test_bad_labels(work, capsys, labels, message):
         (["unlearn", "--resume", "runs/fit/1"], "runs/fit/1 is a run of fit, not of unlearn"),
         ([*UNLEARN, "--references", f"[{CHECKPOINT}]"], "was trained on 50 of the forgotten samples, so it is no reference"),
         (["evaluate", "-c", "base.yaml", "--checkpoint", CHECKPOINT], "Nothing says what was forgotten"),
+        ([*UNLEARN, "--relearn_epochs", "-1"], "error: relearn_epochs is -1; needed: 0 or more"),
+        (["evaluate", *UNLEARN[1:3], *UNLEARN[5:7], *UNLEARN[-4:], "--relearn_epochs", "-1"], "error: relearn_epochs is -1"),
         (["report", "runs/fit/1"], "holds no report.json"),
         (["export", "runs/fit/1", "--output", "runs"], "runs is not empty; nothing was written"),
     ],
@@ -253,6 +255,7 @@ def test_runs_that_do_not_fit(work, capsys, call, message):
         (["--methods", "[method.yaml, method.yaml]"], "one name per method"),
         (["--methods", "[method.yaml]", "--seeds", "[0, 0]"], "each seed and draw once"),
         (["--methods", "[method.yaml]", "--references", "-1"], "-1 references"),
+        (["--methods", "[method.yaml]", "--relearn_epochs", "-1"], "error: relearn_epochs is -1"),
     ],
 )
 def test_benchmarks_that_cannot_run_touch_nothing(work, capsys, extra, message):

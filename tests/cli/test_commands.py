@@ -46,6 +46,28 @@ def test_figures_of_the_last_epoch_are_said_where_no_line_of_an_epoch_did(empty,
     assert "; 10 classes\n" in out
 
 
+def test_what_unlearning_does_not_go_by_is_said(work, capsys):
+    assert main([*UNLEARN, "--output", "plain"]) == 0
+    said = capsys.readouterr().err
+    assert "has no effect" not in said
+    assert "of its" not in said
+    assert main([*UNLEARN, "--data.unseen", "50", "--trainer.max_epochs=5", "--output", "typed"]) == 0
+    said = capsys.readouterr().err
+    assert "warning: --data.unseen has no effect: split.json beside the checkpoint says" in said
+    assert "warning: --trainer.max_epochs has no effect: stages have lengths of their own" in said
+    assert "max_steps" not in said
+
+
+def test_unlearning_from_a_training_that_was_killed_is_warned_of(work, capsys):
+    config = work / "runs/fit/1/config.yaml"
+    config.write_text(config.read_text().replace("max_epochs: 6", "max_epochs: 40"))
+    assert main(UNLEARN) == 0
+    assert (
+        f"warning: {CHECKPOINT} is of a training that reached 6 of its 40 epochs. Where it was killed, finish it first: "
+        "fit --resume runs/fit/1\n"
+    ) in capsys.readouterr().err
+
+
 def test_unlearn_then_evaluate_then_report_then_export(work, capsys):
     assert main([*UNLEARN, "--name", "first"]) == 0
     run = work / "runs/first/1"

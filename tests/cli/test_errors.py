@@ -178,6 +178,12 @@ def test_debug_shows_where_it_comes_from(work, capsys):
             2,
             "metrics.csv: No space left on device; free space",
         ),
+        (
+            RuntimeError("[/gloo/transport/tcp/pair.cc:534] Read error [127.0.0.1]:1234: Connection closed by peer"),
+            2,
+            "by peer. Another process of this run has ended: it was killed, or what it said stands above. What is finished is "
+            "kept: the same call with --resume and the run's folder goes on",
+        ),
         (KeyError("oops"), 1, "unexpected KeyError"),
     ],
 )

@@ -8,6 +8,7 @@ import torch
 import yaml
 
 from lightning_unlearn.cli import main
+from lightning_unlearn.cli.fitting import RunLogger
 from lightning_unlearn.cli.lightning_cli import UnlearningCLI
 from lightning_unlearn.weights.checkpoint import read_weights
 from tests.cli.conftest import CHECKPOINT, UNLEARN, start, wait_for
@@ -100,6 +101,34 @@ def test_a_fit_is_finished_when_its_last_epoch_is(empty, capsys, left):
     same_state(kept / "last.ckpt", empty / "whole.ckpt")
     assert main(["fit", "--resume", "run"]) == 0
     assert "is finished" in capsys.readouterr().out
+
+
+@pytest.mark.filterwarnings("ignore:Experiment logs directory .* exists and is not empty")
+@pytest.mark.parametrize(
+    ("left", "kept", "lost"),
+    [
+        (b"", [], "it has no whole line"),
+        (b"epoch,st", [], "it has no whole line"),
+        (b"epoch,step,loss\r\n0,7,1.5\r\n1,1", ["0,7,1.5"], "1 of its 2 rows"),
+        (b"epoch,step,loss\r\n0,7,1.5\r\n1,12,0.2", ["0,7,1.5"], "1 of its 2 rows"),
+        (b"epoch,step,loss\r\n\0\0\0\xff\r\n1,15,1.0\r\n2,23,0.5\r\n", ["1,15,1.0"], "1 of its 3 rows"),
+        (b"\0\0\0\0\r\n1,15,1.0\r\n", [], "1 of its 1 rows"),
+        (b"epoch,step,loss\r\n0,7,1.5\r\n", ["0,7,1.5"], None),
+    ],
+)
+def test_what_cannot_be_read_of_a_log_stops_no_run(tmp_path, caplog, left, kept, lost):
+    file = tmp_path / "metrics.csv"
+    file.write_bytes(left)
+    with caplog.at_level("INFO", "lightning_unlearn"):
+        logger = RunLogger(tmp_path, kept_steps=16)
+    logger.log_metrics({"epoch": 2, "loss": 0.25}, step=23)
+    logger.save()
+    header, *rows = file.read_text().splitlines()
+    assert sorted(header.split(",")) == ["epoch", "loss", "step"]
+    assert rows[:-1] == kept
+    assert [record.getMessage() for record in caplog.records] == [
+        f"note: {file} is damaged, so what cannot be read of it is left out ({lost})."
+    ] * (lost is not None)
 
 
 def test_changed_data_or_weights_are_refused(work, capsys, monkeypatch):

@@ -1,9 +1,12 @@
 """Folders of runs."""
 
+import os
+
 import pytest
 
 from lightning_unlearn.cli.run_folder import RUN_VARIABLE, RunFolder
-from lightning_unlearn.exceptions import ConfigError
+from lightning_unlearn.exceptions import ConfigError, RunError
+from lightning_unlearn.files import lock_folder
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +64,14 @@ def test_nothing_is_written_over(tmp_path):
         RunFolder.take("fit", output="run")
     with pytest.raises(ConfigError, match="another run by now"):
         RunFolder(tmp_path / "run").start("fit", {}, {})
+
+
+def test_a_folder_that_a_run_works_in_is_in_use_and_not_to_be_emptied():
+    RunFolder.take("fit", output="run").start("fit", {}, {})
+    with lock_folder("run"), pytest.raises(RunError, match=f"run is in use by process {os.getpid()}. Wait until it ends"):
+        RunFolder.take("fit", output="run")
+    with pytest.raises(ConfigError, match="--resume run"):
+        RunFolder.take("fit", output="run")
 
 
 def test_a_resumed_run_must_be_the_same(tmp_path):

@@ -360,6 +360,32 @@ def test_non_finite_weights_are_refused():
         load_into(model, state, "x")
 
 
+@pytest.mark.parametrize(("theirs", "ours"), [("network.", "network."), ("network.", ""), ("", "network."), ("", "")])
+def test_one_name_too_many_is_named_alone(theirs, ours):
+    model = nn.ModuleDict({"network": SmallCNN()}) if ours else SmallCNN()
+    state = {theirs + name: value for name, value in SmallCNN().state_dict().items()}
+    with pytest.raises(CheckpointError, match=r"than \w+: The model does not have extra\.weight\. Needed"):
+        load_into(model, {**state, "extra.weight": torch.zeros(1)}, "x")
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.int64, torch.bool, torch.complex64])
+def test_weights_that_are_no_floats_are_refused_and_not_cast(kind):
+    model, source = ResNet(), ResNet()
+    before = copy.deepcopy(model.state_dict())
+    state = {name: value.to(kind) if value.is_floating_point() else value for name, value in source.state_dict().items()}
+    with pytest.raises(CheckpointError, match=rf"no floating-point weights in conv1\.weight \({kind}\), .* more, where ResNet"):
+        load_into(model, state, "x")
+    assert equal(model.state_dict(), before)
+    load_into(model, {name: value.half() for name, value in source.state_dict().items()}, "x")
+
+
+def test_parameters_without_a_shape_are_named():
+    model = nn.Sequential(nn.Flatten(), nn.LazyLinear(2))
+    state = nn.Sequential(nn.Flatten(), nn.Linear(3, 2)).state_dict()
+    with pytest.raises(CheckpointError, match=r"shape is not known yet: 1\.weight, 1\.bias\. .* call the model once"):
+        load_into(model, state, "x")
+
+
 # A resumed run saves into the folder that it was resumed from.
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 def test_training_is_resumed_through_the_plugin_and_every_file_is_safe(tmp_path):
