@@ -41,8 +41,8 @@ class ImitateUnseen(CachedStage):
         max_steps: Number of steps in place of `passes`.
         min_forget_batches: Of a request too small to fill so many batches, that many or a few less are made: with all of it in
             every batch, the few steps would leave retained samples behind.
-        correction: After each pass over the forgotten samples, their targets move against this part of the mean miss, 0 ... 1;
-            see `Aim`. 0: they stay.
+        correction: After each pass over the forgotten samples but the first third of them, their targets move against this part
+            of the mean miss, 0 ... 1; see `Aim`. 0: they stay.
         **kwargs: See `CachedStage`.
     """
 
@@ -118,7 +118,9 @@ class ImitateUnseen(CachedStage):
         position = torch.zeros(len(self.data.samples), dtype=torch.int64)
         position[targets["index"]] = torch.arange(len(targets["index"]))
         self._position = position.to(self.device)
-        self._aim = Aim(self.correction, self.trainer) if self.correction > 0 else None
+        steps, size = self.length(self.data)[1], self.sizes(self.data)[1]
+        passes = math.ceil(steps * size / len(targets["index"]))
+        self._aim = Aim(self.correction, self.trainer, math.ceil(passes / 3)) if self.correction > 0 else None
 
     def summary(self) -> Mapping[str, Mapping[str, float]]:
         """By how many log-odds targets were lowered in the end, where they move."""

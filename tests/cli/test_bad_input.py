@@ -204,7 +204,10 @@ def test_bad_yaml(work, capsys, text, message):
         (lambda split: "{", "is damaged"),
         (lambda split: json.dumps({**split, "unseen": None}), "'unseen' is not a list of keys"),
         (lambda split: json.dumps({**split, "unseen": split["retain"][:1]}), "twice"),
-        (lambda split: json.dumps({**split, "retain": ["x"]}), "No sample of digits is one that the checkpoint was trained on"),
+        (
+            lambda split: json.dumps({**split, "retain": ["x"], "labels": {}}),
+            "No sample of digits is one that the checkpoint was trained on",
+        ),
     ],
 )
 def test_bad_splits(work, capsys, change, message):

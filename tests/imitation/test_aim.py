@@ -19,6 +19,13 @@ def test_targets_move_by_part_of_the_mean_miss_after_each_pass():
             assert float(aim.lowered) == pytest.approx(before)
 
 
+def test_the_first_passes_move_nothing():
+    aim = Aim(0.5, ONE_RANK, begin=2)
+    for number, miss in enumerate([1.5, 1.0, 0.4, 0.2]):
+        aim.see(torch.tensor([miss]), number)
+        assert float(aim.lowered) == pytest.approx([0.0, 0.0, 0.0, 0.5 * 0.4][number])
+
+
 def test_samples_without_odds_move_nothing():
     aim = Aim(1.0, ONE_RANK)
     for number in range(3):
