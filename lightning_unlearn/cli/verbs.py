@@ -57,7 +57,7 @@ def fit(job: Job) -> None:
             raise ConfigError("The members of a Sisa are drawn anew, so fit takes no --checkpoint for it. Leave it out.")
         history_of(checkpoint)  # refuses one that has lost what it was made to forget
         keep_forgotten(job.data, checkpoint)
-    if not isinstance(job.model, Sisa) and not any(p.requires_grad for p in job.model.parameters()):
+    if {p.requires_grad for p in job.model.parameters()} == {False} and not isinstance(job.model, Sisa):
         raise ConfigError(f"fit: every parameter of {type(job.model).__name__} is frozen. Unfreeze what is to be trained.")
     with lock_on_first(job.path):
         _check(job, checkpoint)

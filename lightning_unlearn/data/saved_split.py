@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from lightning_unlearn.exceptions import CheckpointError, DataError
 from lightning_unlearn.files import write_text_atomic
@@ -231,12 +230,14 @@ class SavedSplit:
         by_content = content.get("by_content")
         if not isinstance(by_content, bool | None):
             raise CheckpointError(f"{path}: 'by_content' is neither true nor false. {remedy}")
-        if not _labels_fit(content):
-            raise CheckpointError(f"{path}: 'labels' is no list of labels for each part, one for each of its keys. {remedy}")
+        if not _are_labels(content.get("labels", {})):
+            raise CheckpointError(f"{path}: 'labels' is no list of labels for each part. {remedy}")
         forget, retain, unseen, removed, withdrawn = (content[name] for name in _NAMING)
         labels: dict[str, int] = {}
         for name, of in content.get("labels", {}).items():
-            labels |= {key: label for key, label in zip(content[name], of, strict=True) if label is not None}
+            # Where somebody edited the keys, nothing says any more which label is whose.
+            if len(of) == len(content[name]):
+                labels |= {key: label for key, label in zip(content[name], of, strict=True) if label is not None}
         how = (classes, data, place, outside, altered, withdrawn, mean, std, by_content, labels)
         return cls(forget, retain, unseen, removed, *how)
 
@@ -254,12 +255,10 @@ def saved_beside(checkpoint: str | Path) -> SavedSplit | None:
     return SavedSplit.load(path) if path.is_file() else None
 
 
-def _labels_fit(content: Mapping[str, Any]) -> bool:
-    labels = content.get("labels", {})
-    if not isinstance(labels, dict) or not all(name in _NAMING for name in labels):
+def _are_labels(labels: object) -> bool:
+    if not isinstance(labels, dict) or not all(name in _NAMING and isinstance(of, list) for name, of in labels.items()):
         return False
-    fit = (isinstance(of, list) and len(of) == len(content[name]) for name, of in labels.items())
-    return all(fit) and all(label is None or type(label) is int for of in labels.values() for label in of)
+    return all(label is None or type(label) is int for of in labels.values() for label in of)
 
 
 def _numbers(values: object) -> bool:

@@ -205,7 +205,7 @@ def test_bad_yaml(work, capsys, text, message):
         (lambda split: json.dumps({**split, "unseen": None}), "'unseen' is not a list of keys"),
         (lambda split: json.dumps({**split, "unseen": split["retain"][:1]}), "twice"),
         (
-            lambda split: json.dumps({**split, "retain": ["x"], "labels": {}}),
+            lambda split: json.dumps({**split, "retain": ["x"]}),
             "No sample of digits is one that the checkpoint was trained on",
         ),
     ],

@@ -143,10 +143,10 @@ def test_help_shows_the_values_in_force_and_how_to_set_those_of_a_stage(empty, c
     assert main(["unlearn", "-c", "base.yaml", "-c", "model/mlp", "-c", "method/imitate_unseen", *typed, "--help"]) == 0
     text = capsys.readouterr().out
     of_configs = (
-        "passes = 15 ",
+        "passes = 13 ",
         "correction = 0.5 ",
         "min_forget_batches = 5 ",
-        "batch_size = 64 ",
+        "batch_size = 96 ",
         "train_size = 600 ",
         "network = MLP ",
     )

@@ -48,6 +48,12 @@ def test_save_and_load_give_back_the_same(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["split.json"]
 
 
+def test_labels_of_keys_that_somebody_edited_are_not_known(tmp_path):
+    path = tmp_path / "split.json"
+    path.write_text(json.dumps(GOOD | {"labels": {"forget": [4], "retain": [3, 3]}}))
+    assert SavedSplit.load(path).labels == {"a": 4}
+
+
 GOOD = {"forget": ["a"], "retain": ["b"], "unseen": [], "removed": []}
 
 
@@ -64,7 +70,7 @@ GOOD = {"forget": ["a"], "retain": ["b"], "unseen": [], "removed": []}
         (json.dumps(GOOD | {"retain": ["b", "b"]}), "names the sample 'b' twice"),
         (json.dumps(GOOD | {"labels": [3]}), "'labels' is no list of labels for each part"),
         (json.dumps(GOOD | {"labels": {"test": []}}), "'labels' is no list of labels for each part"),
-        (json.dumps(GOOD | {"labels": {"retain": [3, 3]}}), "'labels' is no list of labels for each part"),
+        (json.dumps(GOOD | {"labels": {"retain": 3}}), "'labels' is no list of labels for each part"),
         (json.dumps(GOOD | {"labels": {"retain": [True]}}), "'labels' is no list of labels for each part"),
     ],
 )

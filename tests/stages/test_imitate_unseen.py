@@ -220,7 +220,7 @@ def test_a_correction_ends_nearer_to_what_was_meant(memorising, fresh):
         misses[correction] = float((margin(answers, labels) - wanted).clamp(-2, 2).mean())
         assert results[-1].summary == ({"correction": {"lowered by": float(teach._aim.lowered)}} if correction else {})
     assert misses[0.0] > 0.3
-    assert abs(misses[0.5]) < 0.7 * misses[0.0]
+    assert abs(misses[0.5]) < 0.8 * misses[0.0]
 
 
 def test_whole_classes_have_no_odds_to_learn(trained, make_data, fresh):
