@@ -60,11 +60,11 @@ def check_model(
         )
     # The last batch of a pass may have one sample alone.
     with torch.no_grad():
-        of_one = model(batch[:1].to(next((p.dtype for p in model.parameters()), torch.float32)))
+        of_one = model(batch[:1].to(next(model.parameters(), batch)))
     if of_one.shape != logits[:1].shape:
         raise CheckpointError(
             f"Of one image the model gives outputs of shape {tuple(of_one.shape)}; needed: {tuple(logits[:1].shape)}. A "
-            " squeeze() in its forward takes the batch for a dimension too many: name the one that is meant."
+            "squeeze() in its forward takes the batch for a dimension too many: name the one that is meant."
         )
     sums = logits.double().sum(1)
     if bool((logits >= 0).all()) and bool(((sums - 1).abs() < 1e-3).all()):

@@ -86,7 +86,7 @@ class Comparison:
             Methods by name, and forget sets.
         """
         given = self.recipe.trainer
-        how = (str(given.get("strategy", "auto")), tune, int(cast(int, given.get("accumulate_grad_batches") or 1)))
+        how = (str(given.get("strategy", "auto")), tune, cast(int, given.get("accumulate_grad_batches") or 1))
         return plan(self.data, self.methods, seeds, self.draws, self.rules, references, *how)
 
 

@@ -58,14 +58,13 @@ def reset_modules(network: nn.Module, names: set[str], source: torch.Generator, 
                     f"{prefix or type(network).__name__} ({type(module).__name__}) has no reset_parameters, so its "
                     f"parameters {sorted(own)} cannot be reset. Leave it out of the selection."
                 )
-            named = [n for n, _ in module.named_parameters(recurse=False) if parameter_name(prefix, n) in own]
             frozen = {p: p.detach().clone() for n, p in module.named_parameters(recurse=False) if not p.requires_grad}
             # Drawn on the CPU, so that every device gets the same weights.
             device = next(module.parameters(recurse=False)).device
             module.cpu()
             if reset is None:
                 _redraw(own.values())
-            elif left := [name for name in left_by(reset, module) if name in named]:
+            elif left := [name for name in left_by(reset, module) if parameter_name(prefix, name) in own]:
                 raise ChainError(
                     f"{prefix or type(network).__name__} ({type(module).__name__}) keeps {left} in its reset_parameters, so "
                     "they cannot be reset. Leave it out of the selection."
